@@ -1,0 +1,228 @@
+"""Settings: one frozen object made from ``BRAIN_*`` variables. The only reader of the environment.
+
+Passed down to whoever needs it, never imported as a global. A bad value fails at start and names its variable.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from brain_clusters.errors import ConfigError
+
+SECRET_MASK = "********"
+
+
+def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], Any]:
+    """Return a parser of numbers of ``kind`` from ``low`` to ``high``."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise ValueError(f"is not {'a whole number' if kind is int else 'a number'}") from None
+        if not low <= value <= high:
+            raise ValueError(f"must be from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    """Return a parser of URLs that accepts ``schemes``."""
+
+    def parse(text: str) -> str:
+        if not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        return text
+
+    return parse
+
+
+def _path(text: str) -> Path:
+    """Return ``text`` as an absolute path, with ~ expanded."""
+    return Path(text).expanduser().absolute()
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """Return the comma-separated words of ``text``."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    """Return the comma-separated API keys of ``text``; a short key is refused."""
+    keys = _words(text)
+    if any(len(key) < 16 for key in keys):
+        raise ValueError("each key must have at least 16 characters")
+    return keys
+
+
+def _host_id(text: str) -> str:
+    """Return ``text`` when it can name a host."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", text):
+        raise ValueError("may hold up to 100 letters, digits, '.', '_' and '-'")
+    return text
+
+
+def setting(
+    variable: str, parse: Callable[[str], Any], default: Any, about: str, *, secret: bool = False
+) -> Any:
+    """Declare one field of Settings: its variable, how it is read, and a sentence about it."""
+    return field(default=default, metadata={"variable": variable, "parse": parse, "about": about, "secret": secret})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that can be set. Units are in the names. ``None`` servers mean: the embedded ones."""
+
+    home: Path = setting(
+        "BRAIN_HOME", _path, Path(".brain").absolute(), "The directory of data, logs and sockets."
+    )
+    database_url: str | None = setting(
+        "BRAIN_DATABASE_URL", _url("postgresql", "postgresql+psycopg2"), None,
+        "PostgreSQL; without it an embedded server is started.", secret=True,
+    )  # fmt: skip
+    redis_url: str | None = setting(
+        "BRAIN_REDIS_URL", _url("redis", "rediss"), None,
+        "Redis or Valkey; without it an embedded server is started.", secret=True,
+    )  # fmt: skip
+    api_host: str = setting("BRAIN_API_HOST", str, "127.0.0.1", "The address that the API binds to.")
+    api_port: int = setting("BRAIN_API_PORT", _number(int, 0, 65535), 8080, "The API's port; 0 takes a free one.")
+    api_threads: int = setting("BRAIN_API_THREADS", _number(int, 1, 256), 16, "Requests answered at once.")
+    api_keys: tuple[str, ...] = setting(
+        "BRAIN_API_KEYS", _keys, (), "Keys for Authorization: Bearer, by commas; needed off loopback.", secret=True
+    )
+    blueprints_path: Path | None = setting(
+        "BRAIN_BLUEPRINTS_PATH", _path, None, "A folder of blueprints to store at start, besides our examples."
+    )
+    handler_path: tuple[str, ...] = setting(
+        "BRAIN_HANDLER_PATH", _words, (), "Folders where handlers are imported from, besides the working directory."
+    )
+    host_id: str | None = setting(
+        "BRAIN_HOST_ID", _host_id, None, "This host's name; the machine's node name without it."
+    )
+    host_capacity: int = setting(
+        "BRAIN_HOST_CAPACITY", _number(int, 1, 10_000), 200, "The most agents that this host runs."
+    )
+    worker_concurrency: int = setting(
+        "BRAIN_WORKER_CONCURRENCY", _number(int, 1, 64), 4, "Lifecycle commands that one worker runs at once."
+    )
+    tick_interval_seconds: float = setting(
+        "BRAIN_TICK_INTERVAL_SECONDS", _number(float, 0.2, 60), 2.0, "The pause between two autoscaling ticks."
+    )
+    beat_interval_seconds: float = setting(
+        "BRAIN_BEAT_INTERVAL_SECONDS", _number(float, 0.2, 60), 2.0, "The pause between two beats of an agent."
+    )
+    beat_stale_seconds: float = setting(
+        "BRAIN_BEAT_STALE_SECONDS", _number(float, 1, 600), 10.0, "A beat older than this is unknown."
+    )
+    start_timeout_seconds: float = setting(
+        "BRAIN_START_TIMEOUT_SECONDS", _number(float, 1, 3600), 60.0,
+        "An operation whose agents are not ready by then has failed.",
+    )  # fmt: skip
+    stop_grace_seconds: float = setting(
+        "BRAIN_STOP_GRACE_SECONDS", _number(float, 0, 3600), 10.0,
+        "How long a stopping host waits for busy agents; their jobs go back to the queue after it.",
+    )  # fmt: skip
+    operation_lease_seconds: float = setting(
+        "BRAIN_OPERATION_LEASE_SECONDS", _number(float, 1, 600), 10.0,
+        "A claimed operation whose worker is silent for so long is given to another.",
+    )  # fmt: skip
+    job_ttl_seconds: int = setting(
+        "BRAIN_JOB_TTL_SECONDS", _number(int, 60, 31_536_000), 604_800, "How long finished jobs are kept."
+    )
+    metrics_interval_seconds: float = setting(
+        "BRAIN_METRICS_INTERVAL_SECONDS", _number(float, 1, 3600), 10.0, "The pause between two metrics rows."
+    )
+    metrics_retention_seconds: int = setting(
+        "BRAIN_METRICS_RETENTION_SECONDS", _number(int, 60, 31_536_000), 604_800, "How long metrics rows are kept."
+    )
+    history_retention_seconds: int = setting(
+        "BRAIN_HISTORY_RETENTION_SECONDS", _number(int, 60, 315_360_000), 2_592_000,
+        "How long events, ended operations and rows of ended agents are kept.",
+    )  # fmt: skip
+    log_level: str = setting("BRAIN_LOG_LEVEL", str.upper, "INFO", "DEBUG, INFO, WARNING or ERROR.")
+    commit: str | None = setting("BRAIN_COMMIT", str, None, "The commit that was built, shown by /version.")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Return the settings of ``environ`` (the process's own by default); raise ConfigError on a bad value."""
+        environ = os.environ if environ is None else environ
+        known = {item.metadata["variable"]: item for item in fields(cls)}
+        values: dict[str, Any] = {}
+        for variable, item in known.items():
+            text = environ.get(variable, "").strip()
+            if not text:  # set to nothing counts as not set, as compose files do it
+                continue
+            try:
+                values[item.name] = item.metadata["parse"](text)
+            except ValueError as exc:
+                shown = "its value" if item.metadata["secret"] else repr(text)
+                raise ConfigError(f"{variable}: {shown} {exc}. {item.metadata['about']}") from exc
+        if "home" not in values:  # the default follows the working directory of now, not that of the import
+            values["home"] = Path(".brain").absolute()
+        settings = cls(**values)
+        if settings.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise ConfigError(f"BRAIN_LOG_LEVEL: {settings.log_level!r} is none of DEBUG, INFO, WARNING, ERROR")
+        return settings
+
+    def describe(self, environ: Mapping[str, str] | None = None) -> list[dict[str, str]]:
+        """Return a row per setting: variable, value (secrets masked), source and what it is for."""
+        environ = os.environ if environ is None else environ
+        rows = []
+        for item in fields(self):
+            variable = item.metadata["variable"]
+            source = "environment" if environ.get(variable, "").strip() else "default"
+            rows.append(
+                {
+                    "variable": variable,
+                    "value": self._shown(item.name, secret=item.metadata["secret"]),
+                    "source": source,
+                    "about": item.metadata["about"],
+                }
+            )
+        return rows
+
+    def _shown(self, name: str, *, secret: bool) -> str:
+        value = getattr(self, name)
+        if value is None:
+            return "(embedded)" if name in ("database_url", "redis_url") else "(none)"
+        if secret and isinstance(value, str):
+            return mask_url(value)
+        if isinstance(value, tuple):
+            return ",".join(SECRET_MASK if secret else word for word in value) or "(none)"
+        return str(value)
+
+
+def mask_url(url: str) -> str:
+    """Return ``url`` with its password masked, also one given as a query parameter."""
+    # Greedy up to the last "@": a password may hold one unquoted.
+    url = re.sub(r"(://[^:/@]*):.*@", rf"\1:{SECRET_MASK}@", url)
+    return re.sub(r"(?i)([?&](?:password|sslpassword)=)[^&]*", rf"\1{SECRET_MASK}", url)
+
+
+def user_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment for agents: the user's own variables, and none of ours, which hold credentials."""
+    environ = os.environ if environ is None else environ
+    return {key: value for key, value in environ.items() if not key.startswith("BRAIN_")}
+
+
+def child_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment for a process of ours that reads the same settings, however these were made."""
+    found = dict(os.environ if environ is None else environ)
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if value is None:
+            found.pop(item.metadata["variable"], None)
+        else:
+            found[item.metadata["variable"]] = ",".join(value) if isinstance(value, tuple) else str(value)
+    return found
+
+
+def failpoint_setting() -> str | None:
+    """Return ``BRAIN_FAILPOINT``, which tests of faults set and nobody else; see ``brain_clusters.failpoints``."""
+    return os.environ.get("BRAIN_FAILPOINT")

@@ -1,0 +1,199 @@
+"""What a blueprint says, as frozen data. Made by ``blueprints/``, read by everyone.
+
+Durations are seconds, percentages 0 to 100, sizes bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from brain_clusters.domain.states import AgentRole, ClusterType
+
+MAX_COUNT = 10_000
+_COUNT = re.compile(r"\s*([0-9]{1,5})(?:\s*-\s*([0-9]{1,5}))?\s*", re.ASCII)
+
+
+def slug(name: str) -> str:
+    """Return ``name`` as a lower-case word for queue and agent names: "Image Generator" -> "image-generator"."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many agents a group may have: ``count: 2`` is fixed, ``count: 0-5`` is scalable."""
+
+    minimum: int
+    maximum: int
+    scalable: bool
+
+
+def parse_count(value: object) -> Count:
+    """Return ``2`` as a fixed count and ``"0-5"`` as a scalable one. Raise ValueError with a sentence."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
+        return Count(value, value, scalable=False)
+    ends = _COUNT.fullmatch(value) if isinstance(value, str) else None
+    if ends is None:
+        raise ValueError('must be a whole number such as 2, or a range such as "0-5"')
+    minimum, maximum = int(ends[1]), int(ends[2] or ends[1])
+    if not minimum <= maximum <= MAX_COUNT:
+        raise ValueError(f"must be a range from a lower to a higher number, at most {MAX_COUNT}")
+    return Count(minimum, maximum, scalable=ends[2] is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentGroup:
+    """One entry of the blueprint's ``agents:``.
+
+    reports_to: the name of another group; None only in the supervisor itself.
+    handler: "package.module:function"; command: argv. At most one of them is set.
+    concurrency: slots per agent. timeout_seconds: the longest a ``command`` may run.
+    max_deliveries: how often a job may be delivered to an agent that then dies, before it is failed.
+    """
+
+    name: str
+    role: AgentRole
+    count: Count
+    reports_to: str | None = None
+    capabilities: tuple[str, ...] = ()
+    skills: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    handler: str | None = None
+    command: tuple[str, ...] | None = None
+    concurrency: int = 1
+    timeout_seconds: float | None = None
+    max_deliveries: int = 3
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    driver: str | None = None
+    description: str | None = None
+
+    @property
+    def slug(self) -> str:
+        """The group's part of queue and agent names."""
+        return slug(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingSchedule:
+    """One entry of ``cluster.scaling.schedule``: at least ``min_workers`` from ``start`` to ``end``.
+
+    start, end: five-field cron expressions, read in ``timezone`` (an IANA name).
+    """
+
+    start: str
+    end: str
+    min_workers: int
+    timezone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingPolicy:
+    """``cluster.scaling``. Names, units and defaults are those of the blueprint format.
+
+    ``scale_up_threshold`` and ``scale_down_threshold`` gate a change with strict comparisons on ``metric``.
+    paused: which directions are held: "in" is down, "out" is up. dry_run: decide and record, do not act.
+    """
+
+    metric: Literal["task_queue_length", "queue_latency", "cpu_usage", "load_percentage"] = "task_queue_length"
+    policy: Literal["target", "step"] = "target"
+    scale_up_threshold: float = 0.0
+    scale_down_threshold: float = 1.0
+    cooldown_seconds: float = 10.0
+    target_latency_seconds: float = 30.0
+    target_utilization: float = 0.8
+    queue_per_slot: int = 5
+    activation_threshold: int = 0
+    polling_interval_seconds: float = 2.0
+    hibernate_after_seconds: float = 300.0
+    hibernate_eta_horizon_seconds: float = 60.0
+    drain_timeout_seconds: float = 3600.0
+    on_drain_timeout: Literal["wait", "stop"] = "wait"
+    stable_window_seconds: float = 60.0
+    panic_window_seconds: float = 6.0
+    panic_threshold: float = 2.0
+    tolerance: float = 0.1
+    scale_up_stabilization_seconds: float = 0.0
+    scale_up_max_percent: float = 100.0
+    scale_up_max_workers: int = 4
+    scale_up_period_seconds: float = 15.0
+    scale_down_stabilization_seconds: float = 300.0
+    scale_down_consecutive: int = 3
+    idle_workers: int = 0
+    buffer_workers: int = 0
+    fallback_failure_threshold: int = 3
+    fallback_workers: int = 1
+    schedule: tuple[ScalingSchedule, ...] = ()
+    paused: Literal["no", "in", "out", "both"] = "no"
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HibernateRules:
+    """``lifecycle.hibernate_conditions``: all that are stated must hold. None is "not stated"."""
+
+    idle_seconds: float | None = None
+    task_queue_empty: bool = True
+    load_below_percent: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyRules:
+    """``lifecycle.destroy_conditions``: a cluster hibernated for so long is destroyed."""
+
+    hibernated_seconds: float | None = None
+    manual_trigger: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ReactivateRules:
+    """``lifecycle.reactivate_triggers``. schedules: five-field cron expressions, kept for the scheduler."""
+
+    new_task_received: bool = True
+    manual_trigger: bool = True
+    schedules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """``lifecycle:``. ``hibernate`` is None where the blueprint states no hibernate_conditions."""
+
+    hibernate: HibernateRules | None = None
+    destroy: DestroyRules = field(default_factory=DestroyRules)
+    reactivate: ReactivateRules = field(default_factory=ReactivateRules)
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """A whole blueprint. ``groups`` keep the order of the file; exactly one has the role supervisor."""
+
+    id: str
+    name: str
+    version: str
+    cluster_type: ClusterType
+    min_workers: int
+    max_workers: int
+    default_workers: int
+    groups: tuple[AgentGroup, ...]
+    author: str | None = None
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    scaling: ScalingPolicy = field(default_factory=ScalingPolicy)
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    monitoring: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def supervisor(self) -> AgentGroup:
+        """The one group whose role is supervisor."""
+        return next(group for group in self.groups if group.role is AgentRole.SUPERVISOR)
+
+    def group(self, name: str) -> AgentGroup | None:
+        """Return the group called ``name`` (or whose slug it is), or None."""
+        return next((group for group in self.groups if name in (group.name, group.slug)), None)
+
+    def with_capability(self, capability: str) -> AgentGroup | None:
+        """Return the first group in blueprint order that offers ``capability``, or None."""
+        return next((group for group in self.groups if capability in group.capabilities), None)
