@@ -1,0 +1,1 @@
+"""Alembic's migrations: the history of ``brain_clusters.db.models``."""
