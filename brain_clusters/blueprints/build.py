@@ -1,0 +1,135 @@
+"""A sound document to ``specs.Blueprint``. Nothing is checked here any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from brain_clusters.blueprints.schema_scaling import FIELDS
+from brain_clusters.domain.durations import parse_duration, parse_percent
+from brain_clusters.domain.specs import (
+    AgentGroup,
+    Blueprint,
+    DestroyRules,
+    HibernateRules,
+    Lifecycle,
+    ReactivateRules,
+    ScalingPolicy,
+    ScalingSchedule,
+    parse_count,
+    slug,
+)
+from brain_clusters.domain.states import AgentRole, ClusterType
+
+_PAUSED: dict[bool | str, Literal["no", "in", "out", "both"]] = {False: "no", True: "both", "in": "in", "out": "out"}
+
+
+def build(document: Mapping[str, Any]) -> Blueprint:
+    """Return what a validated document (defaults filled in) says."""
+    metadata, cluster = document["metadata"], document["cluster"]
+    groups = tuple(_groups(document["agents"]))
+    minimum = sum(group.count.minimum for group in groups)
+    return Blueprint(
+        id=metadata["id"],
+        name=metadata["name"],
+        version=metadata["version"],
+        author=metadata.get("author"),
+        description=metadata.get("description"),
+        tags=tuple(metadata.get("tags", ())),
+        cluster_type=ClusterType(cluster["type"]),
+        min_workers=cluster["min_workers"],
+        max_workers=cluster["max_workers"],
+        default_workers=cluster.get("default_workers", max(cluster["min_workers"], minimum)),
+        groups=groups,
+        scaling=_scaling(cluster["scaling"]),
+        lifecycle=_lifecycle(document.get("lifecycle", {})),
+        resources=document.get("resources", {}),
+        monitoring=document.get("monitoring", {}),
+    )
+
+
+def superior(group: Mapping[str, Any], groups: list[Mapping[str, Any]]) -> str | None:
+    """Return the name of the group that ``group`` reports to; None in the supervisor and for an unknown name."""
+    if group.get("role") == AgentRole.SUPERVISOR:
+        return None
+    wanted = group.get("reports_to") or "supervisor"
+    if wanted == "supervisor":
+        found = [each for each in groups if each.get("role") == AgentRole.SUPERVISOR]
+    else:
+        found = [each for each in groups if wanted == each["name"]]
+        found += [each for each in groups if slug(wanted) == slug(each["name"])]
+    return str(found[0]["name"]) if found else None
+
+
+def _groups(entries: list[Mapping[str, Any]]) -> Iterator[AgentGroup]:
+    for entry in entries:
+        command = entry.get("command")
+        yield AgentGroup(
+            name=entry["name"],
+            role=AgentRole(entry["role"]),
+            count=parse_count(entry["count"]),
+            reports_to=superior(entry, entries),
+            capabilities=tuple(entry.get("capabilities", ())),
+            skills=tuple(entry.get("skills", ())),
+            config=entry.get("config", {}),
+            handler=entry.get("handler"),
+            command=None if command is None else tuple(command),
+            concurrency=entry["concurrency"],
+            timeout_seconds=_seconds(entry, "timeout"),
+            max_deliveries=entry["max_deliveries"],
+            resources=entry.get("resources", {}),
+            cost=entry.get("cost", {}),
+            driver=entry.get("driver"),
+            description=entry.get("description"),
+        )
+
+
+def _scaling(stated: Mapping[str, Any]) -> ScalingPolicy:
+    fields: dict[str, Any] = {}
+    for key, name in FIELDS.items():
+        value: Any = stated
+        for step in key.split("."):
+            value = value.get(step)
+        if value is None:
+            continue
+        is_duration = name.endswith("_seconds")
+        is_percent = isinstance(value, str) and name.endswith("_threshold")
+        fields[name] = parse_duration(value) if is_duration else parse_percent(value) if is_percent else value
+    schedule = tuple(ScalingSchedule(**entry) for entry in stated.get("schedule", ()))
+    return ScalingPolicy(**fields, schedule=schedule, paused=_PAUSED[stated["paused"]])
+
+
+def _lifecycle(stated: Mapping[str, Any]) -> Lifecycle:
+    hibernate = dict(_conditions(stated.get("hibernate_conditions", ())))
+    destroy = dict(_conditions(stated.get("destroy_conditions", ())))
+    reactivate = list(_conditions(stated.get("reactivate_triggers", ())))
+    words = dict(reactivate)
+    load = hibernate.get("load_below")
+    return Lifecycle(
+        hibernate=HibernateRules(
+            idle_seconds=_seconds(hibernate, "idle_time"),
+            task_queue_empty=hibernate.get("task_queue_empty", True),
+            load_below_percent=None if load is None else parse_percent(load),
+        )
+        if hibernate
+        else None,
+        destroy=DestroyRules(_seconds(destroy, "hibernated_duration"), destroy.get("manual_trigger", True)),
+        reactivate=ReactivateRules(
+            # A stated list is the whole list, but somebody who asks is always heard unless it says otherwise.
+            new_task_received=words.get("new_task_received", not words),
+            manual_trigger=words.get("manual_trigger", True),
+            schedules=tuple(value for key, value in reactivate if key == "schedule"),
+        ),
+    )
+
+
+def _conditions(stated: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (key, value) of a mapping, or of a list of mappings and bare words."""
+    for entry in [stated] if isinstance(stated, dict) else stated:
+        for key, value in [(entry, True)] if isinstance(entry, str) else entry.items():
+            if not key.startswith("x-"):
+                yield key, value
+
+
+def _seconds(stated: Mapping[str, Any], key: str) -> float | None:
+    return parse_duration(stated[key]) if key in stated else None

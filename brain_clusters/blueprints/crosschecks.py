@@ -1,0 +1,147 @@
+"""What the schema alone cannot tell: rules between the parts of a blueprint.
+
+The document may lack parts: those that the schema already refused were taken out. A rule whose parts are not all
+there is not applied, so that one mistake makes one fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from brain_clusters.blueprints.build import superior
+from brain_clusters.blueprints.messages import clipped, nearest
+from brain_clusters.domain.durations import parse_percent
+from brain_clusters.domain.specs import parse_count, slug
+from brain_clusters.domain.states import AgentRole
+from brain_clusters.errors import Fault
+
+Groups = list[Mapping[str, Any]]
+
+
+def cross_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield every fault between the sound parts of ``document``."""
+    cluster: Mapping[str, Any] = document.get("cluster", {})
+    entries = document.get("agents", [])
+    groups: Groups = [entry if isinstance(entry, dict) else {} for entry in entries]
+    yield from _worker_bounds(cluster)
+    yield from _thresholds(cluster.get("scaling", {}))
+    yield from _names(groups)
+    yield from _supervisor(groups)
+    yield from _work(groups)
+    if groups and all("name" in group and "role" in group for group in groups):
+        yield from _hierarchy(groups)
+    if groups and all("count" in group for group in groups):
+        yield from _totals(cluster, groups)
+
+
+def _worker_bounds(cluster: Mapping[str, Any]) -> Iterator[Fault]:
+    lowest, highest = cluster.get("min_workers"), cluster.get("max_workers")
+    default = cluster.get("default_workers")
+    if lowest is not None and highest is not None and lowest > highest:
+        told = f"min_workers is {lowest}, more than max_workers ({highest}); lower it or raise max_workers"
+        yield Fault("/cluster/min_workers", told)
+    elif default is not None and lowest is not None and default < lowest:
+        told = f"default_workers is {default}, less than min_workers ({lowest}); raise it"
+        yield Fault("/cluster/default_workers", told)
+    elif default is not None and highest is not None and default > highest:
+        told = f"default_workers is {default}, more than max_workers ({highest}); lower it"
+        yield Fault("/cluster/default_workers", told)
+
+
+def _thresholds(scaling: Mapping[str, Any]) -> Iterator[Fault]:
+    # The defaults do overlap (up above 0, down below 1): on a queue length, nothing lies between them.
+    down, up = scaling.get("scale_down_threshold"), scaling.get("scale_up_threshold")
+    if down is None:
+        return
+    low, high = (parse_percent(value) if isinstance(value, str) else value for value in (down, 0 if up is None else up))
+    if low >= high:
+        told = "state scale_up_threshold, above it" if up is None else f"it must be below scale_up_threshold ({up})"
+        yield Fault("/cluster/scaling/scale_down_threshold", f"scale_down_threshold is {down}; {told}")
+
+
+def _names(groups: Groups) -> Iterator[Fault]:
+    seen: dict[str, tuple[int, str]] = {}
+    for index, group in enumerate(groups):
+        name = group.get("name")
+        if name is None:
+            continue
+        short = slug(name)
+        if not short:
+            told = f"the name '{clipped(name)}' has no letter a-z and no digit; queue names need one"
+            yield Fault(f"/agents/{index}/name", told)
+        elif short in seen:
+            number, other = seen[short]
+            alike = "" if other == name else ", which makes the same queue name"
+            taken = f"agent group {number + 1} is named '{clipped(other)}'{alike}"
+            told = f"the name '{clipped(name)}' is taken ({taken}); choose another"
+            yield Fault(f"/agents/{index}/name", told)
+        else:
+            seen[short] = (index, name)
+
+
+def _supervisor(groups: Groups) -> Iterator[Fault]:
+    roles = [group.get("role") for group in groups]
+    found = [index for index, role in enumerate(roles) if role == AgentRole.SUPERVISOR]
+    if groups and not found and None not in roles:
+        yield Fault("/agents", "no agent group has the role supervisor; give it to exactly one")
+    for index in found[1:]:
+        told = f"agent group {found[0] + 1} is the supervisor already; give this one another role"
+        yield Fault(f"/agents/{index}/role", told)
+    for index in found[:1]:
+        if "count" in groups[index]:
+            count = parse_count(groups[index]["count"])
+            if (count.minimum, count.maximum) != (1, 1) or count.scalable:
+                yield Fault(f"/agents/{index}/count", "the supervisor's count must be 1; a cluster has one supervisor")
+        if groups[index].get("reports_to"):
+            yield Fault(f"/agents/{index}/reports_to", "the supervisor reports to nobody; remove reports_to")
+
+
+def _work(groups: Groups) -> Iterator[Fault]:
+    for index, group in enumerate(groups):
+        if "handler" in group and "command" in group:
+            yield Fault(f"/agents/{index}/command", "a group has a handler or a command, not both; remove one")
+
+
+def _hierarchy(groups: Groups) -> Iterator[Fault]:
+    superiors = {group["name"]: superior(group, groups) for group in groups}
+    faulty = False
+    for index, group in enumerate(groups):
+        wanted = group.get("reports_to")
+        is_placed = superiors[group["name"]] is not None or group["role"] == AgentRole.SUPERVISOR
+        if wanted and wanted != "supervisor" and not is_placed:
+            faulty = True
+            hint = nearest(wanted, ["supervisor", *superiors]) or "; name a group, or the word supervisor"
+            told = f"reports_to names '{clipped(wanted)}', and no agent group is called so{hint}"
+            yield Fault(f"/agents/{index}/reports_to", told)
+    if not faulty:
+        yield from _cycles(groups, superiors)
+
+
+def _cycles(groups: Groups, superiors: Mapping[str, str | None]) -> Iterator[Fault]:
+    """Yield one fault for each circle, at its first group in the order of the file."""
+    known: set[str] = set()
+    for group in groups:
+        path: list[str] = []
+        name: str | None = group["name"]
+        while name is not None and name not in known:
+            known.add(name)
+            path.append(name)
+            name = superiors[name]
+        if name in path:
+            circle = [*path[path.index(name) :], name]
+            first = next(index for index, each in enumerate(groups) if each["name"] in circle)
+            shown = " -> ".join(clipped(each) for each in circle[:8])
+            yield Fault(f"/agents/{first}/reports_to", f"the groups report in a circle: {shown}; break it")
+
+
+def _totals(cluster: Mapping[str, Any], groups: Groups) -> Iterator[Fault]:
+    counts = [parse_count(group["count"]) for group in groups]
+    fewest, most = sum(count.minimum for count in counts), sum(count.maximum for count in counts)
+    lowest, highest = cluster.get("min_workers"), cluster.get("max_workers")
+    if highest is not None and fewest > highest:
+        told = f"the agent groups need at least {fewest} agents, more than max_workers ({highest}); raise it"
+        yield Fault("/cluster/max_workers", told)
+    if lowest is not None and most < lowest:
+        told = f"the agent groups have at most {most} agents, fewer than min_workers ({lowest})"
+        yield Fault("/cluster/min_workers", f"{told}; lower it or raise a count")
