@@ -1,0 +1,67 @@
+"""The Celery app, made by a factory: agents, lifecycle workers and publishers share its settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+
+from brain_clusters.broker import names
+
+TRANSPORT = "brain_clusters.broker.transport:Transport"
+
+# Far beyond any job: messages go back to their queue when their owner is known dead, never because time passed.
+_VISIBILITY_SECONDS = 10**8
+
+
+def transport_options(owner: str) -> dict[str, Any]:
+    """Return the broker options of ``owner``: its own unacked keys, and a connection that notices a dead peer.
+
+    polling_interval (s) bounds how long an idle worker takes to stop; socket_timeout must exceed it.
+    retry_on_timeout stays unset: it would replay a publish, and with it a job.
+    """
+    return {
+        "unacked_key": names.unacked_key(owner),
+        "unacked_index_key": names.unacked_index_key(owner),
+        "unacked_mutex_key": f"brain:unacked_mutex:{owner}",
+        "claim_key": names.claim_key(owner),
+        "visibility_timeout": _VISIBILITY_SECONDS,
+        "polling_interval": 0.5,
+        "socket_timeout": 10,
+        "socket_connect_timeout": 3,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+        "client_name": owner,
+    }
+
+
+def make_app(redis_url: str, *, owner: str, result_expires: int = 86_400) -> Celery:
+    """Return a Celery app on ``redis_url`` whose workers keep unacknowledged messages under ``owner``'s keys."""
+    app = Celery("brain_clusters", set_as_current=False)
+    app.conf.update(
+        broker_url=redis_url,
+        broker_transport=TRANSPORT,
+        result_backend=redis_url,
+        broker_transport_options=transport_options(owner),
+        result_backend_transport_options={"socket_timeout": 10, "socket_connect_timeout": 3},
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        accept_content=["json"],
+        result_accept_content=["json"],
+        task_serializer="json",
+        result_serializer="json",
+        result_expires=result_expires,
+        event_serializer="json",
+        enable_utc=True,
+        timezone="UTC",
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        task_default_queue=names.LIFECYCLE_QUEUE,
+        task_publish_retry=False,
+    )
+    return app

@@ -1,0 +1,62 @@
+"""Names of queues, tasks and Redis keys, in this one place."""
+
+from __future__ import annotations
+
+LIFECYCLE_QUEUE = "brain.lifecycle"
+JOB_TASK = "brain.job"
+RUN_OPERATION_TASK = "brain.operations.run"
+TICK_TASK = "brain.autoscale.tick"
+SWEEP_TASK = "brain.sweep"
+COLLECT_TASK = "brain.jobs.collect"
+
+# The header of our messages that says when they were published (seconds since the epoch, by the sender's clock).
+PUBLISHED_HEADER = "brain_published_at"
+
+# Kombu's lists of one queue, the most urgent first: priority 0 is the bare name [kombu.transport.redis].
+PRIORITY_STEPS = (0, 3, 6, 9)
+PRIORITY_SEPARATOR = "\x06\x16"
+
+# A stream: what agents finished and PostgreSQL does not know yet.
+FINISHED_STREAM = "brain:finished"
+# A list: messages that were not even JSON, kept for a person to look at.
+UNREADABLE_LIST = "brain:unreadable"
+
+
+def group_queue(cluster_id: str, group_slug: str) -> str:
+    """Return the queue of one agent group. A slug holds no dot, so no two groups share a name."""
+    return f"brain.{cluster_id}.{group_slug}"
+
+
+def priority_lists(queue: str) -> list[str]:
+    """Return the Redis lists that make up ``queue``."""
+    return [queue if not step else f"{queue}{PRIORITY_SEPARATOR}{step}" for step in PRIORITY_STEPS]
+
+
+def unacked_key(owner: str) -> str:
+    """Return the hash of messages that ``owner`` (an agent or a worker) was given and has not acknowledged."""
+    return f"brain:unacked:{owner}"
+
+
+def unacked_index_key(owner: str) -> str:
+    """Return the sorted set beside ``unacked_key``: delivery time by tag."""
+    return f"brain:unacked_index:{owner}"
+
+
+def claim_key(owner: str) -> str:
+    """Return the list that holds a message between its pop and its entry in ``unacked_key``."""
+    return f"brain:claim:{owner}"
+
+
+def beat_key(owner: str) -> str:
+    """Return the key of an agent's or worker's beat; it expires when beats cease."""
+    return f"brain:beat:{owner}"
+
+
+def host_key(host_id: str) -> str:
+    """Return the key that a living host refreshes; its agents leave when it stays away."""
+    return f"brain:host:{host_id}"
+
+
+def job_key(job_id: str) -> str:
+    """Return the hash with a job's state as its agent sees it."""
+    return f"brain:job:{job_id}"
