@@ -1,0 +1,130 @@
+"""What an agent tells about itself: a key in Redis that it keeps fresh, and that expires with it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
+
+from brain_clusters.broker import names
+
+log = logging.getLogger(__name__)
+
+# Weight of the newest job in the learned service time: about the last ten jobs count.
+_EWMA_WEIGHT = 0.2
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Counters:
+    """What the agent did so far. Safe for several slots. Times in seconds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._in_flight = 0
+        self._completed = 0
+        self._failed = 0
+        self._service_time: float | None = None
+        self._idle_since = time.time()
+
+    def begin(self) -> None:
+        """A job begins."""
+        with self._lock:
+            self._in_flight += 1
+
+    def end(self, seconds: float, *, failed: bool) -> None:
+        """A job ended after ``seconds``."""
+        with self._lock:
+            self._in_flight -= 1
+            self._completed += not failed
+            self._failed += failed
+            before = self._service_time if self._service_time is not None else seconds
+            self._service_time = before + _EWMA_WEIGHT * (seconds - before)
+            self._idle_since = time.time()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the counters as they stand in a beat."""
+        with self._lock:
+            return {
+                "state": "busy" if self._in_flight else "idle",
+                "in_flight": self._in_flight,
+                "completed": self._completed,
+                "failed": self._failed,
+                "service_time": self._service_time,
+                "idle_since": self._idle_since,
+            }
+
+
+class Usage:
+    """Share of one core used since the last look, and resident memory."""
+
+    def __init__(self) -> None:
+        self._at, self._cpu = time.monotonic(), time.process_time()
+
+    def sample(self) -> dict[str, float]:
+        """Return cpu (%) and memory (bytes)."""
+        at, cpu = time.monotonic(), time.process_time()
+        percent = 100.0 * (cpu - self._cpu) / max(at - self._at, 1e-6)
+        self._at, self._cpu = at, cpu
+        return {"cpu": round(percent, 1), "memory": _resident_bytes()}
+
+
+def _resident_bytes() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * _PAGE_BYTES
+    except OSError:  # not Linux
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+class Beats:
+    """Writes the beat every ``interval`` seconds from a thread of its own.
+
+    The key lives for ``stale`` seconds, so its presence is its freshness and no clocks need to agree. An agent whose
+    host's key stays away for ``orphan`` seconds, while Redis answers, leaves by itself: nobody would stop it.
+    """
+
+    def __init__(
+        self, client: redis.Redis, agent_id: str, snapshot: Callable[[], dict[str, Any]], *, host_id: str | None
+    ) -> None:
+        self._client = client
+        self._agent_id = agent_id
+        self._snapshot = snapshot
+        self._host_key = names.host_key(host_id) if host_id else None
+        self._usage = Usage()
+        self._host_seen = time.monotonic()
+
+    def start(self, *, interval: float, stale: float, orphan: float) -> None:
+        """Write the first beat now and the others from a daemon thread."""
+        self._once(stale, orphan)
+        threading.Thread(target=self._run, args=(interval, stale, orphan), name="beats", daemon=True).start()
+
+    def _run(self, interval: float, stale: float, orphan: float) -> None:
+        while True:
+            time.sleep(interval)
+            self._once(stale, orphan)
+
+    def _once(self, stale: float, orphan: float) -> None:
+        beat = json.dumps({**self._snapshot(), **self._usage.sample(), "pid": os.getpid(), "at": time.time()})
+        try:
+            pipe = self._client.pipeline(transaction=False)
+            pipe.set(names.beat_key(self._agent_id), beat, px=int(stale * 1000))
+            if self._host_key:
+                pipe.exists(self._host_key)
+            replies = pipe.execute()
+        except (redis.RedisError, OSError) as exc:
+            log.warning("beat was not written: %s", type(exc).__name__)
+            return
+        if self._host_key is None or replies[1]:
+            self._host_seen = time.monotonic()
+        elif time.monotonic() - self._host_seen > orphan:
+            log.warning("host is gone; leaving")
+            os.kill(os.getpid(), signal.SIGTERM)

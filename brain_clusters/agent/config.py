@@ -1,0 +1,24 @@
+"""What all agents of a host share, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Times in seconds. run_dir and log_dir are folders of the host; handler_path: where handlers are found, too.
+
+    orphan_after: an agent whose host is silent for so long, while Redis answers, leaves by itself.
+    """
+
+    redis_url: str
+    host_id: str | None
+    run_dir: str
+    log_dir: str
+    handler_path: tuple[str, ...] = ()
+    beat_interval: float = 2.0
+    beat_stale: float = 10.0
+    orphan_after: float = 60.0
+    job_ttl: int = 86_400
+    log_level: str = "INFO"

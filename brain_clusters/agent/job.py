@@ -1,0 +1,145 @@
+"""One job from its delivery to its record. The effect of a redelivery: nothing when it is finished, else a new attempt."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import traceback
+from typing import Any
+
+from celery import Celery
+
+from brain_clusters.agent.beats import Counters
+from brain_clusters.agent.handlers import Handler, HandlerError, JobContext
+from brain_clusters.broker import names
+from brain_clusters.broker.jobs import JobRecords, JobReport
+from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.domain.states import JobStatus
+from brain_clusters.errors import TemporaryError
+
+log = logging.getLogger(__name__)
+
+RESULT_LIMIT_BYTES = 1024 * 1024
+# How long a finished job waits for Redis to come back. After it the job is left to the sweep, which runs it again.
+_RECORD_PATIENCE_SECONDS = 300.0
+
+
+class JobFailed(Exception):
+    """Tells Celery, and with it a client that waits on the result backend, that the job failed and why."""
+
+
+class JobRunner:
+    """Runs the jobs of one agent. Made in the zygote; ``spec`` and the rest are given to it after the fork."""
+
+    def __init__(self) -> None:
+        self.counters = Counters()
+
+    def bind(self, spec: AgentSpec, handler: Handler, records: JobRecords) -> None:
+        """Take up the agent's own part."""
+        self._spec, self._handler, self._records = spec, handler, records
+
+    def __call__(self, job_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Do one delivery of a job; return its result or raise JobFailed."""
+        attempt = self._records.begin(job_id, self._spec.agent_id)
+        if attempt == 0:
+            log.info("job %s was finished before; its acknowledgement was lost", job_id)
+            return None
+        started = time.time()
+        self.counters.begin()
+        try:
+            result, error = self._outcome(job_id, attempt, args, kwargs)
+        finally:
+            failed = "error" not in locals() or error is not None
+            self.counters.end(time.time() - started, failed=failed)
+        self._record(self._report(job_id, attempt, started, result, error))
+        if error is not None:
+            raise JobFailed(error["message"])
+        return result
+
+    def _outcome(
+        self, job_id: str, attempt: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any] | None]:
+        spec = self._spec
+        if attempt > spec.max_deliveries:
+            return None, _error("AgentDied", f"{spec.max_deliveries} agents died while they did this job; given up")
+        context = JobContext(
+            job_id, attempt, spec.cluster_id, spec.group_name, spec.agent_id, spec.config, logging.getLogger("job")
+        )
+        try:
+            return _jsonable(self._handler(_payload(args, kwargs), context)), None
+        except HandlerError as exc:
+            return None, _error("HandlerError", str(exc))
+        except (Exception, SystemExit) as exc:
+            log.exception("job %s failed", job_id)
+            return None, _error(type(exc).__name__, str(exc) or type(exc).__name__, traceback.format_exc(limit=-20))
+
+    def _report(
+        self, job_id: str, attempt: int, started: float, result: Any, error: dict[str, Any] | None
+    ) -> JobReport:
+        return JobReport(
+            id=job_id,
+            cluster_id=self._spec.cluster_id,
+            group_name=self._spec.group_name,
+            agent_id=self._spec.agent_id,
+            status=JobStatus.SUCCEEDED if error is None else JobStatus.FAILED,
+            attempts=attempt,
+            started_at=started,
+            finished_at=time.time(),
+            result=result,
+            error=error,
+        )
+
+    def _record(self, report: JobReport) -> None:
+        """Write the outcome, patiently: the work is done, and losing its result would do it again."""
+        deadline, pause = time.monotonic() + _RECORD_PATIENCE_SECONDS, 0.1
+        while True:
+            try:
+                return self._records.finish(report)
+            except TemporaryError:
+                if time.monotonic() > deadline:
+                    raise
+                log.warning("outcome of job %s waits for Redis", report.id)
+                time.sleep(pause)
+                pause = min(2.0, pause * 2)
+
+
+def _payload(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the payload of a message: its one argument, positional or named ``payload``."""
+    if len(args) + len(kwargs) > 1 or (kwargs and "payload" not in kwargs):
+        raise HandlerError("send one argument, the payload: send_task('brain.job', [payload], queue=...)")
+    return args[0] if args else kwargs.get("payload")
+
+
+def _jsonable(result: Any) -> Any:
+    """Return ``result`` when it is JSON of a fair size; raise HandlerError that says what is wrong with it."""
+    try:
+        text = json.dumps(result, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise HandlerError(f"the handler returned what is not JSON: {exc}") from exc
+    if len(text) > RESULT_LIMIT_BYTES:
+        raise HandlerError(f"the result is {len(text)} bytes of JSON; the limit is {RESULT_LIMIT_BYTES}")
+    # PostgreSQL stores no NUL in text, and a lone surrogate is no Unicode: replaced here, or the result were lost.
+    if "\\u0000" in text or "\\ud" in text:
+        result = json.loads(text.replace("\\u0000", "\\ufffd").encode().decode())
+        text = json.dumps(result, ensure_ascii=False).encode(errors="replace").decode()
+        return json.loads(text)
+    return result
+
+
+def _error(kind: str, message: str, trace: str | None = None) -> dict[str, Any]:
+    clean = {key: value.replace("\0", "\ufffd") for key, value in (("type", kind), ("message", message[:10_000]))}
+    if trace:
+        clean["traceback"] = trace.replace("\0", "\ufffd")[-10_000:]
+    return {key: value.encode(errors="replace").decode() for key, value in clean.items()}
+
+
+def register(app: Celery) -> JobRunner:
+    """Register the job task with ``app``; return the runner that serves it."""
+    runner = JobRunner()
+
+    @app.task(name=names.JOB_TASK, bind=True, typing=False, throws=(JobFailed,))  # type: ignore[untyped-decorator]
+    def job(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return runner(self.request.id, args, kwargs)
+
+    return runner

@@ -1,0 +1,102 @@
+"""From a fork to a consuming Celery worker."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_ready
+
+from brain_clusters.agent import job as job_module
+from brain_clusters.agent.beats import Beats
+from brain_clusters.agent.config import AgentConfig
+from brain_clusters.agent.handlers import Handler
+from brain_clusters.broker.app import make_app, transport_options
+from brain_clusters.broker.client import connect
+from brain_clusters.broker.jobs import JobRecords
+from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.processes import ProcessId
+
+# EX_TEMPFAIL of sysexits.h: another process runs this agent already.
+EXIT_ALREADY_RUNNING = 75
+
+
+def prepare_app(config: AgentConfig) -> tuple[Celery, job_module.JobRunner]:
+    """Make the app as far as it can be made before the fork. Opens no connection."""
+    warnings.filterwarnings("ignore", message=".*superuser privileges.*")
+    app = make_app(config.redis_url, owner="zygote", result_expires=config.job_ttl)
+    runner = job_module.register(app)
+    app.finalize()
+    _ = app.amqp, app.log, app.backend.client
+    return app, runner
+
+
+def run(
+    app: Celery,
+    runner: job_module.JobRunner,
+    spec: AgentSpec,
+    handler: Handler,
+    config: AgentConfig,
+    on_ready: Callable[[], None],
+) -> int:
+    """Be the agent ``spec`` until told to stop by SIGTERM; return the exit code. Called in the forked child."""
+    lock = _hold_identity(Path(config.run_dir), spec.agent_id)
+    if lock is None:
+        return EXIT_ALREADY_RUNNING
+    _log_to_standard_error(spec.agent_id, config.log_level)
+    client = connect(config.redis_url)
+    runner.bind(spec, handler, JobRecords(client, ttl_seconds=config.job_ttl))
+    app.conf.broker_transport_options = transport_options(spec.agent_id)
+    beats = Beats(
+        client,
+        spec.agent_id,
+        lambda: {**runner.counters.snapshot(), "slots": spec.concurrency},
+        host_id=config.host_id,
+    )
+
+    def announce(**_: Any) -> None:
+        beats.start(interval=config.beat_interval, stale=config.beat_stale, orphan=config.orphan_after)
+        on_ready()
+
+    worker_ready.connect(announce, weak=False)
+    worker = app.Worker(
+        hostname=spec.agent_id,
+        queues=[spec.queue],
+        pool="solo" if spec.concurrency == 1 else "threads",
+        concurrency=spec.concurrency,
+        loglevel="WARNING",
+        quiet=True,
+        without_mingle=True,
+        without_gossip=True,
+        without_heartbeat=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def _hold_identity(run_dir: Path, agent_id: str) -> int | None:
+    """Lock this agent's file for life and write who holds it; None when another process is this agent."""
+    descriptor = os.open(run_dir / f"{agent_id}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    os.ftruncate(descriptor, 0)
+    identity = ProcessId.current()
+    os.write(descriptor, f"{identity.pid} {identity.started}\n".encode())
+    return descriptor
+
+
+def _log_to_standard_error(agent_id: str, level: str) -> None:
+    logging.basicConfig(
+        stream=sys.stderr, level=level, format=f"%(asctime)s %(levelname)s agent={agent_id} %(name)s: %(message)s"
+    )
+    logging.getLogger("celery").setLevel(logging.WARNING)

@@ -1,0 +1,1 @@
+"""Drivers: the code that starts agents on one engine. The only package that starts anything for a cluster."""

@@ -1,0 +1,375 @@
+"""The host: supervises the agents of one machine, and makes what the rows want true on it.
+
+It claims pending agents, has zygotes fork them, notices every death at once, returns what the dead held to the
+queue, drains and stops on request, and after its own death finds what still runs. It knows the rows only through
+its Desk, and decides nothing: who is to run is planned elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.errors import TemporaryError
+from brain_clusters.genesis.process.local import LocalAgent, end_session, exit_descriptor, holder, lock_path
+from brain_clusters.genesis.process.nursery import Nursery
+from brain_clusters.processes import ProcessId, tail
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
+_HOST_BEAT_SECONDS = 2.0
+# An agent that was asked for and has no process by then is asked for again: its zygote died in between.
+_SPAWN_PATIENCE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A live row of this host. kill_after: seconds from the drain's begin until it may be killed; None is never."""
+
+    spec: AgentSpec
+    draining: bool
+    draining_seconds: float = 0.0
+    kill_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An agent that is gone. asked: it left because it was told to. error: for a person to read."""
+
+    agent_id: str
+    asked: bool
+    error: str | None = None
+
+
+class Desk(Protocol):
+    """The host's view of the control plane. Every call may raise TemporaryError and is then made again."""
+
+    def fileno(self) -> int:
+        """Return a descriptor that becomes readable when rows may have changed; -1 while there is none."""
+
+    def clear(self) -> None:
+        """Take note of what made ``fileno`` readable."""
+
+    def beat(self) -> None:
+        """Tell that this host lives."""
+
+    def wanted(self) -> Sequence[Wanted]:
+        """Return the live rows of this host."""
+
+    def claim(self, room: int) -> Sequence[AgentSpec]:
+        """Take up to ``room`` pending agents for this host."""
+
+    def ready(self, handles: Mapping[str, Mapping[str, Any]]) -> None:
+        """Tell that agents consume, each with its handle."""
+
+    def release(self, agent_id: str) -> None:
+        """Return what a dead agent held to its queue."""
+
+    def ended(self, ended: Sequence[Ended]) -> None:
+        """Tell that agents are gone and that what they held is back in the queue."""
+
+    def leave(self) -> None:
+        """Tell that this host ends; what it claimed and did not start goes to others."""
+
+
+class Host:
+    """Runs until ``stop`` or ``abandon`` is called, usually by a signal handler."""
+
+    def __init__(self, desk: Desk, nursery: Nursery, *, capacity: int, run_dir: Path, log_dir: Path) -> None:
+        self._desk = desk
+        self._nursery = nursery
+        self._capacity = capacity
+        self._run_dir = run_dir
+        self._log_dir = log_dir
+        self._agents: dict[str, LocalAgent] = {}
+        self._by_pid: dict[int, LocalAgent] = {}
+        self._ready: dict[str, dict[str, Any]] = {}
+        self._dead: list[LocalAgent] = []
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._listening = -1
+        self._next_beat = 0.0
+        self._look_now = True
+        self._stopping: float | None = None
+        self._abandoned = False
+        self._grace = 0.0
+
+    def stop(self, grace_seconds: float) -> None:
+        """Drain every agent, kill those still busy after ``grace_seconds``, and end. A second call kills at once."""
+        self._grace = 0.0 if self._stopping is not None else grace_seconds
+        self._stopping = self._stopping or time.monotonic()
+        self._poke()
+
+    def abandon(self) -> None:
+        """End and leave the agents running for the next host."""
+        self._abandoned = True
+        self._poke()
+
+    def _poke(self) -> None:
+        with suppress(BlockingIOError):
+            os.write(self._wake_write, b"!")
+
+    def run(self) -> None:
+        """Be the host."""
+        self._selector.register(self._wake_read, selectors.EVENT_READ, "wake")
+        self._nursery.attach(self._selector)
+        self._nursery.warm()
+        self._find_survivors()
+        next_look = 0.0
+        while not self._done():
+            now = time.monotonic()
+            if self._look_now or now >= next_look:
+                self._look_now, next_look = False, now + _LOOK_SECONDS
+                self._attempt(self._look)
+            self._attempt(self._tell)
+            # What _tell could not say waits for the next round; with Redis or PostgreSQL away that is a second.
+            self._wait(max(0.0, next_look - time.monotonic()))
+        self._end()
+
+    def _done(self) -> bool:
+        return self._abandoned or (self._stopping is not None and not self._agents and not self._dead)
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except TemporaryError as exc:
+            log.warning("waiting: %s", exc)
+
+    # --- what happens -------------------------------------------------------------------------------------------
+
+    def _wait(self, seconds: float) -> None:
+        self._listen()
+        for key, _ in self._selector.select(seconds):
+            if key.data == "report":
+                self._take_reports()
+            elif key.data == "zygote":
+                handler = self._nursery.bury_dead(key.fileobj)
+                self._take_reports()
+                self._fail_unborn(handler, "the zygote that was to start it died; see zygote.log of its host")
+            elif key.data == "rows":
+                self._attempt(self._desk.clear)
+                self._look_now = True
+            elif key.data == "wake":
+                os.read(self._wake_read, 100)
+                self._look_now = True
+            else:
+                self._note_death(key.data)
+        for agent in list(self._agents.values()):  # where there are no exit descriptors, ask
+            if agent.exit_descriptor is None and agent.process is not None and not agent.process.alive:
+                self._note_death(agent)
+
+    def _listen(self) -> None:
+        """Follow the desk's descriptor, which changes when its connection is made anew."""
+        descriptor = self._desk.fileno()
+        if descriptor == self._listening:
+            return
+        if self._listening >= 0:
+            with suppress(KeyError, ValueError):
+                self._selector.unregister(self._listening)
+        if descriptor >= 0:
+            self._selector.register(descriptor, selectors.EVENT_READ, "rows")
+        self._listening = descriptor
+
+    def _take_reports(self) -> None:
+        for report in self._nursery.reports():
+            kind = report["is"]
+            if kind == "spawned":
+                self._follow(report["agent"], ProcessId(report["pid"], report["started"]))
+            elif kind == "ready" and (agent := self._agents.get(report["agent"])):
+                self._ready[agent.agent_id] = self._handle(agent)
+            elif kind == "exited" and (agent := self._by_pid.get(report["pid"])):
+                agent.code = report["code"]
+                self._note_death(agent)
+            elif kind == "unloadable":
+                self._nursery.forget(report["key"])
+                self._fail_unborn(report["key"], report["error"])
+
+    def _handle(self, agent: LocalAgent) -> dict[str, Any]:
+        process = agent.process
+        return {"pid": process.pid, "started": process.started} if process else {}
+
+    def _follow(self, agent_id: str, process: ProcessId) -> None:
+        """Watch a process that is an agent of ours."""
+        agent = self._agents.get(agent_id)
+        if agent is None:
+            process.send(signal.SIGKILL)  # it was given up before it was born
+            return
+        agent.process = process
+        self._by_pid[process.pid] = agent
+        agent.exit_descriptor = exit_descriptor(process.pid)
+        if agent.exit_descriptor is not None:
+            self._selector.register(agent.exit_descriptor, selectors.EVENT_READ, agent)
+        elif not process.alive:
+            self._note_death(agent)
+
+    def _fail_unborn(self, handler: str | None, error: str) -> None:
+        """Give up the agents that a zygote was to start; one that it did start without telling is followed."""
+        for agent in [one for one in self._agents.values() if one.handler == handler and one.process is None]:
+            process = holder(lock_path(self._run_dir, agent.agent_id))
+            if process is not None:
+                self._follow(agent.agent_id, process)
+            else:
+                agent.error = error
+                self._note_death(agent)
+
+    def _note_death(self, agent: LocalAgent) -> None:
+        if self._agents.pop(agent.agent_id, None) is None:
+            return
+        if agent.exit_descriptor is not None:
+            self._selector.unregister(agent.exit_descriptor)
+            os.close(agent.exit_descriptor)
+            agent.exit_descriptor = None
+        if agent.process is not None:
+            self._by_pid.pop(agent.process.pid, None)
+        self._ready.pop(agent.agent_id, None)
+        self._dead.append(agent)
+
+    # --- what is told -------------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        self._take_reports()  # an exit code may come a moment after the exit descriptor
+        if self._ready:
+            ready, self._ready = self._ready, {}
+            try:
+                self._desk.ready(ready)
+            except TemporaryError:
+                self._ready = {**ready, **self._ready}
+                raise
+        if self._dead:
+            self._bury()
+
+    def _bury(self) -> None:
+        """Return what the dead held, then report them. In this order: a crash in between repeats both, harmlessly."""
+        for agent in self._dead:
+            if agent.process is not None:
+                end_session(agent.process.pid)
+            self._desk.release(agent.agent_id)
+        self._desk.ended([self._obituary(agent) for agent in self._dead])
+        for agent in self._dead:
+            lock_path(self._run_dir, agent.agent_id).unlink(missing_ok=True)
+        self._dead.clear()
+
+    def _obituary(self, agent: LocalAgent) -> Ended:
+        asked = agent.asked_to_leave_at is not None
+        error = agent.error
+        if error is None and not asked:
+            last_words = tail(self._log_dir / f"{agent.agent_id}.log", 3).strip()
+            error = _how_it_ended(agent.code) + (f"; its log ends: {last_words[-500:]}" if last_words else "")
+        if not asked:
+            log.warning("agent %s died: %s", agent.agent_id, error)
+        return Ended(agent.agent_id, asked, error)
+
+    # --- what is done -------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Compare the rows with the processes and act on every difference."""
+        if time.monotonic() >= self._next_beat:
+            self._next_beat = time.monotonic() + _HOST_BEAT_SECONDS
+            self._attempt(self._desk.beat)
+            self._nursery.retire_idle()
+        if self._stopping is not None:
+            self._let_all_leave()
+            return
+        wanted = {row.spec.agent_id: row for row in self._desk.wanted()}
+        buried = {agent.agent_id for agent in self._dead}
+        for row in wanted.values():
+            if row.spec.agent_id not in buried:
+                self._make_true(row)
+        for agent_id in self._agents.keys() - wanted.keys():
+            self._ask_to_leave(self._agents[agent_id])
+        room = self._capacity - len(self._agents)
+        for spec in self._desk.claim(room) if room > 0 else ():
+            self._spawn(spec)
+
+    def _make_true(self, row: Wanted) -> None:
+        agent = self._agents.get(row.spec.agent_id)
+        if agent is None:
+            self._recover(row)
+        elif row.draining:
+            self._drain(agent, row)
+        elif agent.process is None and time.monotonic() - agent.since > _SPAWN_PATIENCE_SECONDS:
+            del self._agents[agent.agent_id]
+            self._recover(row)
+
+    def _recover(self, row: Wanted) -> None:
+        """Deal with a row of ours that no process of ours answers to: find it, start it, or report its end."""
+        process = holder(lock_path(self._run_dir, row.spec.agent_id))
+        if process is not None:
+            self._agents[row.spec.agent_id] = self._local(row.spec)
+            self._follow(row.spec.agent_id, process)
+            self._ready[row.spec.agent_id] = self._handle(self._agents[row.spec.agent_id])
+        elif row.draining:
+            agent = self._local(row.spec)
+            agent.asked_to_leave_at = time.monotonic()
+            self._dead.append(agent)
+        else:
+            self._spawn(row.spec)
+
+    def _local(self, spec: AgentSpec) -> LocalAgent:
+        return LocalAgent(spec.agent_id, spec.handler or "", time.monotonic())
+
+    def _spawn(self, spec: AgentSpec) -> None:
+        self._agents[spec.agent_id] = self._local(spec)
+        self._nursery.spawn(spec)
+
+    def _drain(self, agent: LocalAgent, row: Wanted) -> None:
+        self._ask_to_leave(agent)
+        if row.kill_after is not None and row.draining_seconds > row.kill_after:
+            agent.signal(signal.SIGKILL)
+
+    def _ask_to_leave(self, agent: LocalAgent) -> None:
+        if agent.asked_to_leave_at is not None:
+            return
+        if agent.process is None:
+            return  # it is being born; its pid comes in a moment
+        agent.asked_to_leave_at = time.monotonic()
+        agent.signal(signal.SIGTERM)
+
+    def _let_all_leave(self) -> None:
+        assert self._stopping is not None  # noqa: S101 - for the type checker
+        late = time.monotonic() - self._stopping > self._grace
+        for agent in list(self._agents.values()):
+            self._ask_to_leave(agent)
+            if late:
+                agent.signal(signal.SIGKILL)
+
+    # --- the beginning and the end ------------------------------------------------------------------------------
+
+    def _find_survivors(self) -> None:
+        """Follow every agent that an earlier host of this machine left running."""
+        for path in self._run_dir.glob("*.lock"):
+            process = holder(path)
+            if process is None:
+                continue
+            agent = LocalAgent(path.stem, "", time.monotonic())
+            self._agents[agent.agent_id] = agent
+            self._follow(agent.agent_id, process)
+            self._ready[agent.agent_id] = self._handle(agent)
+        if self._agents:
+            log.info("found %d agents that still run", len(self._agents))
+
+    def _end(self) -> None:
+        self._nursery.close()
+        if not self._abandoned:
+            self._attempt(self._desk.leave)
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is None:
+        return "ended unasked"
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exited with {code} unasked"

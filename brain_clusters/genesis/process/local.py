@@ -1,0 +1,87 @@
+"""One agent process on this machine: how it is found again, watched, and ended with all that it started."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from brain_clusters.processes import ProcessId
+
+
+@dataclass(slots=True)
+class LocalAgent:
+    """An agent of this host. process is None until the zygote has told its pid.
+
+    handler: the zygote it comes from. asked_to_leave_at: when it got SIGTERM (monotonic seconds).
+    """
+
+    agent_id: str
+    handler: str
+    since: float
+    process: ProcessId | None = None
+    exit_descriptor: int | None = None
+    asked_to_leave_at: float | None = None
+    code: int | None = None
+    error: str | None = None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, if the process still is the same one."""
+        if self.process is not None:
+            self.process.send(number)
+
+
+def exit_descriptor(pid: int) -> int | None:
+    """Return a descriptor that becomes readable when ``pid`` ends; None where the system has none (not Linux)."""
+    if sys.platform != "linux":
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def lock_path(run_dir: Path, agent_id: str) -> Path:
+    """Return the file that a living agent holds locked."""
+    return run_dir / f"{agent_id}.lock"
+
+
+def holder(path: Path) -> ProcessId | None:
+    """Return the process that holds an agent's lock file, or None when it is free: then that agent is dead."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid, _, started = os.read(descriptor, 200).decode().strip().partition(" ")
+        return ProcessId(int(pid), started) if started else None
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def end_session(leader: int) -> None:
+    """Kill whatever an ended agent started: it led a session of its own, and its children are still in it."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+    if sys.platform != "linux":
+        return
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit() and _session(entry.name) == leader:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(int(entry.name), signal.SIGKILL)
+
+
+def _session(pid: str) -> int | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    # Fields after the command in parentheses: state, parent, process group, session [proc(5)].
+    return int(stat.rpartition(")")[2].split()[3])
