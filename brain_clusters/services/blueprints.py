@@ -1,0 +1,143 @@
+"""Storing and finding blueprints. (id, version) is immutable once stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from brain_clusters.blueprints.validator import parse_blueprint
+from brain_clusters.db.models import Cluster, StoredBlueprint
+from brain_clusters.domain.specs import Blueprint
+from brain_clusters.domain.states import Intent
+from brain_clusters.errors import Conflict, NotFound
+from brain_clusters.services.control import Control
+
+
+# A stored version never changes, so its parsed form is kept by name, without reading the text again.
+_KNOWN: dict[tuple[str, str], Blueprint] = {}
+_KNOWN_LIMIT = 10_000
+
+
+def parsed(session: Session, blueprint_id: str, version: str) -> Blueprint:
+    """Return a stored blueprint as data; raise NotFound."""
+    known = _KNOWN.get((blueprint_id, version))
+    if known is not None:
+        return known
+    stored = session.get(StoredBlueprint, (blueprint_id, version))
+    if stored is None:
+        raise NotFound(f"there is no blueprint {blueprint_id!r} in version {version!r}")
+    return remember(stored)
+
+
+def remember(stored: StoredBlueprint) -> Blueprint:
+    """Parse a stored blueprint and keep the result."""
+    if len(_KNOWN) >= _KNOWN_LIMIT:
+        _KNOWN.clear()
+    found = _KNOWN[stored.id, stored.version] = parse_blueprint(
+        stored.blueprint_yaml, source=f"blueprint {stored.id} {stored.version}"
+    )
+    return found
+
+
+def newest(session: Session, blueprint_id: str) -> StoredBlueprint:
+    """Return the newest active version of a blueprint; raise NotFound that names what there is."""
+    found = session.scalars(
+        select(StoredBlueprint)
+        .where(StoredBlueprint.id == blueprint_id, StoredBlueprint.is_active)
+        .order_by(StoredBlueprint.created_at.desc(), StoredBlueprint.version.desc())
+        .limit(1)
+    ).first()
+    if found is None:
+        raise NotFound(f"there is no blueprint {blueprint_id!r}; GET /api/blueprints lists those there are")
+    return found
+
+
+def store(
+    control: Control, text: str, *, source: str = "blueprint", manifest_path: str | None = None,
+    expected_id: str | None = None,
+) -> tuple[StoredBlueprint, bool]:  # fmt: skip
+    """Validate and store a blueprint; return it and whether it is new.
+
+    The same text again changes nothing. Raises InvalidInput with every fault, and Conflict when this version is
+    stored with another text, or when the text is of another blueprint than ``expected_id``.
+    """
+    blueprint = parse_blueprint(text, source=source)
+    if expected_id is not None and blueprint.id != expected_id:
+        raise Conflict(f"the text is of blueprint {blueprint.id!r}, not of {expected_id!r}")
+    with control.database.transaction() as session:
+        new = session.execute(
+            insert(StoredBlueprint)
+            .values(
+                id=blueprint.id,
+                version=blueprint.version,
+                name=blueprint.name,
+                blueprint_yaml=text,
+                manifest_path=manifest_path,
+                description=blueprint.description,
+                author=blueprint.author,
+                tags=list(blueprint.tags),
+            )
+            .on_conflict_do_nothing()
+            .returning(StoredBlueprint.id)
+        ).first()
+        stored = session.get_one(StoredBlueprint, (blueprint.id, blueprint.version))
+        if stored.blueprint_yaml != text:
+            raise Conflict(
+                f"blueprint {blueprint.id!r} version {blueprint.version!r} is stored with another text, and a "
+                "stored version never changes; give metadata.version a new value"
+            )
+        if not stored.is_active:
+            stored.is_active, stored.updated_at = True, func.now()
+            new = (stored.id,)  # type: ignore[assignment]
+        session.flush()
+        session.refresh(stored)
+        return stored, new is not None
+
+
+def store_folder(control: Control, folder: Path) -> int:
+    """Store every ``*.yaml`` of ``folder``; return how many were new. A version stored with another text stays."""
+    new = 0
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            _, added = store(control, path.read_text(), source=str(path), manifest_path=str(path))
+        except Conflict:
+            continue  # edited without a new version: what is stored, and runs, counts
+        new += added
+    return new
+
+
+def versions(session: Session, blueprint_id: str) -> Sequence[StoredBlueprint]:
+    """Return all active versions of a blueprint, newest first; raise NotFound when there is none."""
+    newest(session, blueprint_id)
+    return session.scalars(
+        select(StoredBlueprint)
+        .where(StoredBlueprint.id == blueprint_id, StoredBlueprint.is_active)
+        .order_by(StoredBlueprint.created_at.desc(), StoredBlueprint.version.desc())
+    ).all()
+
+
+def every(session: Session) -> Sequence[StoredBlueprint]:
+    """Return the newest active version of each blueprint, by id."""
+    return session.scalars(
+        select(StoredBlueprint)
+        .where(StoredBlueprint.is_active)
+        .distinct(StoredBlueprint.id)
+        .order_by(StoredBlueprint.id, StoredBlueprint.created_at.desc(), StoredBlueprint.version.desc())
+    ).all()
+
+
+def retire(control: Control, blueprint_id: str) -> None:
+    """Take a blueprint out of use; its rows stay for history. Raises Conflict while clusters were made from it."""
+    with control.database.transaction() as session:
+        stored = versions(session, blueprint_id)
+        in_use = session.scalars(
+            select(Cluster.id).where(Cluster.blueprint_id == blueprint_id, Cluster.intent != Intent.GONE).limit(5)
+        ).all()
+        if in_use:
+            raise Conflict(f"clusters run from blueprint {blueprint_id!r}: {', '.join(in_use)}; destroy them first")
+        for version in stored:
+            version.is_active, version.updated_at = False, func.now()

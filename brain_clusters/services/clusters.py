@@ -1,0 +1,114 @@
+"""Reading clusters and what belongs to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from brain_clusters.broker import backlog, names
+from brain_clusters.db.models import Agent, Cluster, Event, Metrics
+from brain_clusters.domain.specs import Blueprint
+from brain_clusters.domain.states import LIVE_AGENT_STATUSES, ClusterStatus, ClusterType
+from brain_clusters.errors import NotFound, TemporaryError
+from brain_clusters.services import blueprints
+from brain_clusters.services.control import Control
+from brain_clusters.services.paging import Page, page
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterFilter:
+    """What a list of clusters is narrowed to. name matches a part, whatever its case. None is no filter."""
+
+    status: ClusterStatus | None = None
+    type: ClusterType | None = None
+    tag: str | None = None
+    name: str | None = None
+
+
+def get(session: Session, cluster_id: str) -> Cluster:
+    """Return a cluster; raise NotFound."""
+    found = session.get(Cluster, cluster_id)
+    if found is None:
+        raise NotFound(f"there is no cluster {cluster_id!r}")
+    return found
+
+
+def listing(session: Session, wanted: ClusterFilter, *, limit: int, cursor: str | None) -> Page[Cluster]:
+    """Return a page of clusters, newest first."""
+    query = select(Cluster)
+    if wanted.status is not None:
+        query = query.where(Cluster.status == wanted.status)
+    if wanted.type is not None:
+        query = query.where(Cluster.type == wanted.type)
+    if wanted.tag is not None:
+        query = query.where(Cluster.tags.contains([wanted.tag]))
+    if wanted.name is not None:
+        query = query.where(func.lower(Cluster.name).contains(wanted.name.lower(), autoescape=True))
+    order = (Cluster.created_at, Cluster.id)
+    return page(session, query, order, lambda row: (row.created_at, row.id), limit=limit, cursor=cursor)
+
+
+def agents(session: Session, cluster_id: str, *, ended: bool = False) -> Sequence[Agent]:
+    """Return a cluster's live agents in the order they were started; with ``ended`` those that are gone, too."""
+    get(session, cluster_id)
+    query = select(Agent).where(Agent.cluster_id == cluster_id)
+    if not ended:
+        query = query.where(Agent.status.in_(LIVE_AGENT_STATUSES))
+    return session.scalars(query.order_by(Agent.spawned_at, Agent.agent_id).limit(10_000)).all()
+
+
+def events(session: Session, cluster_id: str, *, limit: int, cursor: str | None) -> Page[Event]:
+    """Return a page of a cluster's history, newest first."""
+    get(session, cluster_id)
+    query = select(Event).where(Event.cluster_id == cluster_id)
+    return page(session, query, (Event.id,), lambda row: (row.id,), limit=limit, cursor=cursor)
+
+
+def metrics(session: Session, cluster_id: str, *, limit: int, cursor: str | None) -> Page[Metrics]:
+    """Return a page of a cluster's samples, newest first."""
+    get(session, cluster_id)
+    query = select(Metrics).where(Metrics.cluster_id == cluster_id)
+    return page(session, query, (Metrics.id,), lambda row: (row.id,), limit=limit, cursor=cursor)
+
+
+def hierarchy(session: Session, cluster_id: str) -> dict[str, Any]:
+    """Return the tree of agent groups below the supervisor: name, role, counts, live agents, and who reports to it."""
+    cluster = get(session, cluster_id)
+    blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
+    members: dict[str, list[Agent]] = {}
+    for agent in agents(session, cluster_id):
+        members.setdefault(agent.group_name, []).append(agent)
+    return _branch(blueprint, blueprint.supervisor.name, cluster, members)
+
+
+def _branch(
+    blueprint: Blueprint, name: str, cluster: Cluster, members: Mapping[str, Sequence[Agent]]
+) -> dict[str, Any]:
+    group = blueprint.group(name)
+    assert group is not None  # noqa: S101 - names come from the blueprint itself
+    top = blueprint.supervisor.name
+    below = [one.name for one in blueprint.groups if one.name != top and (one.reports_to or top) == name]
+    return {
+        "group": name,
+        "role": str(group.role),
+        "target": cluster.group_targets.get(name, 0),
+        "queue": names.group_queue(cluster.id, group.slug),
+        "capabilities": list(group.capabilities),
+        "agents": [
+            {"agent_id": agent.agent_id, "status": str(agent.status), "supervisor_id": agent.supervisor_id}
+            for agent in members.get(name, ())
+        ],
+        "reports": [_branch(blueprint, child, cluster, members) for child in below],
+    }
+
+
+def beats(control: Control, agent_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]] | None:
+    """Return the fresh beats of agents by id; None when Redis is away and nothing is known."""
+    try:
+        return backlog.read(control.broker.redis, [], agent_ids).beats
+    except TemporaryError:
+        return None

@@ -1,0 +1,47 @@
+"""The collaborators of every use case, made once per process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import text
+
+from brain_clusters.broker.client import Broker
+from brain_clusters.config import Settings
+from brain_clusters.db.listen import HOSTS_CHANNEL
+from brain_clusters.db.session import Database
+from brain_clusters.errors import ConfigError
+from brain_clusters.genesis.driver import Driver
+from brain_clusters.genesis.process.driver import ProcessDriver
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Settings, database, broker and drivers by name. ``close`` when done."""
+
+    settings: Settings
+    database: Database
+    broker: Broker
+    drivers: dict[str, Driver]
+
+    @classmethod
+    def open(cls, settings: Settings, *, application: str, broker: Broker | None = None) -> Control:
+        """Make the collaborators of ``settings``, whose servers must be known. Connects to nothing yet."""
+        if settings.database_url is None or settings.redis_url is None:
+            raise ConfigError(
+                "BRAIN_DATABASE_URL and BRAIN_REDIS_URL are not set, and no embedded servers run for "
+                f"{settings.home}; set both, or start the system with `brain-clusters up`"
+            )
+        database = Database(settings.database_url, pool_size=settings.api_threads, application=application)
+        broker = broker or Broker(settings.redis_url, owner=application)
+
+        def wake_hosts() -> None:
+            with database.transaction() as session:
+                session.execute(text(f"NOTIFY {HOSTS_CHANNEL}"))
+
+        return cls(settings, database, broker, {"process": ProcessDriver(wake_hosts)})
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.broker.close()
+        self.database.close()

@@ -1,0 +1,196 @@
+"""The host's desk: what a host of the process driver reads and tells, on PostgreSQL and Redis."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from brain_clusters.broker import names
+from brain_clusters.broker.client import temporary_when_away
+from brain_clusters.broker.restore import restore
+from brain_clusters.db.listen import HOSTS_CHANNEL, Listener
+from brain_clusters.db.models import Agent, Cluster, Host
+from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, Intent
+from brain_clusters.genesis.process.host import Ended, Wanted
+from brain_clusters.services import blueprints, history
+from brain_clusters.services.control import Control
+from brain_clusters.services.reconcile import Followup, act, reconcile, spec_of
+
+# The host's key in Redis outlives a few missed beats; its agents leave 60 s after it is gone.
+_HOST_KEY_SECONDS = 30
+
+
+class HostDesk:
+    """Implements ``genesis.process.host.Desk`` for one host."""
+
+    def __init__(self, control: Control, host_id: str, capacity: int) -> None:
+        self._control = control
+        self._host_id = host_id
+        self._capacity = capacity
+        self._listener = Listener(control.database.engine, HOSTS_CHANNEL)
+
+    def fileno(self) -> int:
+        """Return the descriptor of the LISTEN connection, or -1."""
+        return self._listener.fileno()
+
+    def clear(self) -> None:
+        """Read the notifications that came."""
+        self._listener.clear()
+
+    def beat(self) -> None:
+        """Say in PostgreSQL and in Redis that this host lives."""
+        with temporary_when_away():
+            self._control.broker.redis.set(names.host_key(self._host_id), os.getpid(), ex=_HOST_KEY_SECONDS)
+        row = {"id": self._host_id, "capacity": self._capacity, "pid": os.getpid()}
+        with self._control.database.transaction() as session:
+            session.execute(
+                insert(Host)
+                .values(row)
+                .on_conflict_do_update(
+                    index_elements=[Host.id],
+                    set_={"capacity": self._capacity, "pid": os.getpid(), "seen_at": func.now()},
+                )
+            )
+
+    def wanted(self) -> Sequence[Wanted]:
+        """Return the live rows of this host, with how long draining ones may take."""
+        with self._control.database.transaction() as session:
+            rows = session.execute(
+                select(
+                    Agent,
+                    Cluster.blueprint_id,
+                    Cluster.intent,
+                    func.extract("epoch", func.now() - Agent.draining_at),
+                )
+                .join(Cluster, Cluster.id == Agent.cluster_id)
+                .where(Agent.host_id == self._host_id, Agent.status.in_(LIVE_AGENT_STATUSES))
+            ).all()
+            return [self._wanted(session, *row) for row in rows]
+
+    def _wanted(
+        self, session: Session, agent: Agent, blueprint_id: str, intent: Intent, draining_seconds: float | None
+    ) -> Wanted:
+        scaling = blueprints.parsed(session, blueprint_id, agent.blueprint_version).scaling
+        kill_after = scaling.drain_timeout_seconds if scaling.on_drain_timeout == "stop" else None
+        if intent is Intent.GONE:
+            kill_after = self._control.settings.stop_grace_seconds
+        return Wanted(
+            spec=_spec(session, agent, blueprint_id),
+            draining=agent.status is AgentStatus.DRAINING,
+            draining_seconds=float(draining_seconds or 0.0),
+            kill_after=kill_after,
+        )
+
+    def claim(self, room: int) -> Sequence[AgentSpec]:
+        """Take pending agents. Two hosts never take the same: each skips rows that the other has locked."""
+        pending = (
+            select(Agent.id)
+            .where(
+                Agent.status == AgentStatus.STARTING,
+                Agent.host_id.is_(None),
+                Agent.driver == "process",
+                or_(Agent.not_before.is_(None), Agent.not_before <= func.now()),
+            )
+            .order_by(Agent.spawned_at)
+            .limit(room)
+            .with_for_update(skip_locked=True)
+        )
+        with self._control.database.transaction() as session:
+            taken = session.scalars(
+                update(Agent)
+                .where(Agent.id.in_(pending.scalar_subquery()))
+                .values(host_id=self._host_id)
+                .returning(Agent)
+                .execution_options(synchronize_session=False)
+            ).all()
+            clusters = _blueprint_ids(session, {agent.cluster_id for agent in taken})
+            ordered = sorted(taken, key=lambda agent: agent.spawned_at)
+            return [_spec(session, agent, clusters[agent.cluster_id]) for agent in ordered]
+
+    def ready(self, handles: Mapping[str, Mapping[str, Any]]) -> None:
+        """Mark agents as idle and reconcile their clusters."""
+        with self._control.database.transaction() as session:
+            touched = set()
+            for agent_id, handle in sorted(handles.items()):
+                changed = session.execute(
+                    update(Agent)
+                    .where(Agent.agent_id == agent_id, Agent.status == AgentStatus.STARTING)
+                    .values(
+                        status=AgentStatus.IDLE, ready_at=func.now(), last_active=func.now(), handle=dict(handle),
+                        host_id=self._host_id,
+                    )  # fmt: skip
+                    .returning(Agent.cluster_id)
+                ).first()
+                if changed is not None:
+                    touched.add(changed.cluster_id)
+        self._reconcile(touched)
+
+    def release(self, agent_id: str) -> None:
+        """Return what a dead agent held to its queue."""
+        restore(self._control.broker.redis, agent_id)
+
+    def ended(self, ended: Sequence[Ended]) -> None:
+        """Mark agents as stopped, or as failed when nobody asked them to leave, and reconcile their clusters."""
+        touched = set()
+        with self._control.database.transaction() as session:
+            for one in sorted(ended, key=lambda one: one.agent_id):
+                cluster_id = self._mark_ended(session, one)
+                if cluster_id is not None:
+                    touched.add(cluster_id)
+        self._reconcile(touched)
+
+    def _mark_ended(self, session: Session, one: Ended) -> str | None:
+        agent = session.scalars(
+            select(Agent)
+            .where(Agent.agent_id == one.agent_id, Agent.status.in_(LIVE_AGENT_STATUSES))
+            .with_for_update()
+        ).first()
+        if agent is None:
+            return None
+        asked = one.asked or agent.status is AgentStatus.DRAINING
+        agent.status = AgentStatus.STOPPED if asked else AgentStatus.FAILED
+        agent.stopped_at = func.now()
+        agent.last_error = None if asked else one.error
+        if not asked:
+            history.record(
+                session, "agent.died", one.error or "ended unasked", cluster_id=agent.cluster_id,
+                agent_id=agent.agent_id, data={"group": agent.group_name, "host": self._host_id},
+            )  # fmt: skip
+        return agent.cluster_id
+
+    def leave(self) -> None:
+        """Remove this host; agents that it claimed and that do not run go back to be claimed by another."""
+        with self._control.database.transaction() as session:
+            session.execute(
+                update(Agent)
+                .where(Agent.host_id == self._host_id, Agent.status == AgentStatus.STARTING)
+                .values(host_id=None)
+            )
+            session.execute(delete(Host).where(Host.id == self._host_id))
+        self._listener.close()
+        with temporary_when_away():
+            self._control.broker.redis.delete(names.host_key(self._host_id))
+
+    def _reconcile(self, cluster_ids: set[str]) -> None:
+        for cluster_id in sorted(cluster_ids):
+            followup = Followup()
+            with self._control.database.transaction() as session:
+                followup = reconcile(session, cluster_id)
+            act(self._control, followup)
+
+
+def _blueprint_ids(session: Session, cluster_ids: set[str]) -> dict[str, str]:
+    rows = session.execute(select(Cluster.id, Cluster.blueprint_id).where(Cluster.id.in_(cluster_ids)))
+    return {cluster_id: blueprint_id for cluster_id, blueprint_id in rows}
+
+
+def _spec(session: Session, agent: Agent, blueprint_id: str) -> AgentSpec:
+    group = blueprints.parsed(session, blueprint_id, agent.blueprint_version).group(agent.group_name)
+    assert group is not None  # noqa: S101 - the row was made from this very version
+    return spec_of(agent, group)

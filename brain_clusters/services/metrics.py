@@ -1,0 +1,122 @@
+"""Samples of every cluster's figures, written in bulk and kept for a time; and the pruning of all that grows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.orm import Session
+
+from brain_clusters.broker.backlog import Reading
+from brain_clusters.db.models import Agent, Event, IdempotencyKey, Job, Metrics, Operation
+from brain_clusters.domain import scaling
+from brain_clusters.domain.planning import FAILURE_WINDOW_SECONDS
+from brain_clusters.domain.states import FINISHED_JOB_STATUSES, AgentStatus, JobStatus
+from brain_clusters.services import ticks
+from brain_clusters.services.control import Control
+from brain_clusters.services.observation import SeenCluster
+
+_PRUNE_SECONDS = 60.0
+_RATE_WINDOW_SECONDS = 60.0
+# The draft of the Idempotency-Key header leaves the time to the server; a day is what payment APIs keep.
+_IDEMPOTENCY_SECONDS = 86_400
+
+
+def sample(control: Control, clusters: Mapping[str, SeenCluster], reading: Reading) -> None:
+    """Write one row per cluster, when it is time, in one statement."""
+    if not clusters or not ticks.due(control, "metrics", control.settings.metrics_interval_seconds):
+        return
+    with control.database.transaction() as session:
+        rates = _job_rates(session)
+        failed = _failed_agents(session)
+        memory = _memory_bytes()
+        rows = [
+            _row(cluster, reading, rates.get(cluster.id), failed.get(cluster.id, 0), memory)
+            for cluster in clusters.values()
+        ]
+        session.execute(insert(Metrics), rows)
+
+
+def _row(
+    cluster: SeenCluster, reading: Reading, rate: Any, failed_agents: int, memory: int | None
+) -> dict[str, Any]:
+    whole = scaling.total(cluster.signals)
+    beats = [reading.beats[agent.agent_id] for agent in cluster.agents if agent.agent_id in reading.beats]
+    resident = sum(beat.get("memory", 0) for beat in beats)
+    busy = sum(agent.status is AgentStatus.BUSY for agent in cluster.agents)
+    idle = sum(agent.status is AgentStatus.IDLE for agent in cluster.agents)
+    done, errors, seconds = rate or (0, 0, None)
+    return {
+        "cluster_id": cluster.id,
+        "cpu_usage": round(sum(beat.get("cpu", 0.0) for beat in beats), 1) if beats else None,
+        "memory_usage": round(100.0 * resident / memory, 3) if beats and memory else None,
+        "tasks_per_minute": done * 60.0 / _RATE_WINDOW_SECONDS,
+        "avg_response_time": None if seconds is None else round(1000.0 * float(seconds), 1),
+        "error_rate": round(100.0 * errors / done, 2) if done else 0.0,
+        "active_agents": busy + idle,
+        "idle_agents": idle,
+        "busy_agents": busy,
+        "failed_agents": failed_agents,
+        "queue_length": whole.ready,
+        "queue_wait_time": 0.0 if whole.ready == 0 else whole.oldest_age,
+    }
+
+
+def _job_rates(session: Session) -> dict[str, tuple[int, int, float | None]]:
+    """Return by cluster: jobs that ended in the last minute, how many of them failed, and their mean seconds."""
+    rows = session.execute(
+        select(
+            Job.cluster_id,
+            func.count(),
+            func.count().filter(Job.status == JobStatus.FAILED),
+            func.avg(func.extract("epoch", Job.finished_at - Job.started_at)),
+        )
+        .where(Job.finished_at > func.now() - timedelta(seconds=_RATE_WINDOW_SECONDS))
+        .group_by(Job.cluster_id)
+    )
+    return {cluster_id: (done, failed, seconds) for cluster_id, done, failed, seconds in rows}
+
+
+def _failed_agents(session: Session) -> dict[str, int]:
+    window = func.now() - timedelta(seconds=FAILURE_WINDOW_SECONDS)
+    rows = session.execute(
+        select(Agent.cluster_id, func.count())
+        .where(Agent.status == AgentStatus.FAILED, Agent.stopped_at > window)
+        .group_by(Agent.cluster_id)
+    )
+    return {cluster_id: count for cluster_id, count in rows}
+
+
+def _memory_bytes() -> int | None:
+    """Return this machine's memory, which memory_usage is a share of; None where the system does not tell."""
+    import os
+
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None
+
+
+def prune(control: Control) -> None:
+    """Delete what is older than its retention, once a minute."""
+    if not ticks.due(control, "prune", _PRUNE_SECONDS):
+        return
+    settings = control.settings
+
+    def older(column: Any, seconds: float) -> Any:
+        return column < func.now() - timedelta(seconds=seconds)
+
+    history = settings.history_retention_seconds
+    with control.database.transaction() as session:
+        session.execute(delete(Metrics).where(older(Metrics.timestamp, settings.metrics_retention_seconds)))
+        session.execute(delete(Event).where(older(Event.at, history)))
+        session.execute(delete(Operation).where(older(Operation.finished_at, history)))
+        session.execute(delete(Agent).where(older(Agent.stopped_at, history)))
+        session.execute(delete(IdempotencyKey).where(older(IdempotencyKey.created_at, _IDEMPOTENCY_SECONDS)))
+        session.execute(
+            delete(Job).where(
+                Job.status.in_(FINISHED_JOB_STATUSES), older(Job.finished_at, settings.job_ttl_seconds)
+            )
+        )

@@ -1,0 +1,160 @@
+"""Running recorded operations: claimed by compare-and-set with a lease, repeated when a worker died over one."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Text, and_, cast, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from brain_clusters.db.models import Cluster, Operation
+from brain_clusters.domain.commands import Origin
+from brain_clusters.domain.states import OperationKind, OperationStatus
+from brain_clusters.errors import BrainError, InvalidInput, NotFound, TemporaryError
+from brain_clusters.failpoints import failpoint
+from brain_clusters.services import history, lifecycle
+from brain_clusters.services.control import Control
+from brain_clusters.services.paging import Page, page
+from brain_clusters.services.reconcile import Followup, act, finish, reconcile
+
+log = logging.getLogger(__name__)
+
+# An unclaimed operation is published again after this long: its message was lost, or its worker died with it.
+_REDELIVER_SECONDS = 5.0
+
+
+def run(control: Control, operation_id: uuid.UUID) -> bool:
+    """Carry out one operation's plan; return whether it was ours to do.
+
+    It ends when its agents are there, which ``reconcile`` sees; nobody waits for them here.
+    """
+    if not _claim(control, operation_id):
+        return False
+    failpoint("claimed")
+    followup = Followup()
+    try:
+        with control.database.transaction() as session:
+            operation = session.get_one(Operation, operation_id)
+            operation.acted_at = func.now()
+            operation.lease_until = None
+            session.flush()
+            if operation.cluster_id is not None:
+                followup = reconcile(session, operation.cluster_id)
+            failpoint("planned")
+    except TemporaryError:
+        raise
+    except BrainError as exc:
+        _fail(control, operation_id, exc)
+        return True
+    failpoint("committed")
+    act(control, followup)
+    return True
+
+
+def _claim(control: Control, operation_id: uuid.UUID) -> bool:
+    lease = timedelta(seconds=control.settings.operation_lease_seconds)
+    unclaimed = Operation.status == OperationStatus.PENDING
+    abandoned = and_(
+        Operation.status == OperationStatus.RUNNING, Operation.acted_at.is_(None), Operation.lease_until < func.now()
+    )
+    with control.database.transaction() as session:
+        claimed = session.execute(
+            update(Operation)
+            .where(Operation.id == operation_id, or_(unclaimed, abandoned))
+            .values(
+                status=OperationStatus.RUNNING,
+                attempts=Operation.attempts + 1,
+                lease_until=func.now() + lease,
+                started_at=func.coalesce(Operation.started_at, func.now()),
+            )
+            .returning(Operation.id)
+        ).first()
+    return claimed is not None
+
+
+def _fail(control: Control, operation_id: uuid.UUID, exc: BrainError) -> None:
+    log.error("operation=%s failed: %s", operation_id, exc)
+    with control.database.transaction() as session:
+        operation = session.get_one(Operation, operation_id)
+        finish(session, operation, OperationStatus.FAILED, describe(exc))
+
+
+def describe(exc: BrainError) -> dict[str, Any]:
+    """Return an error as the JSON that an operation keeps."""
+    found: dict[str, Any] = {"type": type(exc).__name__, "message": str(exc)}
+    if isinstance(exc, InvalidInput) and exc.faults:
+        found["errors"] = [fault.as_dict() for fault in exc.faults]
+    return found
+
+
+def record_failed(
+    control: Control, kind: OperationKind, request: Mapping[str, Any], origin: Origin, exc: BrainError
+) -> uuid.UUID:
+    """Keep a queued command that could not be accepted as a failed operation with its reason."""
+    with control.database.transaction() as session:
+        before = session.scalars(select(Operation).where(Operation.message_id == origin.message_id)).first()
+        if origin.message_id is not None and before is not None:
+            return before.id
+        cluster_id = request.get("cluster_id")
+        known = isinstance(cluster_id, str) and "\0" not in cluster_id and session.get(Cluster, cluster_id) is not None
+        operation = Operation(
+            id=uuid.uuid4(),
+            kind=kind,
+            status=OperationStatus.FAILED,
+            cluster_id=cluster_id if known else None,
+            origin=origin.actor,
+            request=dict(request),
+            error=describe(exc),
+            message_id=origin.message_id,
+            finished_at=func.now(),
+        )
+        session.add(operation)
+        history.record(
+            session, "operation.failed", str(exc), cluster_id=operation.cluster_id, actor=origin.actor,
+            operation_id=operation.id, data={"kind": str(kind), "request": dict(request)},
+        )  # fmt: skip
+        return operation.id
+
+
+def get(session: Session, operation_id: str) -> Operation:
+    """Return an operation; raise NotFound."""
+    try:
+        found = session.get(Operation, uuid.UUID(operation_id))
+    except ValueError:
+        found = None
+    if found is None:
+        raise NotFound(f"there is no operation {operation_id!r}")
+    return found
+
+
+def listing(session: Session, cluster_id: str | None, *, limit: int, cursor: str | None) -> Page[Operation]:
+    """Return a page of operations, of one cluster or of all, newest first."""
+    query = select(Operation)
+    if cluster_id is not None:
+        query = query.where(Operation.cluster_id == cluster_id)
+    order = (Operation.created_at, cast(Operation.id, Text))
+    return page(session, query, order, lambda row: (row.created_at, str(row.id)), limit=limit, cursor=cursor)
+
+
+def sweep(control: Control) -> int:
+    """Publish again what was not delivered, or whose worker died over it; return how many. Safe to run anywhere."""
+    old = func.now() - timedelta(seconds=_REDELIVER_SECONDS)
+    undelivered = and_(Operation.status == OperationStatus.PENDING, Operation.published_at < old)
+    abandoned = and_(
+        Operation.status == OperationStatus.RUNNING, Operation.acted_at.is_(None), Operation.lease_until < func.now()
+    )
+    with control.database.transaction() as session:
+        found = session.scalars(
+            update(Operation)
+            .where(or_(undelivered, abandoned))
+            .values(published_at=func.now())
+            .returning(Operation)
+            .execution_options(synchronize_session=False)
+        ).all()
+    for operation in found:
+        lifecycle.publish(control, operation)
+    return len(found)

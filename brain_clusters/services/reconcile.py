@@ -1,0 +1,360 @@
+"""Bringing one cluster from what is there towards what is wanted. Level-triggered: it may run at any time, twice too.
+
+Called by whoever learned something: a worker that runs an operation, a host whose agents came or went, the tick.
+The caller holds the transaction; ``act`` on the outcome comes after its commit.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import case, func, select, update
+from sqlalchemy.orm import Session
+
+from brain_clusters.broker import backlog, names
+from brain_clusters.db.models import Agent, Cluster, Job, Operation, StoredBlueprint
+from brain_clusters.domain import planning
+from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.domain.planning import AgentView, Census
+from brain_clusters.domain.specs import AgentGroup, Blueprint
+from brain_clusters.domain.states import (
+    FINISHED_JOB_STATUSES,
+    LIVE_AGENT_STATUSES,
+    AgentStatus,
+    ClusterStatus,
+    Intent,
+    JobStatus,
+    OperationKind,
+    OperationStatus,
+)
+from brain_clusters.errors import TemporaryError
+from brain_clusters.services import blueprints, history, lifecycle
+from brain_clusters.services.control import Control
+
+
+@dataclass(slots=True)
+class Followup:
+    """What is to be done once the transaction is committed: by driver name, and queues to delete."""
+
+    start: dict[str, list[AgentSpec]] = field(default_factory=dict)
+    drain: dict[str, list[str]] = field(default_factory=dict)
+    purge: list[str] = field(default_factory=list)
+
+
+def reconcile(session: Session, cluster_id: str) -> Followup:
+    """Plan and write the rows of one cluster: new agents, drains, status, and the operations that are done."""
+    cluster = lifecycle.locked(session, cluster_id)
+    followup = Followup()
+    if cluster.status is ClusterStatus.DESTROYED:
+        return followup
+    blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
+    agents = _live(session, cluster_id)
+    desired = cluster.group_targets if cluster.intent is Intent.RUNNING else {}
+    plan = planning.plan(desired, [_view(agent) for agent in agents])
+    if plan.drain:
+        _drain(session, agents, plan.drain, followup)
+    if plan.start:
+        agents = [*agents, *_add(session, cluster, blueprint, agents, plan.start, followup)]
+    _observe(session, cluster, blueprint, agents, followup)
+    return followup
+
+
+def act(control: Control, followup: Followup) -> None:
+    """Do what a committed reconcile asked for. A failure is repaired by the next look: hosts look every second."""
+    for name, specs in followup.start.items():
+        control.drivers[name].start(specs)
+    for name, agent_ids in followup.drain.items():
+        if name not in followup.start:
+            control.drivers[name].drain(agent_ids)
+    if followup.purge:
+        try:
+            backlog.purge(control.broker.redis, followup.purge)
+        except TemporaryError:
+            pass  # nobody reads these queues any more; with Redis back, the sweep of destroyed clusters deletes them
+
+
+def _live(session: Session, cluster_id: str) -> list[Agent]:
+    return list(
+        session.scalars(
+            select(Agent)
+            .where(Agent.cluster_id == cluster_id, Agent.status.in_(LIVE_AGENT_STATUSES))
+            .order_by(Agent.spawned_at, Agent.agent_id)
+        )
+    )
+
+
+def _view(agent: Agent) -> AgentView:
+    idle_since = agent.last_active if agent.status is AgentStatus.IDLE else None
+    return AgentView(agent.agent_id, agent.group_name, agent.status, agent.spawned_at, idle_since)
+
+
+# --- agents that leave ------------------------------------------------------------------------------------------
+
+
+def _drain(session: Session, agents: Sequence[Agent], leaving: Sequence[str], followup: Followup) -> None:
+    """Mark agents as draining; those that no host has taken yet are simply not started."""
+    session.flush()
+    never_started = set(
+        session.scalars(
+            update(Agent)
+            .where(Agent.agent_id.in_(leaving), Agent.host_id.is_(None), Agent.status == AgentStatus.STARTING)
+            .values(status=AgentStatus.STOPPED, stopped_at=func.now())
+            .returning(Agent.agent_id)
+            .execution_options(synchronize_session=False)
+        )
+    )
+    session.execute(
+        update(Agent)
+        .where(Agent.agent_id.in_(set(leaving) - never_started), Agent.status.in_(LIVE_AGENT_STATUSES))
+        .values(status=AgentStatus.DRAINING, draining_at=func.now())
+        .execution_options(synchronize_session=False)
+    )
+    for agent in agents:
+        if agent.agent_id in leaving:
+            session.refresh(agent)
+            if agent.status is AgentStatus.DRAINING:
+                followup.drain.setdefault(agent.driver, []).append(agent.agent_id)
+
+
+# --- agents that come -------------------------------------------------------------------------------------------
+
+
+def _add(
+    session: Session, cluster: Cluster, blueprint: Blueprint, agents: Sequence[Agent],
+    start: Mapping[str, int], followup: Followup,
+) -> list[Agent]:  # fmt: skip
+    """Insert the rows of new agents, those first for which jobs wait; the supervisor's row before its people's."""
+    heads = {agent.group_name: agent.id for agent in reversed(agents)}
+    failures = _recent_failures(session, cluster.id)
+    added: list[Agent] = []
+    for group in blueprint.groups:
+        for _ in range(start.get(group.name, 0)):
+            agent = _row(cluster, group, planning.restart_delay_seconds(failures.get(group.name, 0)))
+            added.append(agent)
+            heads.setdefault(group.name, agent.id)
+    for agent in added:
+        above = blueprint.group(agent.group_name)
+        agent.supervisor_id = heads.get(_boss(above, blueprint)) if above else None
+    session.add_all(added)
+    session.flush()
+    for agent in added:
+        group_of = blueprint.group(agent.group_name)
+        if group_of is not None:
+            followup.start.setdefault(agent.driver, []).append(spec_of(agent, group_of))
+    return added
+
+
+def _boss(group: AgentGroup, blueprint: Blueprint) -> str:
+    """Return the name of the group that ``group`` reports to; the supervisor reports to nobody."""
+    if group.reports_to is not None:
+        return group.reports_to
+    return "" if group.name == blueprint.supervisor.name else blueprint.supervisor.name
+
+
+def _row(cluster: Cluster, group: AgentGroup, delay_seconds: float) -> Agent:
+    return Agent(
+        id=uuid.uuid4(),
+        cluster_id=cluster.id,
+        agent_id=f"{cluster.id[:60]}.{group.slug[:40]}.{secrets.token_hex(4)}",
+        role=group.role,
+        group_name=group.name,
+        capabilities=list(group.capabilities),
+        skills=list(group.skills),
+        config=dict(group.config),
+        driver=group.driver or "process",
+        blueprint_version=cluster.blueprint_version,
+        status=AgentStatus.STARTING,
+        spawned_at=func.clock_timestamp(),
+        not_before=datetime.now(UTC) + timedelta(seconds=delay_seconds) if delay_seconds else None,
+    )
+
+
+def _recent_failures(session: Session, cluster_id: str) -> dict[str, int]:
+    """Return by group how many agents died unasked in the last FAILURE_WINDOW_SECONDS."""
+    window = func.now() - timedelta(seconds=planning.FAILURE_WINDOW_SECONDS)
+    rows = session.execute(
+        select(Agent.group_name, func.count())
+        .where(Agent.cluster_id == cluster_id, Agent.status == AgentStatus.FAILED, Agent.stopped_at > window)
+        .group_by(Agent.group_name)
+    )
+    return {name: count for name, count in rows}
+
+
+def spec_of(agent: Agent, group: AgentGroup) -> AgentSpec:
+    """Return what a driver needs to start ``agent``."""
+    return AgentSpec(
+        agent_id=agent.agent_id,
+        cluster_id=agent.cluster_id,
+        group_name=group.name,
+        role=str(group.role),
+        queue=names.group_queue(agent.cluster_id, group.slug),
+        handler=group.handler,
+        command=group.command,
+        concurrency=group.concurrency,
+        timeout_seconds=group.timeout_seconds,
+        max_deliveries=group.max_deliveries,
+        capabilities=group.capabilities,
+        config=dict(group.config),
+    )
+
+
+# --- what is seen -----------------------------------------------------------------------------------------------
+
+
+def _observe(
+    session: Session, cluster: Cluster, blueprint: Blueprint, agents: Sequence[Agent], followup: Followup
+) -> None:
+    """Compute status and health, and end the operations that are done or late."""
+    census = Census.of([agent.status for agent in agents])
+    done = planning.converged(cluster.intent, cluster.target_workers, census)
+    cluster.ready_since_wake = cluster.ready_since_wake or (done and cluster.intent is Intent.RUNNING)
+    cluster.current_workers = census.ready + census.draining
+    failures = sum(_recent_failures(session, cluster.id).values())
+    cluster.health_score = planning.health_score(cluster.intent, cluster.target_workers, census, failures)
+    status = planning.cluster_status(
+        cluster.intent, cluster.target_workers, census, ready_since_wake=cluster.ready_since_wake, planned=True
+    )
+    if status is not cluster.status:
+        _change_status(session, cluster, blueprint, status, followup)
+    _end_operations(session, cluster, census, done)
+
+
+def _change_status(
+    session: Session, cluster: Cluster, blueprint: Blueprint, status: ClusterStatus, followup: Followup
+) -> None:
+    history.record(
+        session, "cluster.status", f"from {cluster.status} to {status}", cluster_id=cluster.id,
+        data={"from": str(cluster.status), "to": str(status)},
+    )  # fmt: skip
+    cluster.status = status
+    if status is ClusterStatus.ACTIVE:
+        cluster.started_at = cluster.started_at or func.now()
+    elif status is ClusterStatus.HIBERNATED:
+        cluster.hibernated_at = func.now()
+        cluster.load_percentage = 0.0
+    elif status is ClusterStatus.DESTROYED:
+        _bury(session, cluster, blueprint, followup)
+
+
+def _bury(session: Session, cluster: Cluster, blueprint: Blueprint, followup: Followup) -> None:
+    """The last agent of a destroyed cluster is gone: what waits is failed, its queues are deleted."""
+    cluster.destroyed_at = func.now()
+    cluster.load_percentage = 0.0
+    error = {"type": "ClusterDestroyed", "message": "the cluster was destroyed before this job was done"}
+    session.execute(
+        update(Job)
+        .where(Job.cluster_id == cluster.id, Job.status.not_in(FINISHED_JOB_STATUSES))
+        .values(status=JobStatus.FAILED, error=error, payload=None, finished_at=func.now())
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(
+        update(StoredBlueprint)
+        .where(StoredBlueprint.id == cluster.blueprint_id, StoredBlueprint.version == cluster.blueprint_version)
+        .values(instances_active=func.greatest(StoredBlueprint.instances_active - 1, 0))
+        .execution_options(synchronize_session=False)
+    )
+    followup.purge.extend(names.group_queue(cluster.id, group.slug) for group in blueprint.groups)
+
+
+# What a later command makes of an unfinished one: those that want the same direction share its outcome.
+_KEEPS_RUNNING = (OperationKind.CREATE, OperationKind.UPDATE, OperationKind.SCALE, OperationKind.REACTIVATE)
+
+
+def _end_operations(session: Session, cluster: Cluster, census: Census, done: bool) -> None:
+    unfinished = session.scalars(
+        select(Operation).where(
+            Operation.cluster_id == cluster.id,
+            Operation.status.in_((OperationStatus.PENDING, OperationStatus.RUNNING)),
+        )
+    ).all()
+    now = session.scalar(select(func.now()))
+    for operation in unfinished:
+        if _contradicted(operation.kind, cluster.intent):
+            reason = f"a later command wants the cluster {cluster.intent}"
+            finish(session, operation, OperationStatus.FAILED, {"type": "superseded", "message": reason})
+        elif operation.acted_at is None:
+            continue  # its worker has not come to it yet
+        elif done:
+            finish(session, operation, OperationStatus.SUCCEEDED, None, _result(cluster))
+        elif operation.deadline_at is not None and now is not None and operation.deadline_at < now:
+            finish(session, operation, OperationStatus.FAILED, _late(session, cluster, census))
+
+
+def _contradicted(kind: OperationKind, intent: Intent) -> bool:
+    if kind is OperationKind.UPDATE:
+        return intent is Intent.GONE
+    if kind in _KEEPS_RUNNING:
+        return intent is not Intent.RUNNING
+    return kind is OperationKind.HIBERNATE and intent is not Intent.ASLEEP
+
+
+def _result(cluster: Cluster) -> dict[str, Any]:
+    return {
+        "status": str(cluster.status),
+        "current_workers": cluster.current_workers,
+        "target_workers": cluster.target_workers,
+    }
+
+
+def _late(session: Session, cluster: Cluster, census: Census) -> dict[str, Any]:
+    last = session.scalars(
+        select(Agent.last_error)
+        .where(Agent.cluster_id == cluster.id, Agent.last_error.is_not(None))
+        .order_by(Agent.stopped_at.desc())
+        .limit(1)
+    ).first()
+    message = f"{census.ready} of {cluster.target_workers} agents were ready in time; more are still being started"
+    if last:
+        message += f". The last one that failed: {last}"
+    elif census.starting and census.ready == 0:
+        message += ". No host took them: is one running, and has it room?"
+    return {"type": "timeout", "message": message}
+
+
+def finish(
+    session: Session, operation: Operation, status: OperationStatus,
+    error: Mapping[str, Any] | None, result: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """End an operation with its outcome."""
+    operation.status = status
+    operation.error = dict(error) if error else None
+    operation.result = dict(result) if result else None
+    operation.finished_at = func.clock_timestamp()
+    operation.lease_until = None
+    reason = str(error["message"]) if error else f"{operation.kind} is done"
+    history.record(
+        session, f"operation.{status}", reason, cluster_id=operation.cluster_id, operation_id=operation.id,
+        data={"kind": str(operation.kind)},
+    )  # fmt: skip
+    if operation.kind is OperationKind.CREATE:
+        _note_success_rate(session, operation)
+
+
+def _note_success_rate(session: Session, operation: Operation) -> None:
+    """Keep the share of this blueprint version's creations that succeeded (0 to 1)."""
+    session.flush()
+    cluster = session.get(Cluster, operation.cluster_id) if operation.cluster_id else None
+    if cluster is None:
+        return
+    rate = (
+        select(func.avg(case((Operation.status == OperationStatus.SUCCEEDED, 1.0), else_=0.0)))
+        .join(Cluster, Cluster.id == Operation.cluster_id)
+        .where(
+            Operation.kind == OperationKind.CREATE,
+            Operation.finished_at.is_not(None),
+            Cluster.blueprint_id == cluster.blueprint_id,
+            Cluster.blueprint_version == cluster.blueprint_version,
+        )
+        .scalar_subquery()
+    )
+    session.execute(
+        update(StoredBlueprint)
+        .where(StoredBlueprint.id == cluster.blueprint_id, StoredBlueprint.version == cluster.blueprint_version)
+        .values(success_rate=func.coalesce(rate, 0.0))
+        .execution_options(synchronize_session=False)
+    )
