@@ -1,0 +1,126 @@
+"""The processes of the system, one command each: api, worker, beat, host; and migrate, which they stand on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from dataclasses import asdict
+
+import click
+
+from brain_clusters.config import Settings, user_environment
+from brain_clusters.embedded import connected
+
+
+def _settings() -> Settings:
+    settings = connected(Settings.from_env())
+    logging.basicConfig(
+        stream=sys.stderr, level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    return settings
+
+
+@click.command()
+def migrate() -> None:
+    """Bring the schema up to date and store the blueprints; safe to run several times and at once."""
+    from brain_clusters.services.setup import prepare
+
+    prepare(_settings())
+    click.echo("the database is up to date")
+
+
+@click.command()
+def api() -> None:
+    """Run the REST API until SIGTERM."""
+    from brain_clusters.api.server import serve
+
+    serve(_settings())
+
+
+@click.command()
+def worker() -> None:
+    """Run a worker of lifecycle commands until SIGTERM. Run as many as you like."""
+    settings = _settings()
+    from brain_clusters.broker.client import Broker
+    from brain_clusters.broker.names import LIFECYCLE_QUEUE
+    from brain_clusters.services.workers import beat_forever
+    from workers.app import OWNER, app
+
+    assert settings.redis_url is not None  # noqa: S101 - connected() made sure
+    stopped = threading.Event()
+    beats = Broker(settings.redis_url, app=app)
+    threading.Thread(target=beat_forever, args=(beats, OWNER, stopped), name="beats", daemon=True).start()
+    celery_worker = app.Worker(
+        hostname=OWNER,
+        queues=[LIFECYCLE_QUEUE],
+        pool="threads",
+        concurrency=settings.worker_concurrency,
+        loglevel=settings.log_level,
+        quiet=True,
+        without_mingle=True,
+        without_gossip=True,
+        without_heartbeat=True,
+    )
+    celery_worker.start()
+    stopped.set()
+    sys.exit(celery_worker.exitcode or 0)
+
+
+@click.command()
+def beat() -> None:
+    """Run the clock of the autoscaler until SIGTERM. A second one does no harm."""
+    settings = _settings()
+    from workers.app import app
+
+    # The schedule has no memory worth keeping: intervals of seconds, so no schedule file is left anywhere.
+    clock = app.Beat(scheduler="celery.beat:Scheduler", quiet=True, loglevel=settings.log_level)
+    clock.run()
+
+
+@click.command()
+def host() -> None:
+    """Run this machine's agents until SIGTERM; SIGHUP ends the host and leaves the agents to the next one."""
+    settings = _settings()
+    from brain_clusters.genesis.process.host import Host
+    from brain_clusters.genesis.process.nursery import Nursery
+    from brain_clusters.services.control import Control
+    from brain_clusters.services.hosting import HostDesk
+
+    host_id = settings.host_id or socket.gethostname()
+    run_dir, log_dir = settings.home / "run" / host_id, settings.home / "logs" / "agents"
+    for folder in (run_dir, log_dir):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    control = Control.open(settings, application=f"host.{host_id}"[:60])
+    desk = HostDesk(control, host_id, settings.host_capacity)
+    nursery = Nursery(_agent_config(settings, host_id), user_environment(), settings.home / "logs" / "zygote.log")
+    process = Host(desk, nursery, capacity=settings.host_capacity, run_dir=run_dir, log_dir=log_dir)
+    signal.signal(signal.SIGTERM, lambda *_: process.stop(settings.stop_grace_seconds))
+    signal.signal(signal.SIGINT, lambda *_: process.stop(settings.stop_grace_seconds))
+    signal.signal(signal.SIGHUP, lambda *_: process.abandon())
+    try:
+        process.run()
+    finally:
+        control.close()
+
+
+def _agent_config(settings: Settings, host_id: str) -> dict[str, object]:
+    from brain_clusters.agent.config import AgentConfig
+
+    assert settings.redis_url is not None  # noqa: S101 - connected() made sure
+    return asdict(
+        AgentConfig(
+            redis_url=settings.redis_url,
+            host_id=host_id,
+            run_dir=str(settings.home / "run" / host_id),
+            log_dir=str(settings.home / "logs" / "agents"),
+            handler_path=(*settings.handler_path, os.getcwd()),
+            beat_interval=settings.beat_interval_seconds,
+            beat_stale=settings.beat_stale_seconds,
+            job_ttl=settings.job_ttl_seconds,
+            log_level=settings.log_level,
+        )
+    )

@@ -1,0 +1,126 @@
+"""Processes of this machine: who one is, whether it lives, how to end it, and how to tie it to its parent.
+
+A pid alone names nobody: the system gives it to others later. A pid with its start time does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+_TETHER = str(Path(__file__).with_name("tether.py"))
+_POLL_SECONDS = 0.02
+_LOG_BYTES = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """A process that stays the same one even when its pid is used again."""
+
+    pid: int
+    started: str
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessId | None:
+        """Return the identity of the live process ``pid``, or None when there is none."""
+        started = _start_time(pid)
+        return None if started is None else cls(pid, started)
+
+    @classmethod
+    def current(cls) -> ProcessId:
+        """Return the identity of this very process."""
+        return cls(os.getpid(), _start_time(os.getpid()) or "")
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs; a zombie does not."""
+        return _start_time(self.pid) == self.started
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it ended, at most ``seconds``; return whether it did."""
+        deadline = time.monotonic() + seconds
+        while self.alive:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it still runs."""
+        with suppress(ProcessLookupError):
+            if self.alive:
+                os.kill(self.pid, number)
+
+    def end(self, steps: Sequence[tuple[signal.Signals, float]]) -> None:
+        """Send each signal in turn and wait its seconds, until it ended. For processes that are no children of ours."""
+        for number, seconds in steps:
+            self.send(number)
+            if self.wait(seconds):
+                return
+
+
+def _start_time(pid: int) -> str | None:
+    """Return what tells this process from any other that has or had ``pid``; None when it is dead or a zombie."""
+    if sys.platform == "linux":
+        return _start_time_from_proc(pid)
+    found = subprocess.run(["ps", "-o", "state=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    state, _, started = found.stdout.strip().partition(" ")
+    return None if not started or state.startswith("Z") else started.strip()
+
+
+def _start_time_from_proc(pid: int) -> str | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    # The second field is the command in parentheses and may itself hold any character: split after the last ")".
+    state, *rest = text.rpartition(")")[2].split()
+    return None if state in "ZX" else f"{_boot()}-{rest[18]}"
+
+
+def _boot() -> str:
+    """Return what tells this boot from others: start times count from it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    except OSError:
+        return ""
+
+
+def tethered(argv: Sequence[str], death_signal: signal.Signals, account: tuple[int, int] | None = None) -> list[str]:
+    """Return the command that runs ``argv`` (an absolute path first) so that it gets ``death_signal`` when we die.
+
+    account: the (uid, gid) to run as, for root. Start it from a thread that lives as long as the child shall.
+    """
+    user = "-" if account is None else f"{account[0]}:{account[1]}"
+    return [sys.executable, "-I", "-S", _TETHER, str(int(death_signal)), str(os.getpid()), user, *argv]
+
+
+def how_ended(code: int) -> str:
+    """Return a return code in words."""
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def open_log(path: Path) -> BinaryIO:
+    """Open a log to append to; one that has grown large is kept aside once, so that logs have a bound."""
+    path.parent.mkdir(exist_ok=True)
+    if path.exists() and path.stat().st_size > _LOG_BYTES:
+        path.replace(path.with_name(f"{path.name}.1"))
+    return path.open("ab")
+
+
+def tail(path: Path, lines: int = 15) -> str:
+    """Return the last ``lines`` of a log, or "" when there is none."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - 16_384))
+            return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""
