@@ -50,12 +50,12 @@ def _configure() -> None:
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
 
 
-@worker_process_init.connect(weak=False)
+@worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
 def _forget_inherited_connections(**_: Any) -> None:
     control.cache_clear()
 
 
-@worker_shutdown.connect(weak=False)
+@worker_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
 def _close(**_: Any) -> None:
     if control.cache_info().currsize:
         control().close()

@@ -77,7 +77,8 @@ def beat() -> None:
     from workers.app import app
 
     # The schedule has no memory worth keeping: intervals of seconds, so no schedule file is left anywhere.
-    clock = app.Beat(scheduler="celery.beat:Scheduler", quiet=True, loglevel=settings.log_level)
+    logging.getLogger("celery.beat").setLevel(logging.WARNING)  # or it tells of every tick
+    clock = app.Beat(scheduler="celery.beat:Scheduler", quiet=True, loglevel="WARNING")
     clock.run()
 
 

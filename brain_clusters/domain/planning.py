@@ -163,7 +163,8 @@ def cluster_status(
         return ClusterStatus.ACTIVE
     if not ready_since_wake:
         return ClusterStatus.SPAWNING if planned else ClusterStatus.PLANNING
-    return ClusterStatus.SCALING_UP if census.ready + census.starting <= target else ClusterStatus.SCALING_DOWN
+    growing = census.starting > 0 or census.ready < target
+    return ClusterStatus.SCALING_UP if growing else ClusterStatus.SCALING_DOWN
 
 
 def health_score(intent: Intent, target: int, census: Census, recent_failures: int) -> float:

@@ -16,6 +16,8 @@ from brain_clusters.domain.specs import AgentGroup, Blueprint, HibernateRules, S
 # Until starts were measured: several times a fork from a zygote, and a third of a cold `celery worker`.
 DEFAULT_START_SECONDS = 0.3
 
+_NO_ROOM = "the cluster's bounds and the counts of its groups leave no room for a change"
+
 
 @dataclass(frozen=True, slots=True)
 class GroupSignals:
@@ -122,7 +124,7 @@ def decide_group(
     value, need = metric_value(policy, signals), needed(policy, signals)
     if target == 0 and (signals.ready or 0) > policy.activation_threshold:
         # From zero the metric cannot gate, or one job would never wake a group whose threshold is ten.
-        wanted = min(max(need or 0, 1), group.count.maximum)
+        wanted = min(max(need or 0, 1, group.count.minimum), group.count.maximum)
         return Decision(wanted, f"{signals.ready} jobs wait and no agent serves them")
     if value is None or need is None:
         return Decision(target, f"{policy.metric} is unknown, so nothing changes", held="unknown")
@@ -154,8 +156,10 @@ def _gated_down(
     if since_change < policy.cooldown_seconds:
         wait = policy.cooldown_seconds - since_change
         return Decision(target, f"{wanted} agents would do; the cooldown lasts {wait:.0f} s more", held="cooldown")
-    # Never below what is busy: those would have to finish first anyway.
-    kept = max(wanted, math.ceil((signals.running or 0) / signals.slots))
+    # Never below what is busy, which would have to finish first anyway; agents that leave are busy beyond the target.
+    kept = min(target, max(wanted, math.ceil((signals.running or 0) / signals.slots)))
+    if kept == target:
+        return Decision(target, f"{wanted} agents would do, but {signals.running} jobs run", held="busy")
     return Decision(
         kept, f"{signals.ready} jobs wait and {signals.running} run: down from {target} to {kept} agents"
     )
@@ -173,9 +177,9 @@ def decide_step(
     if value is None:
         return Decision(n, f"{policy.metric} is unknown, so nothing changes", held="unknown")
     if value > policy.scale_up_threshold:
-        wanted, why = min(high, int(n * 1.2) + 1), f"above {policy.scale_up_threshold:g}"
+        wanted, why = max(low, min(high, int(n * 1.2) + 1)), f"above {policy.scale_up_threshold:g}"
     elif value < policy.scale_down_threshold:
-        wanted, why = max(low, int(n * 0.8)), f"below {policy.scale_down_threshold:g}"
+        wanted, why = min(high, max(low, int(n * 0.8))), f"below {policy.scale_down_threshold:g}"
     else:
         return Decision(n, f"{policy.metric} {value:g} is between the thresholds")
     if wanted == n:
@@ -224,10 +228,23 @@ def decide(view: ClusterView, signals: Mapping[str, GroupSignals]) -> ClusterDec
     }
     wanted = {**view.targets, **{name: decision.target for name, decision in decisions.items()}}
     bounded = _bound(view, wanted, signals)
-    changed = {name: count for name, count in bounded.items() if count != view.targets.get(name, 0)}
+    changed = _changed(view, bounded)
     reasons = [f"{name}: {decisions[name].reason}" for name in changed if name in decisions]
     held = {name: decision.reason for name, decision in decisions.items() if decision.held}
+    if not _possible(view, bounded):
+        return ClusterDecision({}, _NO_ROOM, {**held, "cluster": _NO_ROOM})
     return ClusterDecision(changed, "; ".join(reasons) or "the cluster's bounds ask for it", held)
+
+
+def _changed(view: ClusterView, counts: Mapping[str, int]) -> dict[str, int]:
+    return {name: count for name, count in counts.items() if count != view.targets.get(name, 0)}
+
+
+def _possible(view: ClusterView, counts: Mapping[str, int]) -> bool:
+    """Return whether a cluster may have ``counts``: what it may not would be refused at every tick."""
+    groups = {group.name: group.count for group in view.blueprint.groups}
+    fit = all(groups[name].minimum <= count <= groups[name].maximum for name, count in _changed(view, counts).items())
+    return fit and view.min_workers <= sum(counts.values()) <= view.max_workers
 
 
 def _bound(view: ClusterView, wanted: dict[str, int], signals: Mapping[str, GroupSignals]) -> dict[str, int]:
@@ -241,7 +258,7 @@ def _bound(view: ClusterView, wanted: dict[str, int], signals: Mapping[str, Grou
     while sum(bounded.values()) > view.max_workers:
         above = [name for name in scalable if bounded[name] > scalable[name].count.minimum]
         if not above:
-            break
+            break  # not even the minimums have room: the caller sees that it is not possible
         bounded[min(above, key=lambda name: (jobs_per_agent(name), -bounded[name]))] -= 1
     while sum(bounded.values()) < view.min_workers:
         room = [name for name in scalable if bounded[name] < scalable[name].count.maximum]
@@ -263,16 +280,20 @@ def _decide_by_step(view: ClusterView, signals: Mapping[str, GroupSignals]) -> C
     )
     if decision.target == n:
         return ClusterDecision({}, decision.reason, {"cluster": decision.reason} if decision.held else {})
+    if decision.target < n and not whole.beats_fresh:
+        reason = "an agent's beat is missing, so none is taken away"
+        return ClusterDecision({}, reason, {"cluster": reason})
     backlogs = {name: found.backlog or 0 for name, found in signals.items()}
     shared = distribute(decision.target, view.blueprint.groups, backlogs)
-    changed = {name: count for name, count in shared.items() if count != view.targets.get(name, 0)}
-    return ClusterDecision(changed, decision.reason, {})
+    if not _possible(view, shared):
+        return ClusterDecision({}, _NO_ROOM, {"cluster": _NO_ROOM})
+    return ClusterDecision(_changed(view, shared), decision.reason, {})
 
 
 def total(signals: Mapping[str, GroupSignals]) -> GroupSignals:
     """Return the signals of a cluster as if it were one group: sums of jobs and agents, the worst of ages."""
     found = list(signals.values())
-    unknown = any(one.backlog is None for one in found)
+    unknown = not found or any(one.backlog is None for one in found)
     ages = [one.oldest_age for one in found if one.oldest_age is not None]
     cpus = [one.cpu_percent for one in found if one.cpu_percent is not None]
     agents = sum(one.agents_ready for one in found)

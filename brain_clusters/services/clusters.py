@@ -106,6 +106,20 @@ def _branch(
     }
 
 
+def backlog_now(control: Control, cluster: Cluster) -> dict[str, int] | None:
+    """Return how many jobs wait and run in a cluster this moment; None when Redis is away and nobody knows."""
+    with control.database.transaction() as session:
+        blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
+        agent_ids = [agent.agent_id for agent in agents(session, cluster.id)]
+    queues = [names.group_queue(cluster.id, group.slug) for group in blueprint.groups]
+    try:
+        reading = backlog.read(control.broker.redis, queues, agent_ids)
+    except TemporaryError:
+        return None
+    waiting = sum(depth.length for depth in reading.queues.values())
+    return {"waiting": waiting, "running": sum(reading.held.values())}
+
+
 def beats(control: Control, agent_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]] | None:
     """Return the fresh beats of agents by id; None when Redis is away and nothing is known."""
     try:

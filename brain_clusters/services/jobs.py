@@ -100,7 +100,9 @@ def _wake(control: Control, cluster: Cluster, group: AgentGroup) -> None:
                 lifecycle.submit(control, ReactivateCluster(cluster_id=cluster.id, wanted_groups=(group.name,)), origin)
         elif sum(cluster.group_targets.values()) < cluster.max_workers and group.count.maximum > 0:
             origin = Origin("job", f"a job for {group.name} came and no agent serves that group")
-            lifecycle.submit(control, ScaleCluster(cluster_id=cluster.id, groups={group.name: 1}), origin)
+            # Only as the cluster stands: of many jobs that come at once, one starts the agent.
+            wanted = ScaleCluster(cluster_id=cluster.id, groups={group.name: 1}, if_generation=cluster.generation)
+            lifecycle.submit(control, wanted, origin)
     except BrainError as exc:
         # Somebody else woke it first, or PostgreSQL went away after the job was accepted: the tick looks again.
         log.info("cluster=%s was not woken by a job: %s", cluster.id, exc)

@@ -1,0 +1,42 @@
+"""The Flask application, made by a factory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flask
+
+from brain_clusters.api import auth, problems
+from brain_clusters.api.context import attach
+from brain_clusters.api.requests import BODY_LIMIT_BYTES
+from brain_clusters.api.routes import blueprints, clusters, jobs, lifecycle, operations, system
+from brain_clusters.errors import NotFound
+from brain_clusters.services.control import Control
+
+
+def create_app(control: Control) -> flask.Flask:
+    """Return the application on ``control``, which stays the caller's to close."""
+    app = flask.Flask("brain_clusters.api", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT_BYTES
+    app.url_map.merge_slashes = False
+    attach(app, control)
+    app.url_value_preprocessor(_refuse_nul)
+    app.before_request(auth.check)
+    app.after_request(_protect)
+    problems.register(app)
+    for module in (clusters, lifecycle, jobs, operations, blueprints, system):
+        app.register_blueprint(module.routes)
+    return app
+
+
+def _refuse_nul(_endpoint: str | None, values: dict[str, Any] | None) -> None:
+    """Nothing has an id with a NUL character, and PostgreSQL would not even look for it."""
+    if any("\0" in str(value) for value in (values or {}).values()):
+        raise NotFound("there is nothing with such an id")
+
+
+def _protect(response: flask.Response) -> flask.Response:
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if flask.request.path.startswith("/api/"):
+        response.headers["Cache-Control"] = "no-store"
+    return response

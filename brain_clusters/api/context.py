@@ -1,0 +1,70 @@
+"""What a request has at hand: the process's collaborators, and the answer in JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import flask
+
+from brain_clusters.services.control import Control
+
+_NAME = "brain"
+
+
+@dataclass(frozen=True, slots=True)
+class _Attached:
+    control: Control
+    waits: threading.Semaphore
+
+
+def attach(app: flask.Flask, control: Control) -> None:
+    """Give ``app`` its collaborators."""
+    # A wait holds a thread. A quarter of them never waits, so that the API always answers.
+    threads = control.settings.api_threads
+    app.extensions[_NAME] = _Attached(control, threading.Semaphore(max(1, threads * 3 // 4)))
+
+
+def control() -> Control:
+    """Return the collaborators of the application that answers."""
+    return _attached().control
+
+
+def waits() -> threading.Semaphore:
+    """Return the semaphore that every ``Prefer: wait`` takes a place of."""
+    return _attached().waits
+
+
+def _attached() -> _Attached:
+    found = flask.current_app.extensions[_NAME]
+    assert isinstance(found, _Attached)  # noqa: S101 - attach() put it there
+    return found
+
+
+def answer(
+    data: Any, status: int = 200, headers: Mapping[str, str] | None = None, *, mimetype: str = "application/json"
+) -> flask.Response:
+    """Return ``data`` as JSON. Times are ISO 8601 in UTC."""
+    try:
+        text = json.dumps(data, default=_plain, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_without_nan(data), default=_plain)
+    return flask.Response(text + "\n", status, dict(headers or {}), mimetype=mimetype)
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _without_nan(data: Any) -> Any:
+    """Return ``data`` with null for NaN and infinity, which a handler's result may hold and JSON may not."""
+    if isinstance(data, Mapping):
+        return {key: _without_nan(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_without_nan(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

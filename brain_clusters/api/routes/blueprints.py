@@ -1,0 +1,71 @@
+"""Blueprints: storing, reading and retiring them."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import flask
+
+from brain_clusters.api import views
+from brain_clusters.api.context import answer, control
+from brain_clusters.api.requests import read_body, read_query
+from brain_clusters.errors import NotFound
+from brain_clusters.services import blueprints
+from brain_clusters.services.requests import BLUEPRINT, NOTHING, Schema, validated
+
+routes = flask.Blueprint("blueprints", __name__, url_prefix="/api/blueprints")
+
+_VERSION: Schema = {"version": {"type": "string", "minlength": 1, "maxlength": 100}}
+
+
+@routes.post("")
+def add() -> flask.Response:
+    """Store a blueprint, or a new version of one."""
+    return _store(None)
+
+
+@routes.get("")
+def listing() -> flask.Response:
+    """List blueprints, each in its newest version."""
+    read_query({})
+    with control().database.transaction() as session:
+        rows = [views.blueprint(row) for row in blueprints.every(session)]
+    return answer({"blueprints": rows, "total": len(rows)})
+
+
+@routes.get("/<blueprint_id>")
+def get(blueprint_id: str) -> flask.Response:
+    """Show a blueprint with its text, in its newest version or the one that is asked for."""
+    version = read_query(_VERSION).get("version")
+    with control().database.transaction() as session:
+        stored = blueprints.versions(session, blueprint_id)
+    wanted = next((row for row in stored if version in (None, row.version)), None)
+    if wanted is None:
+        known = ", ".join(row.version for row in stored[:20])
+        raise NotFound(f"there is no version {version!r} of blueprint {blueprint_id!r}; there are {known}")
+    return answer(views.whole_blueprint(wanted, stored))
+
+
+@routes.put("/<blueprint_id>")
+def put(blueprint_id: str) -> flask.Response:
+    """Store a version of the blueprint that the path names."""
+    return _store(blueprint_id)
+
+
+@routes.delete("/<blueprint_id>")
+def delete(blueprint_id: str) -> flask.Response:
+    """Take a blueprint out of use."""
+    read_query({})
+    validated(read_body(), NOTHING, "the request body")
+    blueprints.retire(control(), blueprint_id)
+    return flask.Response(status=204)
+
+
+def _store(expected_id: str | None) -> flask.Response:
+    read_query({})
+    document = validated(read_body(), BLUEPRINT, "the request body")
+    stored, new = blueprints.store(control(), document["yaml"], expected_id=expected_id)
+    with control().database.transaction() as session:
+        versions = blueprints.versions(session, stored.id)
+    headers = {"Location": f"/api/blueprints/{quote(stored.id, safe='')}"}
+    return answer(views.whole_blueprint(stored, versions), 201 if new else 200, headers)

@@ -1,0 +1,96 @@
+"""Reading clusters and what belongs to them. What changes them is in ``lifecycle``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import flask
+
+from brain_clusters.api import views
+from brain_clusters.api.context import answer, control
+from brain_clusters.api.requests import PAGE, read_query
+from brain_clusters.domain.states import ClusterStatus, ClusterType
+from brain_clusters.services import clusters
+from brain_clusters.services.clusters import ClusterFilter
+from brain_clusters.services.paging import Page
+from brain_clusters.services.requests import Schema
+
+routes = flask.Blueprint("clusters", __name__, url_prefix="/api/clusters")
+
+Row = TypeVar("Row")
+
+_FILTERS: Schema = {
+    **PAGE,
+    "status": {"type": "string", "allowed": [str(status) for status in ClusterStatus]},
+    "type": {"type": "string", "allowed": [str(kind) for kind in ClusterType]},
+    "tag": {"type": "string", "minlength": 1, "maxlength": 100},
+    "name": {"type": "string", "minlength": 1, "maxlength": 200},
+}
+_AGENT_FILTERS: Schema = {"ended": {"type": "boolean", "default": False}}
+
+
+def page_of(name: str, page: Page[Row], view: Callable[[Row], dict[str, Any]]) -> flask.Response:
+    """Return a page as the answer that every paged list gives."""
+    rows = [view(row) for row in page.items]
+    return answer({name: rows, "total": page.total, "next_cursor": page.next_cursor})
+
+
+@routes.get("")
+def listing() -> flask.Response:
+    """List clusters, newest first."""
+    query = read_query(_FILTERS)
+    wanted = ClusterFilter(
+        status=ClusterStatus(query["status"]) if "status" in query else None,
+        type=ClusterType(query["type"]) if "type" in query else None,
+        tag=query.get("tag"),
+        name=query.get("name"),
+    )
+    with control().database.transaction() as session:
+        page = clusters.listing(session, wanted, limit=query["limit"], cursor=query.get("cursor"))
+    return page_of("clusters", page, views.cluster)
+
+
+@routes.get("/<cluster_id>")
+def get(cluster_id: str) -> flask.Response:
+    """Show a cluster, and the jobs that wait and run in it this moment (null when Redis cannot be asked)."""
+    read_query({})
+    with control().database.transaction() as session:
+        row = clusters.get(session, cluster_id)
+    return answer({**views.cluster(row), "backlog": clusters.backlog_now(control(), row)})
+
+
+@routes.get("/<cluster_id>/agents")
+def agents(cluster_id: str) -> flask.Response:
+    """List a cluster's agents; those that are gone, too, with ``ended=true``."""
+    query = read_query(_AGENT_FILTERS)
+    with control().database.transaction() as session:
+        rows = clusters.agents(session, cluster_id, ended=query["ended"])
+    beats = clusters.beats(control(), [row.agent_id for row in rows])
+    return answer({"agents": [views.agent(row, beats) for row in rows], "total": len(rows)})
+
+
+@routes.get("/<cluster_id>/hierarchy")
+def hierarchy(cluster_id: str) -> flask.Response:
+    """Show who reports to whom."""
+    read_query({})
+    with control().database.transaction() as session:
+        return answer({"cluster_id": cluster_id, "hierarchy": clusters.hierarchy(session, cluster_id)})
+
+
+@routes.get("/<cluster_id>/metrics")
+def metrics(cluster_id: str) -> flask.Response:
+    """List a cluster's samples, newest first."""
+    query = read_query(PAGE)
+    with control().database.transaction() as session:
+        page = clusters.metrics(session, cluster_id, limit=query["limit"], cursor=query.get("cursor"))
+    return page_of("metrics", page, views.metrics)
+
+
+@routes.get("/<cluster_id>/events")
+def events(cluster_id: str) -> flask.Response:
+    """List a cluster's history, newest first."""
+    query = read_query(PAGE)
+    with control().database.transaction() as session:
+        page = clusters.events(session, cluster_id, limit=query["limit"], cursor=query.get("cursor"))
+    return page_of("events", page, views.event)

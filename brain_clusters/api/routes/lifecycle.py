@@ -1,0 +1,93 @@
+"""The lifecycle commands: recorded, published, and answered with their operation."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import flask
+
+from brain_clusters.api import views
+from brain_clusters.api.context import answer, control
+from brain_clusters.api.requests import read_body, read_key, read_query
+from brain_clusters.api.wait import FINISHED, place_to_wait, until_finished
+from brain_clusters.domain.commands import Origin
+from brain_clusters.domain.states import OperationKind
+from brain_clusters.errors import TemporaryError
+from brain_clusters.services import clusters, idempotency, operations
+from brain_clusters.services.lifecycle import Accepted
+from brain_clusters.services.requests import parse_command
+
+routes = flask.Blueprint("lifecycle", __name__, url_prefix="/api/clusters")
+
+
+@routes.post("")
+def create() -> flask.Response:
+    """Make a cluster from a blueprint."""
+    return _run(OperationKind.CREATE, None)
+
+
+@routes.put("/<cluster_id>")
+def update(cluster_id: str) -> flask.Response:
+    """Change what can be edited."""
+    return _run(OperationKind.UPDATE, cluster_id)
+
+
+@routes.delete("/<cluster_id>")
+def destroy(cluster_id: str) -> flask.Response:
+    """Stop every agent for good."""
+    return _run(OperationKind.DESTROY, cluster_id)
+
+
+@routes.post("/<cluster_id>/scale")
+def scale(cluster_id: str) -> flask.Response:
+    """Set the number of all agents, or of single groups."""
+    return _run(OperationKind.SCALE, cluster_id)
+
+
+@routes.post("/<cluster_id>/hibernate")
+def hibernate(cluster_id: str) -> flask.Response:
+    """Put a cluster to sleep."""
+    return _run(OperationKind.HIBERNATE, cluster_id)
+
+
+@routes.post("/<cluster_id>/reactivate")
+def reactivate(cluster_id: str) -> flask.Response:
+    """Wake a cluster."""
+    return _run(OperationKind.REACTIVATE, cluster_id)
+
+
+def _run(kind: OperationKind, cluster_id: str | None) -> flask.Response:
+    read_query({})
+    body = read_body()
+    command = parse_command(kind, cluster_id, body)
+    with place_to_wait() as seconds:
+        key = read_key(body, seconds)
+        accepted = idempotency.submit(control(), command, Origin("api", f"{kind} was asked for over HTTP"), key)
+        try:
+            if seconds:
+                until_finished(str(accepted.operation.id), seconds)
+                accepted = _as_it_stands(accepted)
+        finally:
+            if key is not None and seconds and not accepted.repeated:
+                with suppress(TemporaryError):  # the mark runs out by itself
+                    idempotency.answered(control(), key)
+    return _answer(accepted, seconds)
+
+
+def _as_it_stands(accepted: Accepted) -> Accepted:
+    """Read both rows anew. What was accepted stays accepted when PostgreSQL has gone away since."""
+    with suppress(TemporaryError), control().database.transaction() as session:
+        operation = operations.get(session, str(accepted.operation.id))
+        return Accepted(operation, clusters.get(session, accepted.cluster.id), accepted.repeated)
+    return accepted
+
+
+def _answer(accepted: Accepted, waited: int) -> flask.Response:
+    headers = {"Location": f"/api/operations/{accepted.operation.id}"}
+    if waited:
+        headers["Preference-Applied"] = f"wait={waited}"
+    if accepted.repeated:
+        headers["Idempotency-Replayed"] = "true"
+    done = waited and accepted.operation.status in FINISHED
+    body = {"operation": views.operation(accepted.operation), "cluster": views.cluster(accepted.cluster)}
+    return answer(body, 200 if done else 202, headers)

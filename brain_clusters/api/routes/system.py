@@ -1,0 +1,65 @@
+"""What monitors ask: is it alive, can it work, what is it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import flask
+
+from brain_clusters import __version__
+from brain_clusters.api.context import answer, control
+from brain_clusters.broker.client import temporary_when_away
+from brain_clusters.db import migrate
+from brain_clusters.errors import TemporaryError
+from brain_clusters.shipped import shipped
+
+routes = flask.Blueprint("system", __name__)
+
+
+@routes.get("/healthz")
+def healthz() -> flask.Response:
+    """Say that the process answers."""
+    return answer({"status": "ok"})
+
+
+@routes.get("/readyz")
+def readyz() -> flask.Response:
+    """Say whether requests can be served. Without Redis they can: commands are stored and delivered later."""
+    problems = _database_problems()
+    body: dict[str, Any] = {
+        "status": "unavailable" if problems else "ready",
+        "redis": "up" if _redis_is_up() else "down",
+        "problems": problems,
+    }
+    return answer(body, 503 if problems else 200, {"Retry-After": "2"} if problems else None)
+
+
+@routes.get("/version")
+def version() -> flask.Response:
+    """Say what is running. schema: the revision of the database that this code needs."""
+    return answer({"version": __version__, "commit": control().settings.commit, "schema": _needed_schema()})
+
+
+def _database_problems() -> list[str]:
+    try:
+        found = migrate.current(control().database.engine)
+    except TemporaryError as exc:
+        return [str(exc)]
+    if found != _needed_schema():
+        return [f"the database's schema is {found}, not {_needed_schema()}: run 'brain-clusters migrate'"]
+    return []
+
+
+def _redis_is_up() -> bool:
+    try:
+        with temporary_when_away():
+            control().broker.redis.ping()
+    except TemporaryError:
+        return False
+    return True
+
+
+@cache
+def _needed_schema() -> str | None:
+    return migrate.head(shipped("migrations"))

@@ -1,0 +1,111 @@
+"""Rows as the JSON that callers see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brain_clusters.db.models import Agent, Cluster, Event, Job, Metrics, Operation, StoredBlueprint
+from brain_clusters.domain.states import LIVE_AGENT_STATUSES, READY_AGENT_STATUSES, TRANSITIONS
+
+_CLUSTER = (
+    "id", "name", "type", "status", "blueprint_id", "blueprint_version", "parent_cluster_id", "min_workers",
+    "max_workers", "current_workers", "target_workers", "group_targets", "health_score", "load_percentage",
+    "tasks_completed", "tasks_failed", "created_at", "started_at", "hibernated_at", "destroyed_at", "last_active",
+    "description", "tags", "config",
+)  # fmt: skip
+_AGENT = (
+    "id", "cluster_id", "agent_id", "role", "supervisor_id", "capabilities", "skills", "config", "status",
+    "health_score", "tasks_completed", "tasks_failed", "avg_task_duration", "last_error", "spawned_at", "ready_at",
+    "last_active", "stopped_at", "driver", "host_id",
+)  # fmt: skip
+_OPERATION = (
+    "id", "kind", "status", "cluster_id", "request", "result", "error", "attempts", "origin", "created_at",
+    "started_at", "finished_at",
+)  # fmt: skip
+_BLUEPRINT = (
+    "id", "name", "version", "manifest_path", "description", "author", "tags", "created_at", "updated_at",
+    "is_active", "instances_created", "instances_active", "success_rate",
+)  # fmt: skip
+_METRICS = (
+    "id", "cluster_id", "timestamp", "cpu_usage", "memory_usage", "tasks_per_minute", "avg_response_time",
+    "error_rate", "active_agents", "idle_agents", "busy_agents", "failed_agents", "queue_length", "queue_wait_time",
+)  # fmt: skip
+_EVENT = ("id", "at", "kind", "actor", "reason", "cluster_id", "operation_id", "agent_id", "data")
+_JOB = (
+    "id", "status", "cluster_id", "result", "error", "attempts", "agent_id", "created_at", "published_at",
+    "started_at", "finished_at",
+)  # fmt: skip
+# By our name of a figure, the beat's own.
+_BEAT_COUNTERS = {"tasks_completed": "completed", "tasks_failed": "failed", "avg_task_duration": "service_time"}
+_BEAT_FIGURES = ("in_flight", "cpu", "memory")
+
+
+def _fields(row: Any, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names}
+
+
+def cluster(row: Cluster) -> dict[str, Any]:
+    """Return a cluster. possible: the commands that it accepts now."""
+    return {**_fields(row, _CLUSTER), "possible": [str(kind) for kind in TRANSITIONS[row.intent]]}
+
+
+def operation(row: Operation) -> dict[str, Any]:
+    """Return an operation."""
+    return _fields(row, _OPERATION)
+
+
+def agent(row: Agent, beats: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Any]:
+    """Return an agent, with what its fresh beat tells. beats: by agent id; None when nothing is known of any.
+
+    beat: "fresh", "missing", or "unknown" when Redis could not be asked. cpu (%) and memory (bytes) are null then.
+    """
+    shown = _fields(row, _AGENT)
+    shown |= {"group": row.group_name, "pid": (row.handle or {}).get("pid"), **dict.fromkeys(_BEAT_FIGURES)}
+    found = None if beats is None or row.status not in LIVE_AGENT_STATUSES else beats.get(row.agent_id)
+    if not isinstance(found, Mapping):  # agents run users' code, and what they write may be anything
+        return {**shown, "beat": "unknown" if beats is None else "missing"}
+    counters = {name: _figure(found.get(key)) for name, key in _BEAT_COUNTERS.items()}
+    shown |= {name: value for name, value in counters.items() if value is not None}
+    shown |= {name: _figure(found.get(name)) for name in _BEAT_FIGURES}
+    if row.status in READY_AGENT_STATUSES and found.get("state") in READY_AGENT_STATUSES:
+        shown["status"] = found["state"]
+    return {**shown, "beat": "fresh"}
+
+
+def _figure(value: Any) -> int | float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
+
+
+def job(row: Job) -> dict[str, Any]:
+    """Return a job as lists show it."""
+    return {**_fields(row, _JOB), "group": row.group_name}
+
+
+def whole_job(row: Job) -> dict[str, Any]:
+    """Return a job with its payload, which is kept until it is finished."""
+    return {**job(row), "payload": row.payload}
+
+
+def blueprint(row: StoredBlueprint) -> dict[str, Any]:
+    """Return a blueprint as lists show it."""
+    return _fields(row, _BLUEPRINT)
+
+
+def whole_blueprint(row: StoredBlueprint, versions: Sequence[StoredBlueprint]) -> dict[str, Any]:
+    """Return a blueprint with its text, and what other versions there are, the newest first."""
+    known = [{"version": one.version, "created_at": one.created_at} for one in versions]
+    return {**blueprint(row), "blueprint_yaml": row.blueprint_yaml, "versions": known}
+
+
+def event(row: Event) -> dict[str, Any]:
+    """Return an event."""
+    return _fields(row, _EVENT)
+
+
+def metrics(row: Metrics) -> dict[str, Any]:
+    """Return a sample of a cluster's figures."""
+    return _fields(row, _METRICS)
