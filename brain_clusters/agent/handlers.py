@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from brain_clusters.config import user_environment
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import PermanentError
 
@@ -81,7 +82,7 @@ def _command_handler(argv: tuple[str, ...], timeout_seconds: float | None) -> Ha
     """Return a handler that runs ``argv``: the payload as JSON on its input, JSON or text from its output."""
 
     def run(payload: Any, context: JobContext) -> Any:
-        environ = os.environ | {
+        environ = user_environment() | {
             "BRAIN_JOB_ID": context.job_id,
             "BRAIN_JOB_ATTEMPT": str(context.attempt),
             "BRAIN_CLUSTER_ID": context.cluster_id,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flask
-from werkzeug.exceptions import BadRequest, HTTPException, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge, UnsupportedMediaType
 
 from brain_clusters.blueprints.validation import check
 from brain_clusters.errors import Fault, InvalidInput
@@ -42,11 +42,14 @@ def read_body() -> Any:
 
 def _body_bytes() -> bytes:
     try:
-        return flask.request.get_data(cache=False)
+        data = flask.request.get_data(cache=False)
     except HTTPException:
         raise
     except Exception as exc:  # the server has errors of its own for broken chunks and lost connections
         raise BadRequest("the body could not be read to its end") from exc
+    if len(data) > BODY_LIMIT_BYTES:
+        raise RequestEntityTooLarge(f"a body has at most {BODY_LIMIT_BYTES} bytes")
+    return data
 
 
 def _no_constant(name: str) -> Any:

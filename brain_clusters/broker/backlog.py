@@ -13,6 +13,9 @@ import redis
 from brain_clusters.broker import names
 from brain_clusters.broker.client import temporary_when_away
 
+_BEAT_NUMBERS = ("in_flight", "completed", "failed", "idle_since")
+_BEAT_OPTIONAL = ("service_time", "cpu", "memory")
+
 # Each script call blocks Redis; a thousand queues are about 2 ms.
 _CHUNK = 1000
 
@@ -26,8 +29,8 @@ for i = 1, #KEYS do
     local n = redis.call('LLEN', list)
     if n > 0 then
       length = length + n
-      local stamp = string.match(redis.call('LINDEX', list, -1), '"HEADER": ([0-9.]+)')
-      if stamp and (not oldest or tonumber(stamp) < tonumber(oldest)) then oldest = stamp end
+      local stamp = string.match(redis.call('LINDEX', list, -1), '"HEADER": ([0-9.]+)') or ''
+      if tonumber(stamp) and (not oldest or tonumber(stamp) < tonumber(oldest)) then oldest = stamp end
     end
   end
   found[i] = {length, oldest}
@@ -54,8 +57,8 @@ for i = 1, #KEYS do
     local list = KEYS[i] .. ARGV[j]
     local length = redis.call('LLEN', list)
     for k = 1, length do
-      local stamp = string.match(redis.call('LINDEX', list, -k), '"HEADER": ([0-9.]+)')
-      if stamp and tonumber(stamp) >= tonumber(ARGV[1]) then break end
+      local stamp = tonumber(string.match(redis.call('LINDEX', list, -k), '"HEADER": ([0-9.]+)') or '')
+      if stamp and stamp >= tonumber(ARGV[1]) then break end
       if k > 1000 then old = old + length - k + 1 break end
       old = old + 1
     end
@@ -105,7 +108,8 @@ def read(client: redis.Redis, queues: Sequence[str], agent_ids: Sequence[str]) -
     beats: dict[str, dict[str, Any]] = {}
     for chunk in _chunks(agent_ids):
         held.update(zip(chunk, next(replies), strict=True))
-        beats.update({owner: json.loads(beat) for owner, beat in zip(chunk, next(replies), strict=True) if beat})
+        read_beats = zip(chunk, map(_beat, next(replies)), strict=True)
+        beats.update({owner: beat for owner, beat in read_beats if beat is not None})
     return Reading(seconds + micros / 1e6, depths, held, beats)
 
 
@@ -120,10 +124,53 @@ def waiting_since(client: redis.Redis, queues: Sequence[str], before: float) -> 
     return dict(zip(queues, found, strict=True))
 
 
+# What a beat must say, and what it may say, as numbers.
+_BEAT_NUMBERS = ("completed", "failed", "in_flight", "idle_since")
+_BEAT_MAYBE = ("service_time", "cpu", "memory")
+
+
+def _beat(raw: bytes | None) -> dict[str, Any] | None:
+    """Return a beat, or None for none and for one that makes no sense: agents run users' code, which can write here."""
+    if raw is None:
+        return None
+    try:
+        found = json.loads(raw)
+        numbers = {key: float(found[key]) for key in _BEAT_NUMBERS}
+        maybe = {key: None if found.get(key) is None else float(found[key]) for key in _BEAT_MAYBE}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+        return None
+    given = [*numbers.values(), *(value for value in maybe.values() if value is not None)]
+    if not all(0 <= value < 2**53 for value in given):  # NaN is neither
+        return None
+    counters = {key: int(numbers[key]) for key in ("completed", "failed", "in_flight")}
+    state = "busy" if counters["in_flight"] else "idle"
+    return {**numbers, **maybe, **counters, "state": state}
+
+
 def _chunks(items: Sequence[str]) -> Iterator[tuple[str, ...]]:
     iterator = iter(items)
     while chunk := tuple(islice(iterator, _CHUNK)):
         yield chunk
+
+
+def _beat(text: bytes) -> dict[str, Any] | None:
+    """Return a beat, or None for what is none: agents run users' code, and one's key must not stop the others."""
+    try:
+        beat = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(beat, dict) or not all(_is_number(beat.get(key)) for key in _BEAT_NUMBERS):
+        return None
+    optional = (beat[key] for key in _BEAT_OPTIONAL if beat.get(key) is not None)
+    return beat if all(_is_number(value) for value in optional) else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e18
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _depth(found: list[Any]) -> QueueDepth:

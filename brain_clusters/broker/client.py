@@ -25,6 +25,7 @@ def connect(redis_url: str, *, timeout_seconds: float = 3.0) -> redis.Redis:
         socket_connect_timeout=timeout_seconds,
         socket_keepalive=True,
         health_check_interval=10,
+        driver_info=None,  # or redis-py reads its own package's metadata for every connection
     )
 
 

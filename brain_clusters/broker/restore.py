@@ -68,15 +68,16 @@ def _transaction(client: redis.Redis, move: Callable[[Any], int], key: str) -> i
 def _parsed(entry: bytes) -> Any | None:
     try:
         message = json.loads(entry)
-        message["properties"]["delivery_info"]["routing_key"]
+        sound = isinstance(message["properties"]["delivery_info"]["routing_key"], str)
+        return message if sound and isinstance(message["headers"], dict) else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return message
 
 
 def _push_back(pipe: Any, queue: str, message: Any) -> None:
     """Put ``message`` at the end of its priority's list that is popped next."""
     message["headers"]["redelivered"] = True
-    priority = message["properties"].get("priority") or 0
+    priority = message["properties"].get("priority")
+    priority = priority if isinstance(priority, int) else 0  # kombu sends numbers, a client of another kind may not
     step = max(index for index, low in enumerate(names.PRIORITY_STEPS) if low <= max(priority, 0))
     pipe.rpush(names.priority_lists(queue)[step], json.dumps(message))

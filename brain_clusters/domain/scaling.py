@@ -255,10 +255,17 @@ def _bound(view: ClusterView, wanted: dict[str, int], signals: Mapping[str, Grou
     def jobs_per_agent(name: str) -> float:
         return (signals[name].backlog or 0) / max(bounded[name], 1)
 
+    def floor(name: str) -> int:
+        """Return the fewest that a group may be cut to: a cut below what it has now is a way down like any other."""
+        least, found = scalable[name].count.minimum, signals[name]
+        unknown = found.backlog is None or not found.beats_fresh
+        cooling = view.since_change < view.blueprint.scaling.cooldown_seconds
+        return max(least, view.targets.get(name, 0)) if unknown or cooling else least
+
     while sum(bounded.values()) > view.max_workers:
-        above = [name for name in scalable if bounded[name] > scalable[name].count.minimum]
+        above = [name for name in scalable if bounded[name] > floor(name)]
         if not above:
-            break  # not even the minimums have room: the caller sees that it is not possible
+            break  # the caller sees that it is not possible
         bounded[min(above, key=lambda name: (jobs_per_agent(name), -bounded[name]))] -= 1
     while sum(bounded.values()) < view.min_workers:
         room = [name for name in scalable if bounded[name] < scalable[name].count.maximum]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session
 
 from brain_clusters.blueprints.validator import parse_blueprint
@@ -15,7 +15,6 @@ from brain_clusters.domain.specs import Blueprint
 from brain_clusters.domain.states import Intent
 from brain_clusters.errors import Conflict, NotFound
 from brain_clusters.services.control import Control
-
 
 # A stored version never changes, so its parsed form is kept by name, without reading the text again.
 _KNOWN: dict[tuple[str, str], Blueprint] = {}
@@ -125,7 +124,7 @@ def every(session: Session) -> Sequence[StoredBlueprint]:
     return session.scalars(
         select(StoredBlueprint)
         .where(StoredBlueprint.is_active)
-        .distinct(StoredBlueprint.id)
+        .ext(distinct_on(StoredBlueprint.id))
         .order_by(StoredBlueprint.id, StoredBlueprint.created_at.desc(), StoredBlueprint.version.desc())
     ).all()
 

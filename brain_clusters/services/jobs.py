@@ -92,9 +92,9 @@ def dispatch(control: Control, job: Job, cluster: Cluster, group: AgentGroup) ->
 def _wake(control: Control, cluster: Cluster, group: AgentGroup) -> None:
     """Start the cluster, or the first agent of a group, for a job that was just accepted."""
     try:
-        with control.database.transaction() as session:
-            blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
         if cluster.intent is Intent.ASLEEP:
+            with control.database.transaction() as session:
+                blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
             if blueprint.lifecycle.reactivate.new_task_received:
                 origin = Origin("job", f"a job for {group.name} came while the cluster slept")
                 lifecycle.submit(control, ReactivateCluster(cluster_id=cluster.id, wanted_groups=(group.name,)), origin)

@@ -10,7 +10,7 @@ import secrets
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import case, func, select, update
@@ -46,8 +46,11 @@ class Followup:
     purge: list[str] = field(default_factory=list)
 
 
-def reconcile(session: Session, cluster_id: str) -> Followup:
-    """Plan and write the rows of one cluster: new agents, drains, status, and the operations that are done."""
+def reconcile(session: Session, cluster_id: str, first: Sequence[str] = ()) -> Followup:
+    """Plan and write the rows of one cluster: new agents, drains, status, and the operations that are done.
+
+    first: groups whose agents are to be started before all others, as a job waits for them.
+    """
     cluster = lifecycle.locked(session, cluster_id)
     followup = Followup()
     if cluster.status is ClusterStatus.DESTROYED:
@@ -59,7 +62,8 @@ def reconcile(session: Session, cluster_id: str) -> Followup:
     if plan.drain:
         _drain(session, agents, plan.drain, followup)
     if plan.start:
-        agents = [*agents, *_add(session, cluster, blueprint, agents, plan.start, followup)]
+        wanted_first = dict(sorted(plan.start.items(), key=lambda item: item[0] not in first))
+        agents = [*agents, *_add(session, cluster, blueprint, agents, wanted_first, followup)]
     _observe(session, cluster, blueprint, agents, followup)
     return followup
 
@@ -128,25 +132,31 @@ def _add(
     session: Session, cluster: Cluster, blueprint: Blueprint, agents: Sequence[Agent],
     start: Mapping[str, int], followup: Followup,
 ) -> list[Agent]:  # fmt: skip
-    """Insert the rows of new agents, those first for which jobs wait; the supervisor's row before its people's."""
-    heads = {agent.group_name: agent.id for agent in reversed(agents)}
+    """Insert the rows of new agents in the order of ``start``, which is the order that hosts start them in."""
+    now = session.scalars(select(func.clock_timestamp())).one()
     failures = _recent_failures(session, cluster.id)
+    groups = {group.name: group for group in blueprint.groups}
     added: list[Agent] = []
-    for group in blueprint.groups:
-        for _ in range(start.get(group.name, 0)):
-            agent = _row(cluster, group, planning.restart_delay_seconds(failures.get(group.name, 0)))
-            added.append(agent)
-            heads.setdefault(group.name, agent.id)
+    for name, count in start.items():
+        delay = planning.restart_delay_seconds(failures.get(name, 0))
+        for _ in range(count):
+            # Hosts start agents in the order of this time, so no two may share it.
+            spawned_at = now + timedelta(microseconds=len(added))
+            added.append(_row(cluster, groups[name], spawned_at, delay))
+    heads = {agent.group_name: agent.id for agent in reversed([*agents, *added])}
     for agent in added:
-        above = blueprint.group(agent.group_name)
-        agent.supervisor_id = heads.get(_boss(above, blueprint)) if above else None
-    session.add_all(added)
+        agent.supervisor_id = heads.get(_boss(groups[agent.group_name], blueprint))
+        followup.start.setdefault(agent.driver, []).append(spec_of(agent, groups[agent.group_name]))
+    # The upper ones first: each row refers to its supervisor's.
+    rows: list[Agent] = sorted(added, key=lambda agent: _depth(groups[agent.group_name], blueprint))
+    session.add_all(rows)
     session.flush()
-    for agent in added:
-        group_of = blueprint.group(agent.group_name)
-        if group_of is not None:
-            followup.start.setdefault(agent.driver, []).append(spec_of(agent, group_of))
     return added
+
+
+def _depth(group: AgentGroup, blueprint: Blueprint) -> int:
+    boss = blueprint.group(_boss(group, blueprint))
+    return 0 if boss is None else 1 + _depth(boss, blueprint)
 
 
 def _boss(group: AgentGroup, blueprint: Blueprint) -> str:
@@ -156,7 +166,7 @@ def _boss(group: AgentGroup, blueprint: Blueprint) -> str:
     return "" if group.name == blueprint.supervisor.name else blueprint.supervisor.name
 
 
-def _row(cluster: Cluster, group: AgentGroup, delay_seconds: float) -> Agent:
+def _row(cluster: Cluster, group: AgentGroup, spawned_at: datetime, delay_seconds: float) -> Agent:
     return Agent(
         id=uuid.uuid4(),
         cluster_id=cluster.id,
@@ -169,8 +179,8 @@ def _row(cluster: Cluster, group: AgentGroup, delay_seconds: float) -> Agent:
         driver=group.driver or "process",
         blueprint_version=cluster.blueprint_version,
         status=AgentStatus.STARTING,
-        spawned_at=func.clock_timestamp(),
-        not_before=datetime.now(UTC) + timedelta(seconds=delay_seconds) if delay_seconds else None,
+        spawned_at=spawned_at,
+        not_before=spawned_at + timedelta(seconds=delay_seconds) if delay_seconds else None,
     )
 
 

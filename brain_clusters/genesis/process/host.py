@@ -132,6 +132,10 @@ class Host:
                 self._look_now, next_look = False, now + _LOOK_SECONDS
                 self._attempt(self._look)
             self._attempt(self._tell)
+            if time.monotonic() >= self._next_beat:
+                self._next_beat = time.monotonic() + _HOST_BEAT_SECONDS
+                self._attempt(self._desk.beat)
+                self._nursery.retire_idle()
             # What _tell could not say waits for the next round; with Redis or PostgreSQL away that is a second.
             self._wait(max(0.0, next_look - time.monotonic()))
         self._end()
@@ -273,13 +277,13 @@ class Host:
 
     def _look(self) -> None:
         """Compare the rows with the processes and act on every difference."""
-        if time.monotonic() >= self._next_beat:
-            self._next_beat = time.monotonic() + _HOST_BEAT_SECONDS
-            self._attempt(self._desk.beat)
-            self._nursery.retire_idle()
         if self._stopping is not None:
             self._let_all_leave()
             return
+        # New agents first: somebody may be waiting for them.
+        room = self._capacity - len(self._agents)
+        for spec in self._desk.claim(room) if room > 0 else ():
+            self._spawn(spec)
         wanted = {row.spec.agent_id: row for row in self._desk.wanted()}
         buried = {agent.agent_id for agent in self._dead}
         for row in wanted.values():
@@ -287,9 +291,6 @@ class Host:
                 self._make_true(row)
         for agent_id in self._agents.keys() - wanted.keys():
             self._ask_to_leave(self._agents[agent_id])
-        room = self._capacity - len(self._agents)
-        for spec in self._desk.claim(room) if room > 0 else ():
-            self._spawn(spec)
 
     def _make_true(self, row: Wanted) -> None:
         agent = self._agents.get(row.spec.agent_id)
