@@ -14,7 +14,7 @@ from typing import Any
 
 from brain_clusters.errors import ConfigError
 
-SECRET_MASK = "********"
+SECRET_MASK = "********"  # noqa: S105
 
 
 def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], Any]:
@@ -68,9 +68,7 @@ def _host_id(text: str) -> str:
     return text
 
 
-def setting(
-    variable: str, parse: Callable[[str], Any], default: Any, about: str, *, secret: bool = False
-) -> Any:
+def setting(variable: str, parse: Callable[[str], Any], default: Any, about: str, *, secret: bool = False) -> Any:
     """Declare one field of Settings: its variable, how it is read, and a sentence about it."""
     return field(default=default, metadata={"variable": variable, "parse": parse, "about": about, "secret": secret})
 
@@ -79,8 +77,11 @@ def setting(
 class Settings:
     """Everything that can be set. Units are in the names. ``None`` servers mean: the embedded ones."""
 
-    home: Path = setting(
-        "BRAIN_HOME", _path, Path(".brain").absolute(), "The directory of data, logs and sockets."
+    home: Path = setting(  # noqa: RUF009 - it is dataclasses.field
+        "BRAIN_HOME",
+        _path,
+        None,
+        "The directory of data, logs and sockets; .brain in the working directory without it.",
     )
     database_url: str | None = setting(
         "BRAIN_DATABASE_URL", _url("postgresql", "postgresql+psycopg2"), None,
@@ -96,7 +97,7 @@ class Settings:
     api_keys: tuple[str, ...] = setting(
         "BRAIN_API_KEYS", _keys, (), "Keys for Authorization: Bearer, by commas; needed off loopback.", secret=True
     )
-    blueprints_path: Path | None = setting(
+    blueprints_path: Path | None = setting(  # noqa: RUF009 - it is dataclasses.field
         "BRAIN_BLUEPRINTS_PATH", _path, None, "A folder of blueprints to store at start, besides our examples."
     )
     handler_path: tuple[str, ...] = setting(

@@ -1,4 +1,4 @@
-"""One job from its delivery to its record. The effect of a redelivery: nothing when it is finished, else a new attempt."""
+"""One job from its delivery to its record. A redelivered job that is finished is not done again."""
 
 from __future__ import annotations
 

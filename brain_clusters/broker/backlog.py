@@ -13,13 +13,11 @@ import redis
 from brain_clusters.broker import names
 from brain_clusters.broker.client import temporary_when_away
 
-_BEAT_NUMBERS = ("in_flight", "completed", "failed", "idle_since")
-_BEAT_OPTIONAL = ("service_time", "cpu", "memory")
-
 # Each script call blocks Redis; a thousand queues are about 2 ms.
 _CHUNK = 1000
 
-# KEYS: queues. ARGV: the suffixes of the priority lists. Returns length, and when the oldest tail was published.
+# KEYS: queues. ARGV: the suffixes of the priority lists. Returns length, and when the oldest tail was published, as
+# JSON: one reply that C reads instead of thousands that Python does.
 _LENGTHS = """
 local found = {}
 for i = 1, #KEYS do
@@ -35,7 +33,7 @@ for i = 1, #KEYS do
   end
   found[i] = {length, oldest}
 end
-return found
+return cjson.encode(found)
 """.replace("HEADER", names.PUBLISHED_HEADER)
 
 # KEYS: owners. Returns how many messages each holds, claimed ones included.
@@ -44,7 +42,7 @@ local found = {}
 for i = 1, #KEYS do
   found[i] = redis.call('HLEN', 'brain:unacked:' .. KEYS[i]) + redis.call('LLEN', 'brain:claim:' .. KEYS[i])
 end
-return found
+return cjson.encode(found)
 """
 
 
@@ -103,11 +101,15 @@ def read(client: redis.Redis, queues: Sequence[str], agent_ids: Sequence[str]) -
             pipe.mget([names.beat_key(agent_id) for agent_id in chunk])
         replies = iter(pipe.execute())
     seconds, micros = next(replies)
-    depths = {queue: _depth(found) for chunk in _chunks(queues) for queue, found in zip(chunk, next(replies), strict=True)}
+    depths = {
+        queue: _depth(found)
+        for chunk in _chunks(queues)
+        for queue, found in zip(chunk, json.loads(next(replies)), strict=True)
+    }
     held: dict[str, int] = {}
     beats: dict[str, dict[str, Any]] = {}
     for chunk in _chunks(agent_ids):
-        held.update(zip(chunk, next(replies), strict=True))
+        held.update(zip(chunk, json.loads(next(replies)), strict=True))
         read_beats = zip(chunk, map(_beat, next(replies)), strict=True)
         beats.update({owner: beat for owner, beat in read_beats if beat is not None})
     return Reading(seconds + micros / 1e6, depths, held, beats)
@@ -151,26 +153,6 @@ def _chunks(items: Sequence[str]) -> Iterator[tuple[str, ...]]:
     iterator = iter(items)
     while chunk := tuple(islice(iterator, _CHUNK)):
         yield chunk
-
-
-def _beat(text: bytes) -> dict[str, Any] | None:
-    """Return a beat, or None for what is none: agents run users' code, and one's key must not stop the others."""
-    try:
-        beat = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(beat, dict) or not all(_is_number(beat.get(key)) for key in _BEAT_NUMBERS):
-        return None
-    optional = (beat[key] for key in _BEAT_OPTIONAL if beat.get(key) is not None)
-    return beat if all(_is_number(value) for value in optional) else None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e18
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _depth(found: list[Any]) -> QueueDepth:

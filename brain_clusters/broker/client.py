@@ -85,10 +85,10 @@ class Broker:
         if len(jobs) == 1:
             self._send(names.JOB_TASK, [jobs[0].payload], queue, task_id=jobs[0].id)
             return
-        with temporary_when_away(), self._app.producer_pool.acquire(block=True) as producer:
-            with producer.batch(500):
-                for job in jobs:
-                    self._send(names.JOB_TASK, [job.payload], queue, task_id=job.id, producer=producer)
+        pool = self._app.producer_pool
+        with temporary_when_away(), pool.acquire(block=True) as producer, producer.batch(500):
+            for job in jobs:
+                self._send(names.JOB_TASK, [job.payload], queue, task_id=job.id, producer=producer)
 
     def _send(self, task: str, args: list[Any], queue: str, **options: Any) -> None:
         with temporary_when_away():

@@ -71,7 +71,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         found: dict[str, Any] = super()._connparams(asynchronous=asynchronous)
         return {**found, "driver_info": None}
 
-    def _brpop_start(self, timeout: float | None = None) -> None:
+    def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's signature
         """Send the look at all lists. Its reply, and if need be that of the wait, comes to ``_brpop_read``."""
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues:
@@ -118,17 +118,29 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
     def _deliver_claimed(self, source: str, raw: bytes) -> bool:
         message = _parsed(raw)
         if message is None:
-            self._set_aside(raw)
+            self._set_aside(raw, "it is not a message of kombu's")
             raise virtual.Empty()
         queue = source.rsplit(self.sep, 1)[0] or message["properties"]["delivery_info"]["routing_key"]
         self._queue_cycle.rotate(queue)
         self.claimed = raw
-        self.connection._deliver(message, queue)
+        try:
+            self.connection._deliver(message, queue)
+        except (*self.connection_errors, *self.connection.channel_errors):
+            raise
+        except Exception as exc:  # noqa: BLE001 - Celery stumbled over it, and would at every agent that came next
+            self._give_up(message["properties"]["delivery_tag"])
+            self._set_aside(raw, f"{type(exc).__name__}: {exc}")
+            raise virtual.Empty() from None
         return True
 
-    def _set_aside(self, raw: bytes) -> None:
+    def _give_up(self, delivery_tag: str) -> None:
+        """Take a message that was entered into the unacked hash out of it again."""
+        if delivery_tag in self.qos._delivered:
+            self.qos.ack(delivery_tag)
+
+    def _set_aside(self, raw: bytes, why: str) -> None:
         """Keep a message that no Celery client sent where a person can see it; it must not stop the queue."""
-        log.error("a message of %d bytes is not Celery's; moved to %s", len(raw), UNREADABLE_LIST)
+        log.error("a message of %d bytes cannot be read and is moved to %s: %s", len(raw), UNREADABLE_LIST, why)
         with self.conn_or_acquire() as client:
             client.pipeline().lrem(self.claim_key, -1, raw).lpush(UNREADABLE_LIST, raw).ltrim(
                 UNREADABLE_LIST, 0, 999

@@ -124,7 +124,7 @@ class _Demo:
         self._require(made["operation"]["status"] == "succeeded", f"the cluster was not created: {made['operation']}")
 
     def _send_and_drain(self) -> None:
-        self._screen.act(f"Send {len(self._files)} jobs, one per file; the backlog grows, readers are forked, it drains")
+        self._screen.act(f"Send {len(self._files)} jobs, one per file: the backlog grows, readers start, it drains")
         began = time.monotonic()
         sender = threading.Thread(target=self._send_all, daemon=True)
         sender.start()

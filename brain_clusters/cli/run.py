@@ -73,7 +73,7 @@ def worker() -> None:
 @click.command()
 def beat() -> None:
     """Run the clock of the autoscaler until SIGTERM. A second one does no harm."""
-    settings = _settings()
+    _settings()
     from workers.app import app
 
     # The schedule has no memory worth keeping: intervals of seconds, so no schedule file is left anywhere.

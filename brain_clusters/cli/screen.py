@@ -36,8 +36,8 @@ class Screen:
             f"waiting {waiting:>4}   running {running:>2}   sent {sent:>4}   done {done:>4} of {of}"
         )
         if self._console.is_terminal:
-            bars = (_bar("agents", agents, 9, "green"), _bar("backlog", waiting, of, "yellow"), _bar("done", done, of, "blue"))
-            self._live.update(Group(Text(f"         {line}"), *bars))
+            bars = (("agents", agents, 9, "green"), ("backlog", waiting, of, "yellow"), ("done", done, of, "blue"))
+            self._live.update(Group(Text(f"         {line}"), *(_bar(*bar) for bar in bars)))
         elif line != self._last_line and time.monotonic() - self._last_at >= _LINE_SECONDS:
             self._last_at, self._last_line = time.monotonic(), line
             self._console.print(f"         {line}", soft_wrap=True)

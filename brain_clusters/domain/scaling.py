@@ -160,9 +160,7 @@ def _gated_down(
     kept = min(target, max(wanted, math.ceil((signals.running or 0) / signals.slots)))
     if kept == target:
         return Decision(target, f"{wanted} agents would do, but {signals.running} jobs run", held="busy")
-    return Decision(
-        kept, f"{signals.ready} jobs wait and {signals.running} run: down from {target} to {kept} agents"
-    )
+    return Decision(kept, f"{signals.ready} jobs wait and {signals.running} run: down from {target} to {kept} agents")
 
 
 def decide_step(

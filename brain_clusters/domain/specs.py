@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from brain_clusters.domain.states import AgentRole, ClusterType
@@ -16,6 +17,7 @@ MAX_COUNT = 10_000
 _COUNT = re.compile(r"\s*([0-9]{1,5})(?:\s*-\s*([0-9]{1,5}))?\s*", re.ASCII)
 
 
+@lru_cache(maxsize=10_000)
 def slug(name: str) -> str:
     """Return ``name`` as a lower-case word for queue and agent names: "Image Generator" -> "image-generator"."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

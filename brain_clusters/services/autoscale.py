@@ -1,4 +1,4 @@
-"""The tick: one look at all clusters, decisions by ``domain.scaling``, and commands through the same door as everyone's."""
+"""The tick: one look at all clusters, decisions by ``domain.scaling``, commands through everyone's door."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from sqlalchemy.orm import Session
 from brain_clusters.broker.backlog import Reading
 from brain_clusters.db.models import Agent, Cluster
 from brain_clusters.domain import scaling
-from brain_clusters.domain.commands import Command, DestroyCluster, HibernateCluster, Origin, ReactivateCluster, ScaleCluster
+from brain_clusters.domain.commands import (
+    Command,
+    DestroyCluster,
+    HibernateCluster,
+    Origin,
+    ReactivateCluster,
+    ScaleCluster,
+)
 from brain_clusters.domain.states import READY_AGENT_STATUSES, AgentStatus, ClusterStatus, Intent
 from brain_clusters.errors import BrainError, TemporaryError
 from brain_clusters.services import jobs, lifecycle, metrics, observation, operations, ticks
@@ -74,7 +81,7 @@ def _command(cluster: SeenCluster) -> tuple[Command, str] | None:
         return _for_sleeper(cluster)
     if cluster.intent is not Intent.RUNNING or cluster.status in (ClusterStatus.PLANNING, ClusterStatus.SPAWNING):
         return None
-    view, whole = cluster.view(), scaling.total(cluster.signals)
+    view, whole = cluster.view(), cluster.whole
     if cluster.status is ClusterStatus.ACTIVE:
         sleep = scaling.hibernation(view, whole)
         if sleep is not None:
@@ -82,7 +89,8 @@ def _command(cluster: SeenCluster) -> tuple[Command, str] | None:
     decision = scaling.decide(view, cluster.signals)
     if not decision.groups:
         return None
-    return ScaleCluster(cluster_id=cluster.id, groups=decision.groups, if_generation=cluster.generation), decision.reason
+    command = ScaleCluster(cluster_id=cluster.id, groups=decision.groups, if_generation=cluster.generation)
+    return command, decision.reason
 
 
 def _for_sleeper(cluster: SeenCluster) -> tuple[Command, str] | None:
@@ -125,7 +133,7 @@ def _write_observed(control: Control, clusters: Mapping[str, SeenCluster], readi
     """Write what changed, in two statements for all clusters and agents."""
     cluster_rows, agent_rows = [], []
     for cluster in clusters.values():
-        whole = scaling.total(cluster.signals)
+        whole = cluster.whole
         load = round(min(100.0, whole.load_percent or 0.0), 1)
         asleep = min(cluster.asleep_backlog, whole.ready or 0)
         works = bool(whole.backlog) and cluster.intent is Intent.RUNNING
@@ -195,4 +203,3 @@ def _update_agents(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:
         )
         .execution_options(synchronize_session=False)
     )
-

@@ -122,9 +122,12 @@ class HostDesk:
                     update(Agent)
                     .where(Agent.agent_id == agent_id, Agent.status == AgentStatus.STARTING)
                     .values(
-                        status=AgentStatus.IDLE, ready_at=func.now(), last_active=func.now(), handle=dict(handle),
+                        status=AgentStatus.IDLE,
+                        ready_at=func.now(),
+                        last_active=func.now(),
+                        handle=dict(handle),
                         host_id=self._host_id,
-                    )  # fmt: skip
+                    )
                     .returning(Agent.cluster_id)
                 ).first()
                 if changed is not None:
@@ -147,9 +150,7 @@ class HostDesk:
 
     def _mark_ended(self, session: Session, one: Ended) -> str | None:
         agent = session.scalars(
-            select(Agent)
-            .where(Agent.agent_id == one.agent_id, Agent.status.in_(LIVE_AGENT_STATUSES))
-            .with_for_update()
+            select(Agent).where(Agent.agent_id == one.agent_id, Agent.status.in_(LIVE_AGENT_STATUSES)).with_for_update()
         ).first()
         if agent is None:
             return None
@@ -187,7 +188,7 @@ class HostDesk:
 
 def _blueprint_ids(session: Session, cluster_ids: set[str]) -> dict[str, str]:
     rows = session.execute(select(Cluster.id, Cluster.blueprint_id).where(Cluster.id.in_(cluster_ids)))
-    return {cluster_id: blueprint_id for cluster_id, blueprint_id in rows}
+    return dict(rows.tuples())
 
 
 def _spec(session: Session, agent: Agent, blueprint_id: str) -> AgentSpec:

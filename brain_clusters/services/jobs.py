@@ -13,7 +13,7 @@ from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from brain_clusters.broker import backlog, names
+from brain_clusters.broker import names
 from brain_clusters.broker.jobs import JobRecords, JobReport, is_finished
 from brain_clusters.db.models import Cluster, Job
 from brain_clusters.domain.commands import Origin, ReactivateCluster, ScaleCluster
@@ -201,10 +201,15 @@ def store(session: Session, reports: Sequence[JobReport]) -> None:
         statement.on_conflict_do_update(
             index_elements=[Job.id],
             set_={
-                "status": given.status, "result": given.result, "error": given.error, "attempts": given.attempts,
-                "agent_id": given.agent_id, "started_at": given.started_at, "finished_at": given.finished_at,
+                "status": given.status,
+                "result": given.result,
+                "error": given.error,
+                "attempts": given.attempts,
+                "agent_id": given.agent_id,
+                "started_at": given.started_at,
+                "finished_at": given.finished_at,
                 "payload": None,
-            },  # fmt: skip
+            },
             where=Job.status.not_in(FINISHED_JOB_STATUSES),
         ).returning(Job.cluster_id, Job.status)
     ).all()

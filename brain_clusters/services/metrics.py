@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
+from brain_clusters.broker import backlog, names
 from brain_clusters.broker.backlog import Reading
-from brain_clusters.db.models import Agent, Event, IdempotencyKey, Job, Metrics, Operation
-from brain_clusters.domain import scaling
+from brain_clusters.db.models import Agent, Cluster, Event, IdempotencyKey, Job, Metrics, Operation
 from brain_clusters.domain.planning import FAILURE_WINDOW_SECONDS
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES, AgentStatus, JobStatus
-from brain_clusters.services import ticks
+from brain_clusters.services import blueprints, ticks
 from brain_clusters.services.control import Control
 from brain_clusters.services.observation import SeenCluster
 
@@ -39,10 +39,8 @@ def sample(control: Control, clusters: Mapping[str, SeenCluster], reading: Readi
         session.execute(insert(Metrics), rows)
 
 
-def _row(
-    cluster: SeenCluster, reading: Reading, rate: Any, failed_agents: int, memory: int | None
-) -> dict[str, Any]:
-    whole = scaling.total(cluster.signals)
+def _row(cluster: SeenCluster, reading: Reading, rate: Any, failed_agents: int, memory: int | None) -> dict[str, Any]:
+    whole = cluster.whole
     beats = [reading.beats[agent.agent_id] for agent in cluster.agents if agent.agent_id in reading.beats]
     resident = sum(beat.get("memory", 0) for beat in beats)
     busy = sum(agent.status is AgentStatus.BUSY for agent in cluster.agents)
@@ -86,7 +84,7 @@ def _failed_agents(session: Session) -> dict[str, int]:
         .where(Agent.status == AgentStatus.FAILED, Agent.stopped_at > window)
         .group_by(Agent.cluster_id)
     )
-    return {cluster_id: count for cluster_id, count in rows}
+    return dict(rows.tuples())
 
 
 def _memory_bytes() -> int | None:
@@ -103,6 +101,7 @@ def prune(control: Control) -> None:
     """Delete what is older than its retention, once a minute."""
     if not ticks.due(control, "prune", _PRUNE_SECONDS):
         return
+    _purge_destroyed(control)
     settings = control.settings
 
     def older(column: Any, seconds: float) -> Any:
@@ -116,7 +115,21 @@ def prune(control: Control) -> None:
         session.execute(delete(Agent).where(older(Agent.stopped_at, history)))
         session.execute(delete(IdempotencyKey).where(older(IdempotencyKey.created_at, _IDEMPOTENCY_SECONDS)))
         session.execute(
-            delete(Job).where(
-                Job.status.in_(FINISHED_JOB_STATUSES), older(Job.finished_at, settings.job_ttl_seconds)
-            )
+            delete(Job).where(Job.status.in_(FINISHED_JOB_STATUSES), older(Job.finished_at, settings.job_ttl_seconds))
         )
+
+
+def _purge_destroyed(control: Control) -> None:
+    """Delete what clients still send to clusters that were destroyed in the last day, and what Redis's absence left."""
+    with control.database.transaction() as session:
+        rows = session.execute(
+            select(Cluster.id, Cluster.blueprint_id, Cluster.blueprint_version).where(
+                Cluster.destroyed_at > func.now() - timedelta(days=1)
+            )
+        ).all()
+        queues = [
+            names.group_queue(cluster_id, group.slug)
+            for cluster_id, blueprint_id, version in rows
+            for group in blueprints.parsed(session, blueprint_id, version).groups
+        ]
+    backlog.purge(control.broker.redis, queues)

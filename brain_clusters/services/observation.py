@@ -15,7 +15,7 @@ from brain_clusters.broker import backlog, names
 from brain_clusters.broker.backlog import Reading
 from brain_clusters.broker.client import temporary_when_away
 from brain_clusters.db.models import Agent, Cluster
-from brain_clusters.domain.scaling import ClusterView, GroupSignals
+from brain_clusters.domain.scaling import ClusterView, GroupSignals, total
 from brain_clusters.domain.specs import AgentGroup, Blueprint
 from brain_clusters.domain.states import (
     LIVE_AGENT_STATUSES,
@@ -32,6 +32,8 @@ from brain_clusters.services.control import Control
 _ARRIVALS_KEY = "brain:arrivals"
 _ARRIVALS_WEIGHT = 0.3
 
+_QUIET = GroupSignals(ready=0, running=0)
+
 
 @dataclass(frozen=True, slots=True)
 class SeenAgent:
@@ -46,7 +48,10 @@ class SeenAgent:
 
 @dataclass(slots=True)
 class SeenCluster:
-    """A cluster's row and what was found about it. signals is empty while Redis does not answer."""
+    """A cluster's row and what was found about it.
+
+    signals is empty while Redis does not answer; whole is their total.
+    """
 
     id: str
     type: ClusterType
@@ -65,6 +70,7 @@ class SeenCluster:
     unfinished: bool
     agents: list[SeenAgent] = field(default_factory=list)
     signals: dict[str, GroupSignals] = field(default_factory=dict)
+    whole: GroupSignals = field(default_factory=GroupSignals)
 
     def queue(self, group: AgentGroup) -> str:
         """Return the queue of one of its groups."""
@@ -147,6 +153,7 @@ def read(control: Control, clusters: Mapping[str, SeenCluster]) -> Reading:
         for group in cluster.blueprint.groups:
             queue = cluster.queue(group)
             cluster.signals[group.name] = _signals(group, by_group[group.name], queue, reading, rates.get(queue, 0.0))
+        cluster.whole = total(cluster.signals)
     return reading
 
 
@@ -154,6 +161,8 @@ def _signals(
     group: AgentGroup, agents: list[SeenAgent], queue: str, reading: Reading, arrival_rate: float
 ) -> GroupSignals:
     depth = reading.queues[queue]
+    if not agents and depth.length == 0:  # most groups of most clusters: they sleep
+        return _QUIET
     ready = [agent for agent in agents if agent.status in READY_AGENT_STATUSES]
     beats = [reading.beats[agent.agent_id] for agent in ready if agent.agent_id in reading.beats]
     times = [beat["service_time"] for beat in beats if beat.get("service_time") is not None]
@@ -191,9 +200,9 @@ def _arrival_rates(control: Control, clusters: Mapping[str, SeenCluster], readin
     elapsed = reading.now - memory.get("at", reading.now)
     before = memory.get("queues", {})
     rates = {}
-    for queue, total in now_seen.items():
-        last_total, last_rate = before.get(queue, (total, 0.0))
-        fresh = max(0.0, total - last_total) / elapsed if elapsed > 0 else 0.0
+    for queue, count in now_seen.items():
+        last_count, last_rate = before.get(queue, (count, 0.0))
+        fresh = max(0.0, count - last_count) / elapsed if elapsed > 0 else 0.0
         rates[queue] = last_rate + _ARRIVALS_WEIGHT * (fresh - last_rate)
     queues = {queue: (now_seen[queue], round(rates[queue], 4)) for queue in now_seen}
     with temporary_when_away():
@@ -206,4 +215,3 @@ def _done_and_waiting(cluster: SeenCluster, group: AgentGroup, reading: Reading)
     beats = [reading.beats[agent_id] for agent_id in members if agent_id in reading.beats]
     done = sum(beat["completed"] + beat["failed"] for beat in beats)
     return int(reading.queues[cluster.queue(group)].length + sum(reading.held[one] for one in members) + done)
-

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -76,10 +77,8 @@ def act(control: Control, followup: Followup) -> None:
         if name not in followup.start:
             control.drivers[name].drain(agent_ids)
     if followup.purge:
-        try:
+        with suppress(TemporaryError):  # nobody reads these queues any more, and pruning deletes them once more
             backlog.purge(control.broker.redis, followup.purge)
-        except TemporaryError:
-            pass  # nobody reads these queues any more; with Redis back, the sweep of destroyed clusters deletes them
 
 
 def _live(session: Session, cluster_id: str) -> list[Agent]:
@@ -192,7 +191,7 @@ def _recent_failures(session: Session, cluster_id: str) -> dict[str, int]:
         .where(Agent.cluster_id == cluster_id, Agent.status == AgentStatus.FAILED, Agent.stopped_at > window)
         .group_by(Agent.group_name)
     )
-    return {name: count for name, count in rows}
+    return dict(rows.tuples())
 
 
 def spec_of(agent: Agent, group: AgentGroup) -> AgentSpec:
