@@ -7,7 +7,7 @@ from collections.abc import Callable
 from celery import Celery
 
 from brain_clusters.broker import names
-from brain_clusters.services import autoscale, metrics, workers
+from brain_clusters.services import autoscale, hosting, metrics, workers
 from brain_clusters.services.control import Control
 
 
@@ -21,4 +21,5 @@ def register(app: Celery, control: Callable[[], Control]) -> None:
     @app.task(name=names.SWEEP_TASK, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]
     def sweep() -> None:
         workers.release_dead(control())
+        hosting.release_lost(control())
         metrics.prune(control())

@@ -20,6 +20,8 @@ from brain_clusters.domain.states import (
 RESTART_DELAY_SECONDS = 0.5
 RESTART_DELAY_LIMIT_SECONDS = 30.0
 FAILURE_WINDOW_SECONDS = 60.0
+# An agent that dies so soon after it was ready counts as one that would die again.
+YOUTH_SECONDS = 10.0
 
 
 def distribute(
@@ -176,7 +178,7 @@ def health_score(intent: Intent, target: int, census: Census, recent_failures: i
 
 
 def restart_delay_seconds(recent_failures: int) -> float:
-    """Return how long to wait before replacing, after ``recent_failures`` in the last FAILURE_WINDOW_SECONDS."""
+    """Return how long to wait before replacing, after so many that died young in the last FAILURE_WINDOW_SECONDS."""
     if recent_failures <= 1:
         return 0.0
     return min(RESTART_DELAY_LIMIT_SECONDS, RESTART_DELAY_SECONDS * 2.0 ** (recent_failures - 2))

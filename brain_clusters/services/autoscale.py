@@ -54,7 +54,7 @@ def tick(control: Control) -> bool:
     for cluster in clusters.values():
         _decide(control, cluster)
     _settle(control, clusters)
-    jobs.sweep(control, _idle_groups(clusters))
+    jobs.sweep(control, _idle_groups(clusters, reading))
     metrics.sample(control, clusters, reading)
     return True
 
@@ -116,13 +116,24 @@ def _settle(control: Control, clusters: Mapping[str, SeenCluster]) -> None:
             act(control, followup)
 
 
-def _idle_groups(clusters: Mapping[str, SeenCluster]) -> dict[tuple[str, str], str]:
-    """Return the queue of every group where nothing waits and nothing is held."""
+def _idle_groups(clusters: Mapping[str, SeenCluster], reading: Reading) -> dict[tuple[str, str], str]:
+    """Return the queue of every group where nothing waits, nothing is held, and no agent says that it works.
+
+    After a loss in Redis only the agent itself knows that it works on a job.
+    """
+    working = {
+        (cluster.id, agent.group)
+        for cluster in clusters.values()
+        for agent in cluster.agents
+        if reading.beats.get(agent.agent_id, {}).get("in_flight")
+    }
     return {
         (cluster.id, group.name): cluster.queue(group)
         for cluster in clusters.values()
         for group in cluster.blueprint.groups
-        if cluster.intent is not Intent.GONE and cluster.signals[group.name].backlog == 0
+        if cluster.intent is not Intent.GONE
+        and cluster.signals[group.name].backlog == 0
+        and (cluster.id, group.name) not in working
     }
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from brain_clusters.broker import names
+from brain_clusters.broker import backlog, names
 from brain_clusters.broker.client import temporary_when_away
 from brain_clusters.broker.restore import restore
 from brain_clusters.db.listen import HOSTS_CHANNEL, Listener
@@ -24,6 +25,7 @@ from brain_clusters.services.reconcile import Followup, act, reconcile, spec_of
 
 # The host's key in Redis outlives a few missed beats; its agents leave 60 s after it is gone.
 _HOST_KEY_SECONDS = 30
+_LOST_SECONDS = 90.0
 
 
 class HostDesk:
@@ -83,6 +85,7 @@ class HostDesk:
         return Wanted(
             spec=_spec(session, agent, blueprint_id),
             draining=agent.status is AgentStatus.DRAINING,
+            started=agent.ready_at is not None,
             draining_seconds=float(draining_seconds or 0.0),
             kill_after=kill_after,
         )
@@ -186,9 +189,45 @@ class HostDesk:
             act(self._control, followup)
 
 
+def release_lost(control: Control) -> int:
+    """Give up the agents of hosts that are gone, so that others replace them; return how many.
+
+    A host is gone when it has told PostgreSQL nothing for _LOST_SECONDS and its key in Redis has expired. Its agents
+    leave by themselves when they miss that key; one that still beats is left alone until it has.
+    """
+    with control.database.transaction() as session:
+        silent = session.scalars(
+            select(Host.id).where(Host.seen_at < func.now() - timedelta(seconds=_LOST_SECONDS))
+        ).all()
+    given_up = 0
+    for host_id in silent:
+        with temporary_when_away():
+            alive = control.broker.redis.exists(names.host_key(host_id))
+        given_up += 0 if alive else _give_up_agents(control, host_id)
+    return given_up
+
+
+def _give_up_agents(control: Control, host_id: str) -> int:
+    with control.database.transaction() as session:
+        rows = session.execute(
+            select(Agent.agent_id).where(Agent.host_id == host_id, Agent.status.in_(LIVE_AGENT_STATUSES))
+        )
+        agent_ids = [agent_id for (agent_id,) in rows]
+    beating = backlog.read(control.broker.redis, [], agent_ids).beats
+    gone = [agent_id for agent_id in agent_ids if agent_id not in beating]
+    for agent_id in gone:
+        restore(control.broker.redis, agent_id)
+    desk = HostDesk(control, host_id, 0)
+    desk.ended([Ended(agent_id, asked=False, error=f"its host {host_id} is gone") for agent_id in gone])
+    if len(gone) == len(agent_ids):
+        with control.database.transaction() as session:
+            session.execute(delete(Host).where(Host.id == host_id))
+    return len(gone)
+
+
 def _blueprint_ids(session: Session, cluster_ids: set[str]) -> dict[str, str]:
     rows = session.execute(select(Cluster.id, Cluster.blueprint_id).where(Cluster.id.in_(cluster_ids)))
-    return dict(rows.tuples())
+    return dict(rows.tuples().all())
 
 
 def _spec(session: Session, agent: Agent, blueprint_id: str) -> AgentSpec:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import case, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from brain_clusters.broker import backlog, names
@@ -133,7 +133,7 @@ def _add(
 ) -> list[Agent]:  # fmt: skip
     """Insert the rows of new agents in the order of ``start``, which is the order that hosts start them in."""
     now = session.scalars(select(func.clock_timestamp())).one()
-    failures = _recent_failures(session, cluster.id)
+    failures = _recent_failures(session, cluster.id, young=True)
     groups = {group.name: group for group in blueprint.groups}
     added: list[Agent] = []
     for name, count in start.items():
@@ -183,15 +183,20 @@ def _row(cluster: Cluster, group: AgentGroup, spawned_at: datetime, delay_second
     )
 
 
-def _recent_failures(session: Session, cluster_id: str) -> dict[str, int]:
-    """Return by group how many agents died unasked in the last FAILURE_WINDOW_SECONDS."""
+def _recent_failures(session: Session, cluster_id: str, *, young: bool = False) -> dict[str, int]:
+    """Return by group how many agents died unasked in the last FAILURE_WINDOW_SECONDS; ``young`` ones only, if asked.
+
+    Many that die at once, having worked for long, are replaced at once. Those that die young would die again.
+    """
     window = func.now() - timedelta(seconds=planning.FAILURE_WINDOW_SECONDS)
+    youth = timedelta(seconds=planning.YOUTH_SECONDS)
+    age = or_(Agent.ready_at.is_(None), Agent.stopped_at - Agent.ready_at < youth) if young else true()
     rows = session.execute(
         select(Agent.group_name, func.count())
-        .where(Agent.cluster_id == cluster_id, Agent.status == AgentStatus.FAILED, Agent.stopped_at > window)
+        .where(Agent.cluster_id == cluster_id, Agent.status == AgentStatus.FAILED, Agent.stopped_at > window, age)
         .group_by(Agent.group_name)
     )
-    return dict(rows.tuples())
+    return dict(rows.tuples().all())
 
 
 def spec_of(agent: Agent, group: AgentGroup) -> AgentSpec:

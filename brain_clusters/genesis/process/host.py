@@ -34,10 +34,14 @@ _SPAWN_PATIENCE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A live row of this host. kill_after: seconds from the drain's begin until it may be killed; None is never."""
+    """A live row of this host.
+
+    started: it was ready once. kill_after: seconds from the drain's begin until it may be killed; None is never.
+    """
 
     spec: AgentSpec
     draining: bool
+    started: bool = False
     draining_seconds: float = 0.0
     kill_after: float | None = None
 
@@ -309,11 +313,14 @@ class Host:
             self._agents[row.spec.agent_id] = self._local(row.spec)
             self._follow(row.spec.agent_id, process)
             self._ready[row.spec.agent_id] = self._handle(self._agents[row.spec.agent_id])
-        elif row.draining:
+        elif row.draining or row.started:
+            # It ended with an earlier host, which is not its fault: as if it had been asked to leave.
             agent = self._local(row.spec)
             agent.asked_to_leave_at = time.monotonic()
             self._dead.append(agent)
         else:
+            # It may have run without anybody's knowledge, and have held a job when it ended.
+            self._desk.release(row.spec.agent_id)
             self._spawn(row.spec)
 
     def _local(self, spec: AgentSpec) -> LocalAgent:
