@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,20 +63,13 @@ def agent(row: Agent, beats: Mapping[str, Mapping[str, Any]] | None) -> dict[str
     shown = _fields(row, _AGENT)
     shown |= {"group": row.group_name, "pid": (row.handle or {}).get("pid"), **dict.fromkeys(_BEAT_FIGURES)}
     found = None if beats is None or row.status not in LIVE_AGENT_STATUSES else beats.get(row.agent_id)
-    if not isinstance(found, Mapping):  # agents run users' code, and what they write may be anything
+    if found is None:
         return {**shown, "beat": "unknown" if beats is None else "missing"}
-    counters = {name: _figure(found.get(key)) for name, key in _BEAT_COUNTERS.items()}
-    shown |= {name: value for name, value in counters.items() if value is not None}
-    shown |= {name: _figure(found.get(name)) for name in _BEAT_FIGURES}
-    if row.status in READY_AGENT_STATUSES and found.get("state") in READY_AGENT_STATUSES:
+    shown |= {name: found[key] for name, key in _BEAT_COUNTERS.items() if found[key] is not None}
+    shown |= {name: found[name] for name in _BEAT_FIGURES}
+    if row.status in READY_AGENT_STATUSES:
         shown["status"] = found["state"]
     return {**shown, "beat": "fresh"}
-
-
-def _figure(value: Any) -> int | float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return value
 
 
 def job(row: Job) -> dict[str, Any]:

@@ -83,7 +83,8 @@ def faults_of(found: Iterable[Any], *, ignore_x_keys: bool) -> Iterator[Fault]:
 
 def _unknown_key(path: Path, known: Sequence[str]) -> KeyFault:
     key = str(path[-1])
-    hint = nearest(key, known) or (f"; known here: {', '.join(known)}" if len(known) <= 8 else "; remove it")
+    few = f"; known here: {', '.join(known)}" if 0 < len(known) <= 8 else "; remove it"
+    hint = nearest(key, known) or few
     return KeyFault(pointer_to(path), f"unknown key '{clipped(key)}'{hint}", key=key)
 
 
@@ -114,6 +115,9 @@ def _told(error: Any) -> str:
             hint = nearest(value, [each for each in limit if isinstance(each, str)]) if isinstance(value, str) else ""
             known = ", ".join(each if isinstance(each, str) else shown(each) for each in limit)
             return f"must be one of {known}, not {shown(value)}{hint}"
+        case errors.EXCLUDES_FIELD.code:
+            others = [limit] if isinstance(limit, str) else limit
+            return f"and {' and '.join(repr(each) for each in others)} exclude each other; give one of them"
         case _:
             return f"breaks the rule '{error.rule}'"
 

@@ -100,7 +100,7 @@ def _filled(document: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
 
 def _filled_value(value: Any, rule: Mapping[str, Any]) -> Any:
     inner = rule.get("schema")
-    if inner and isinstance(value, dict):
+    if inner and isinstance(value, dict) and rule.get("type") == "dict":
         return _filled(value, inner)
     return [_filled_value(entry, inner) for entry in value] if inner and isinstance(value, list) else value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
@@ -21,7 +21,7 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 5, application: str = "brain") -> None:
         self.engine: Engine = create_engine(
-            url,
+            _with_driver(url),
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_timeout=5,
@@ -54,6 +54,12 @@ class Database:
         self.engine.dispose()
 
 
+def _with_driver(url: str) -> URL:
+    """Return ``url`` with the driver that we install; SQLAlchemy's default for postgresql:// is another one."""
+    parsed = make_url(url)
+    return parsed.set(drivername="postgresql+psycopg2") if parsed.drivername == "postgresql" else parsed
+
+
 @contextmanager
 def temporary_when_down() -> Iterator[None]:
     """Turn the driver's "not now" into TemporaryError; every other error passes."""
@@ -64,7 +70,7 @@ def temporary_when_down() -> Iterator[None]:
     except (OperationalError, InterfaceError, DBAPIError) as exc:
         if not is_temporary(exc):
             raise
-        raise TemporaryError("PostgreSQL does not answer; nothing was changed, try again in a moment") from exc
+        raise TemporaryError("PostgreSQL does not answer; try again in a moment") from exc
 
 
 def is_temporary(exc: DBAPIError) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import distinct_on, insert
@@ -16,29 +17,24 @@ from brain_clusters.domain.states import Intent
 from brain_clusters.errors import Conflict, NotFound
 from brain_clusters.services.control import Control
 
-# A stored version never changes, so its parsed form is kept by name, without reading the text again.
-_KNOWN: dict[tuple[str, str], Blueprint] = {}
+# A stored version never changes, so its parsed form is kept, by database, without reading the text again.
+_KNOWN: WeakKeyDictionary[object, dict[tuple[str, str], Blueprint]] = WeakKeyDictionary()
 _KNOWN_LIMIT = 10_000
 
 
 def parsed(session: Session, blueprint_id: str, version: str) -> Blueprint:
     """Return a stored blueprint as data; raise NotFound."""
-    known = _KNOWN.get((blueprint_id, version))
-    if known is not None:
-        return known
+    known = _KNOWN.setdefault(session.get_bind(), {})
+    found = known.get((blueprint_id, version))
+    if found is not None:
+        return found
     stored = session.get(StoredBlueprint, (blueprint_id, version))
     if stored is None:
         raise NotFound(f"there is no blueprint {blueprint_id!r} in version {version!r}")
-    return remember(stored)
-
-
-def remember(stored: StoredBlueprint) -> Blueprint:
-    """Parse a stored blueprint and keep the result."""
-    if len(_KNOWN) >= _KNOWN_LIMIT:
-        _KNOWN.clear()
-    found = _KNOWN[stored.id, stored.version] = parse_blueprint(
-        stored.blueprint_yaml, source=f"blueprint {stored.id} {stored.version}"
-    )
+    if len(known) >= _KNOWN_LIMIT:
+        known.clear()
+    found = parse_blueprint(stored.blueprint_yaml, source=f"blueprint {blueprint_id} {version}")
+    known[blueprint_id, version] = found
     return found
 
 

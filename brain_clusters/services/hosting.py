@@ -227,7 +227,7 @@ def _give_up_agents(control: Control, host_id: str) -> int:
 
 def _blueprint_ids(session: Session, cluster_ids: set[str]) -> dict[str, str]:
     rows = session.execute(select(Cluster.id, Cluster.blueprint_id).where(Cluster.id.in_(cluster_ids)))
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def _spec(session: Session, agent: Agent, blueprint_id: str) -> AgentSpec:

@@ -148,7 +148,7 @@ def _operation(cluster: Cluster, command: Command, origin: Origin, start_timeout
 
 def _create(session: Session, command: CreateCluster) -> Cluster:
     stored = blueprints.newest(session, command.blueprint_id)
-    blueprint = blueprints.remember(stored)
+    blueprint = blueprints.parsed(session, stored.id, stored.version)
     low, high, target = _bounds(command, blueprint)
     if command.parent_cluster_id and session.get(Cluster, command.parent_cluster_id) is None:
         raise InvalidInput(

@@ -84,7 +84,7 @@ def _failed_agents(session: Session) -> dict[str, int]:
         .where(Agent.status == AgentStatus.FAILED, Agent.stopped_at > window)
         .group_by(Agent.cluster_id)
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def _memory_bytes() -> int | None:

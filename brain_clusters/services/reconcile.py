@@ -196,7 +196,7 @@ def _recent_failures(session: Session, cluster_id: str, *, young: bool = False) 
         .where(Agent.cluster_id == cluster_id, Agent.status == AgentStatus.FAILED, Agent.stopped_at > window, age)
         .group_by(Agent.group_name)
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def spec_of(agent: Agent, group: AgentGroup) -> AgentSpec:
