@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Float, Integer, Text, case, cast, column, func, update, values
@@ -63,16 +64,25 @@ def tick(control: Control) -> bool:
 
 
 def _decide(control: Control, cluster: SeenCluster) -> None:
-    try:
+    with _alone(cluster):
         found = _command(cluster)
         if found is not None:
             command, reason = found
             inputs = {"signals": scaling.as_inputs(cluster.signals)}
             lifecycle.submit(control, command, Origin(_ACTOR, reason, inputs=inputs))
+
+
+@contextmanager
+def _alone(cluster: SeenCluster) -> Iterator[None]:
+    """Keep what goes wrong with one cluster from all others. A server that is away concerns them all, and passes."""
+    try:
+        yield
     except TemporaryError:
         raise
     except BrainError as exc:
-        log.info("cluster=%s keeps its size: %s", cluster.id, exc)  # another command came first
+        log.info("cluster=%s stays as it is: %s", cluster.id, exc)  # most often another command came first
+    except Exception:
+        log.exception("cluster=%s was left out of this tick", cluster.id)
 
 
 def _command(cluster: SeenCluster) -> tuple[Command, str] | None:
@@ -110,10 +120,11 @@ def _settle(control: Control, clusters: Mapping[str, SeenCluster]) -> None:
     """Look again at clusters on their way: deadlines pass, and an agent's first beat may have told nobody."""
     for cluster in clusters.values():
         if cluster.unfinished:
-            followup = Followup()
-            with control.database.transaction() as session:
-                followup = reconcile(session, cluster.id)
-            act(control, followup)
+            with _alone(cluster):
+                followup = Followup()
+                with control.database.transaction() as session:
+                    followup = reconcile(session, cluster.id)
+                act(control, followup)
 
 
 def _idle_groups(clusters: Mapping[str, SeenCluster], reading: Reading) -> dict[tuple[str, str], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,8 +26,11 @@ from brain_clusters.domain.states import (
     ClusterType,
     Intent,
 )
+from brain_clusters.errors import InvalidInput
 from brain_clusters.services import blueprints
 from brain_clusters.services.control import Control
+
+log = logging.getLogger(__name__)
 
 # The arrival rate's memory between two ticks, and the weight of the newest tick in it.
 _ARRIVALS_KEY = "brain:arrivals"
@@ -104,16 +108,21 @@ def load(session: Session) -> dict[str, SeenCluster]:
             age(Cluster.hibernated_at),
         ).where(Cluster.status != ClusterStatus.DESTROYED)
     ).all()  # fmt: skip
-    found = {row[0]: _cluster(session, row) for row in rows}
+    found = {}
+    for row in rows:
+        try:
+            found[row[0]] = _cluster(session, row)
+        except InvalidInput as exc:  # stored by a version of ours that accepted more: one must not stop the others
+            log.error("cluster=%s is left out: %s", row[0], exc)
     agents = session.execute(
         select(
             Agent.cluster_id, Agent.agent_id, Agent.group_name, Agent.status, Agent.tasks_completed, Agent.tasks_failed
         ).where(Agent.status.in_(LIVE_AGENT_STATUSES))
     )
     for cluster_id, *rest in agents:
-        row: Any = rest
+        fields: Any = rest
         if cluster_id in found:
-            found[cluster_id].agents.append(SeenAgent(*row))
+            found[cluster_id].agents.append(SeenAgent(*fields))
     return found
 
 

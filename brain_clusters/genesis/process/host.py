@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from brain_clusters.domain.agents import AgentSpec
-from brain_clusters.errors import TemporaryError
+from brain_clusters.errors import BrainError, TemporaryError
 from brain_clusters.genesis.process.local import LocalAgent, end_session, exit_descriptor, holder, lock_path
 from brain_clusters.genesis.process.nursery import Nursery
 from brain_clusters.processes import ProcessId, tail
@@ -152,6 +152,8 @@ class Host:
             step()
         except TemporaryError as exc:
             log.warning("waiting: %s", exc)
+        except BrainError:
+            log.exception("a look failed; the next one comes in a moment")
 
     # --- what happens -------------------------------------------------------------------------------------------
 
