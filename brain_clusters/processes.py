@@ -103,6 +103,14 @@ def tethered(argv: Sequence[str], death_signal: signal.Signals, account: tuple[i
     return [sys.executable, "-I", "-S", _TETHER, str(int(death_signal)), str(os.getpid()), user, *argv]
 
 
+def wake_pipe() -> tuple[int, int]:
+    """Return a pipe whose ends neither block nor are inherited, for waking a select from a signal handler."""
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+    return ends
+
+
 def how_ended(code: int) -> str:
     """Return a return code in words."""
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

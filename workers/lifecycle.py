@@ -35,14 +35,14 @@ def register(app: Celery, control: Callable[[], Control]) -> None:
 
 def _register_command(app: Celery, control: Callable[[], Control], kind: OperationKind, retry: dict[str, Any]) -> None:
     @app.task(name=f"brain.lifecycle.{kind}", bind=True, typing=False, **retry)  # type: ignore[untyped-decorator]
-    def command(self: Any, *args: Any, **kwargs: Any) -> dict[str, str]:
+    def command(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         origin = Origin("celery", f"queued as brain.lifecycle.{kind}", message_id=self.request.id)
         return accept(control(), kind, args, kwargs, origin)
 
 
 def accept(
     control: Control, kind: OperationKind, args: tuple[Any, ...], arguments: dict[str, Any], origin: Origin
-) -> dict[str, str]:
+) -> dict[str, Any]:
     """Record and run one queued command; return its operation's id and the cluster's, or what is wrong with it."""
     try:
         if args:
@@ -54,5 +54,5 @@ def accept(
         raise
     except BrainError as exc:
         failed = operations.record_failed(control, kind, arguments, origin, exc)
-        return {"operation_id": str(failed), "status": "failed", "error": str(exc)}
+        return {"operation_id": str(failed), "status": "failed", "error": operations.describe(exc)}
     return {"operation_id": str(accepted.operation.id), "status": "accepted", "cluster_id": accepted.cluster.id}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 import traceback
 from typing import Any
@@ -24,6 +25,9 @@ RESULT_LIMIT_BYTES = 1024 * 1024
 # How long a finished job waits for Redis to come back. After it the job is left to the sweep, which runs it again.
 _RECORD_PATIENCE_SECONDS = 300.0
 
+# NUL as JSON writes it; a backslash before it that is itself escaped is part of the text.
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+
 
 class JobFailed(Exception):
     """Tells Celery, and with it a client that waits on the result backend, that the job failed and why."""
@@ -41,6 +45,7 @@ class JobRunner:
 
     def __call__(self, job_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Do one delivery of a job; return its result or raise JobFailed."""
+        job_id = _clean(str(job_id))  # any client chooses its own, and PostgreSQL has to store it
         attempt = self._records.begin(job_id, self._spec.agent_id)
         if attempt == 0:
             log.info("job %s was finished before; its acknowledgement was lost", job_id)
@@ -121,17 +126,20 @@ def _jsonable(result: Any) -> Any:
         raise HandlerError(f"the result is {len(text)} bytes of JSON; the limit is {RESULT_LIMIT_BYTES}")
     # PostgreSQL stores no NUL in text, and a lone surrogate is no Unicode: replaced here, or the result were lost.
     if "\\u0000" in text or "\\ud" in text:
-        result = json.loads(text.replace("\\u0000", "\\ufffd").encode().decode())
+        result = json.loads(_NUL.sub(r"\1\\ufffd", text))
         text = json.dumps(result, ensure_ascii=False).encode(errors="replace").decode()
         return json.loads(text)
     return result
 
 
 def _error(kind: str, message: str, trace: str | None = None) -> dict[str, Any]:
-    clean = {key: value.replace("\0", "\ufffd") for key, value in (("type", kind), ("message", message[:10_000]))}
-    if trace:
-        clean["traceback"] = trace.replace("\0", "\ufffd")[-10_000:]
-    return {key: value.encode(errors="replace").decode() for key, value in clean.items()}
+    error = {"type": _clean(kind), "message": _clean(message[:10_000])}
+    return error | {"traceback": _clean(trace[-10_000:])} if trace else error
+
+
+def _clean(text: str) -> str:
+    """Return ``text`` without what PostgreSQL cannot store: NUL and lone surrogates."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def register(app: Celery) -> JobRunner:

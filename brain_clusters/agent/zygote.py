@@ -37,7 +37,7 @@ from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.handlers import Handler, for_spec, load
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import PermanentError
-from brain_clusters.processes import ProcessId
+from brain_clusters.processes import ProcessId, wake_pipe
 
 # Modules that a Celery worker on Redis imports only when it starts; imported here, children share their pages.
 PRELOAD = (
@@ -78,7 +78,7 @@ class Zygote:
         self._buffer = b""
         self._descriptors: list[int] = []
         self._handler: Handler | None = None
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_read, self._wake_write = wake_pipe()
 
     def prepare(self) -> None:
         """Read the configuration, import all that agents need, and make the app."""
@@ -171,7 +171,7 @@ class Zygote:
     def _be_group_zygote(self, command: dict[str, Any], descriptor: int) -> int:
         self._control = socket.socket(fileno=descriptor)
         self._buffer, self._descriptors = b"", []
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_read, self._wake_write = wake_pipe()
         try:
             self._handler = load(command["handler"])
         except PermanentError as exc:

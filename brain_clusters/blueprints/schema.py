@@ -121,7 +121,7 @@ AGENT_GROUP = {
     "cost": _free("What one agent costs."),
     "driver": _text(
         "The engine that runs its agents.",
-        allowed=["process", "docker", "kubernetes", "remote"],
+        allowed=["process"],
     ),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
@@ -45,7 +46,10 @@ def _publishing_app(redis_url: str, owner: str) -> Celery:
     """
     app = make_app(redis_url, owner=owner)
     app.conf.result_backend = None
-    app.conf.broker_transport_options = {**app.conf.broker_transport_options, "max_retries": 0}
+    # Kombu shares one pool among all equal settings of a process. With a name in them each Broker has its own, and
+    # closing it closes no other's.
+    own = {"max_retries": 0, "pool": uuid.uuid4().hex}
+    app.conf.broker_transport_options = {**app.conf.broker_transport_options, **own}
     return app
 
 

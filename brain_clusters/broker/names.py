@@ -18,6 +18,8 @@ PRIORITY_SEPARATOR = "\x06\x16"
 
 # A stream: what agents finished and PostgreSQL does not know yet.
 FINISHED_STREAM = "brain:finished"
+# A set: every lifecycle worker that ever said it lives and is not known to have died.
+WORKERS_SET = "brain:workers"
 # A list: messages that were not even JSON, kept for a person to look at.
 UNREADABLE_LIST = "brain:unreadable"
 

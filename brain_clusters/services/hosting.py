@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import case, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -103,11 +103,12 @@ class HostDesk:
             .order_by(Agent.spawned_at)
             .limit(room)
             .with_for_update(skip_locked=True)
+            .cte("pending")  # evaluated once; as a subquery a plan may run it again, and take more than the room
         )
         with self._control.database.transaction() as session:
             taken = session.scalars(
                 update(Agent)
-                .where(Agent.id.in_(pending.scalar_subquery()))
+                .where(Agent.id.in_(select(pending.c.id)))
                 .values(host_id=self._host_id)
                 .returning(Agent)
                 .execution_options(synchronize_session=False)
@@ -121,13 +122,14 @@ class HostDesk:
         with self._control.database.transaction() as session:
             touched = set()
             for agent_id, handle in sorted(handles.items()):
+                # A tick may have seen its first beat before, and made it idle: it still lacks its handle.
                 changed = session.execute(
                     update(Agent)
-                    .where(Agent.agent_id == agent_id, Agent.status == AgentStatus.STARTING)
+                    .where(Agent.agent_id == agent_id, Agent.status.in_(LIVE_AGENT_STATUSES))
                     .values(
-                        status=AgentStatus.IDLE,
-                        ready_at=func.now(),
-                        last_active=func.now(),
+                        status=case((Agent.status == AgentStatus.STARTING, AgentStatus.IDLE), else_=Agent.status),
+                        ready_at=func.coalesce(Agent.ready_at, func.now()),
+                        last_active=func.coalesce(Agent.last_active, func.now()),
                         handle=dict(handle),
                         host_id=self._host_id,
                     )

@@ -118,8 +118,10 @@ def _made_before(session: Session, origin: Origin) -> Accepted | None:
     # Two deliveries at once: the second waits here for the first.
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(origin.message_id, 0))))
     operation = session.scalars(select(Operation).where(Operation.message_id == origin.message_id)).first()
-    if operation is None or operation.cluster_id is None:
+    if operation is None:
         return None
+    if operation.cluster_id is None:
+        raise Conflict(f"this message came before, as operation {operation.id}, and failed")
     return Accepted(operation, session.get_one(Cluster, operation.cluster_id), repeated=True)
 
 

@@ -111,6 +111,7 @@ def prune(control: Control) -> None:
     with control.database.transaction() as session:
         session.execute(delete(Metrics).where(older(Metrics.timestamp, settings.metrics_retention_seconds)))
         session.execute(delete(Event).where(older(Event.at, history)))
+        session.execute(delete(Cluster).where(older(Cluster.destroyed_at, history)))
         session.execute(delete(Operation).where(older(Operation.finished_at, history)))
         session.execute(delete(Agent).where(older(Agent.stopped_at, history)))
         session.execute(delete(IdempotencyKey).where(older(IdempotencyKey.created_at, _IDEMPOTENCY_SECONDS)))

@@ -55,6 +55,8 @@ def reconcile(session: Session, cluster_id: str, first: Sequence[str] = ()) -> F
     cluster = lifecycle.locked(session, cluster_id)
     followup = Followup()
     if cluster.status is ClusterStatus.DESTROYED:
+        # Its last agent may have gone before the worker came to the command itself.
+        _end_operations(session, cluster, Census(0, 0, 0), done=True)
         return followup
     blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
     agents = _live(session, cluster_id)

@@ -103,7 +103,7 @@ def parse_queued_command(kind: OperationKind, arguments: Mapping[str, Any]) -> C
     schema = BODIES[kind]
     if kind is not OperationKind.CREATE:
         schema = {"cluster_id": {**_ID, "required": True}, **schema}
-    document = validated(dict(arguments), schema, f"the arguments of brain.lifecycle.{kind}")
+    document = validated(dict(arguments), schema, f"what was sent to brain.lifecycle.{kind}")
     return _command(kind, document.pop("cluster_id", None), document)
 
 

@@ -23,7 +23,10 @@ def beat_forever(broker: Broker, owner: str, stopped: threading.Event) -> None:
     while True:
         try:
             with temporary_when_away():
-                broker.redis.set(names.beat_key(owner), "worker", px=int(_STALE_SECONDS * 1000))
+                pipe = broker.redis.pipeline()
+                pipe.sadd(names.WORKERS_SET, owner)
+                pipe.set(names.beat_key(owner), "worker", px=int(_STALE_SECONDS * 1000))
+                pipe.execute()
         except TemporaryError as exc:
             log.warning("beat was not written: %s", exc)
         if stopped.wait(_BEAT_SECONDS):
@@ -39,16 +42,14 @@ def release_dead(control: Control) -> int:
     released = 0
     client = control.broker.redis
     with temporary_when_away():
-        found: Any = [
-            *client.scan_iter(names.unacked_key("worker.*"), count=1000),
-            *client.scan_iter(names.claim_key("worker.*"), count=1000),
-        ]
-    for key in found:
-        owner = key.decode().split(":", 2)[2]
+        owners: Any = client.smembers(names.WORKERS_SET)
+    for owner in sorted(name.decode() for name in owners):
         with temporary_when_away():
             alive = client.exists(names.beat_key(owner))
         if not alive:
             released += restore(client, owner)
+            with temporary_when_away():
+                client.srem(names.WORKERS_SET, owner)
     if released:
         log.warning("%d messages of dead workers are back in their queues", released)
     return released

@@ -12,12 +12,23 @@ import stage
 from brain_clusters.cli.client import ApiClient
 
 
+# Persistent: it sleeps when it is told to, and not while the peer is measured.
+BLUEPRINT = """
+metadata: {id: wake, name: Wake, version: "1"}
+cluster: {type: persistent, min_workers: 1, max_workers: 9, default_workers: 1}
+agents:
+  - {role: supervisor, name: Editor, count: 1}
+  - {role: worker, name: Readers, count: 0-8, handler: "brain_clusters.examples.source_files:digest"}
+"""
+
+
 def ours(runs: int) -> tuple[list[float], list[float]]:
     """Return milliseconds from the request to the handler, for us; and of plain workers from exec to their task."""
     mine, plain = [], []
     with stage.system() as system:
         api, url = ApiClient(system.api_url), system.settings.redis_url or ""
-        made = api.post("/api/clusters", {"blueprint_id": "demo", "name": "wake"}, wait_seconds=60)["cluster"]
+        api.post("/api/blueprints", {"yaml": BLUEPRINT})
+        made = api.post("/api/clusters", {"blueprint_id": "wake", "name": "wake"}, wait_seconds=60)["cluster"]
         path = f"/api/clusters/{made['id']}"
         for _ in range(runs):
             api.post(f"{path}/hibernate", {}, wait_seconds=60)

@@ -92,6 +92,16 @@ def test_a_batch_of_jobs_is_published_in_order(client: redis.Redis, redis_url: s
     broker.close()
 
 
+def test_closing_one_broker_closes_no_other(client: redis.Redis, redis_url: str) -> None:
+    one, two = Broker(redis_url), Broker(redis_url)
+    for broker in (one, two):
+        broker.publish_operation("first")
+    one.close()
+    two.publish_operation("second")
+    assert client.llen(names.LIFECYCLE_QUEUE) == 3
+    two.close()
+
+
 def test_held_counts_what_is_unacknowledged_and_what_is_claimed(client: redis.Redis) -> None:
     client.hset(names.unacked_key("a"), mapping={"t1": "m", "t2": "m"})
     client.rpush(names.claim_key("a"), "m")

@@ -121,10 +121,10 @@ def test_what_is_left_out_has_its_default() -> None:
 
 
 def test_a_group_keeps_all_that_it_states() -> None:
-    stated = "handler: a.b:C.d, concurrency: 8, timeout: 1m30s, max_deliveries: 5, driver: docker, description: Hi"
+    stated = "handler: a.b:C.d, concurrency: 8, timeout: 1m30s, max_deliveries: 5, driver: process, description: Hi"
     group = parse_blueprint(changed("count: 0-4", f"count: 3, {stated}, skills: [x], cost: {{hour: 1}}")).groups[1]
     assert (group.handler, group.concurrency, group.timeout_seconds) == ("a.b:C.d", 8, 90.0)
-    assert (group.max_deliveries, group.driver, group.description) == (5, "docker", "Hi")
+    assert (group.max_deliveries, group.driver, group.description) == (5, "process", "Hi")
     assert (group.skills, group.cost, group.count) == (("x",), {"hour": 1}, Count(3, 3, scalable=False))
     assert parse_blueprint(changed("count: 0-4", "command: [cat, -]")).groups[1].command == ("cat", "-")
 

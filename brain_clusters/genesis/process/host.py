@@ -20,9 +20,9 @@ from typing import Any, Protocol
 
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import BrainError, TemporaryError
-from brain_clusters.genesis.process.local import LocalAgent, end_session, exit_descriptor, holder, lock_path
+from brain_clusters.genesis.process.local import LocalAgent, end_session, exit_descriptor, holder, lock_path, tidy_logs
 from brain_clusters.genesis.process.nursery import Nursery
-from brain_clusters.processes import ProcessId, tail
+from brain_clusters.processes import ProcessId, tail, wake_pipe
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,11 @@ _LOOK_SECONDS = 1.0
 _HOST_BEAT_SECONDS = 2.0
 # An agent that was asked for and has no process by then is asked for again: its zygote died in between.
 _SPAWN_PATIENCE_SECONDS = 30.0
+# Zygotes reap within a millisecond or two. The code is only told to people, so a late one is not waited for.
+_CODE_SECONDS = 0.1
+# How long a host that ends tries to report the last deaths.
+_TELLING_SECONDS = 5.0
+_TIDY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +105,10 @@ class Host:
         self._ready: dict[str, dict[str, Any]] = {}
         self._dead: list[LocalAgent] = []
         self._selector = selectors.DefaultSelector()
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_read, self._wake_write = wake_pipe()
         self._listening = -1
         self._next_beat = 0.0
+        self._next_tidy = 0.0
         self._look_now = True
         self._stopping: float | None = None
         self._abandoned = False
@@ -140,12 +146,20 @@ class Host:
                 self._next_beat = time.monotonic() + _HOST_BEAT_SECONDS
                 self._attempt(self._desk.beat)
                 self._nursery.retire_idle()
+                self._find_survivors()
+            if time.monotonic() >= self._next_tidy:
+                self._next_tidy = time.monotonic() + _TIDY_SECONDS
+                tidy_logs(self._log_dir, living=self._agents.keys())
             # What _tell could not say waits for the next round; with Redis or PostgreSQL away that is a second.
             self._wait(max(0.0, next_look - time.monotonic()))
         self._end()
 
     def _done(self) -> bool:
-        return self._abandoned or (self._stopping is not None and not self._agents and not self._dead)
+        if self._stopping is None or self._agents:
+            return self._abandoned
+        # With the servers gone nobody can be told of the dead; the next host sees that they are.
+        patient = time.monotonic() - self._stopping < self._grace + _TELLING_SECONDS
+        return self._abandoned or not (self._dead and patient)
 
     def _attempt(self, step: Callable[[], None]) -> None:
         try:
@@ -194,27 +208,34 @@ class Host:
         for report in self._nursery.reports():
             kind = report["is"]
             if kind == "spawned":
-                self._follow(report["agent"], ProcessId(report["pid"], report["started"]))
+                self._follow(report["agent"], ProcessId(report["pid"], report["started"]), reaped_here=True)
             elif kind == "ready" and (agent := self._agents.get(report["agent"])):
                 self._ready[agent.agent_id] = self._handle(agent)
-            elif kind == "exited" and (agent := self._by_pid.get(report["pid"])):
+            elif kind == "exited" and (agent := self._of_pid(report["pid"])):
                 agent.code = report["code"]
                 self._note_death(agent)
             elif kind == "unloadable":
                 self._nursery.forget(report["key"])
                 self._fail_unborn(report["key"], report["error"])
 
+    def _of_pid(self, pid: int) -> LocalAgent | None:
+        """Return the agent that has or had ``pid``: its exit descriptor may have told of its death before."""
+        dead = (agent for agent in self._dead if agent.process is not None and agent.process.pid == pid)
+        return self._by_pid.get(pid) or next(dead, None)
+
     def _handle(self, agent: LocalAgent) -> dict[str, Any]:
         process = agent.process
         return {"pid": process.pid, "started": process.started} if process else {}
 
-    def _follow(self, agent_id: str, process: ProcessId) -> None:
+    def _follow(self, agent_id: str, process: ProcessId, *, reaped_here: bool = False) -> None:
         """Watch a process that is an agent of ours."""
         agent = self._agents.get(agent_id)
         if agent is None:
             process.send(signal.SIGKILL)  # it was given up before it was born
             return
-        agent.process = process
+        if agent.process is not None:
+            return  # the lock is taken by the one that is followed already, so this one ends by itself
+        agent.process, agent.reaped_here = process, reaped_here
         self._by_pid[process.pid] = agent
         agent.exit_descriptor = exit_descriptor(process.pid)
         if agent.exit_descriptor is not None:
@@ -247,7 +268,7 @@ class Host:
     # --- what is told -------------------------------------------------------------------------------------------
 
     def _tell(self) -> None:
-        self._take_reports()  # an exit code may come a moment after the exit descriptor
+        self._take_reports()
         if self._ready:
             ready, self._ready = self._ready, {}
             try:
@@ -256,10 +277,21 @@ class Host:
                 self._ready = {**ready, **self._ready}
                 raise
         if self._dead:
+            self._learn_codes()
             self._bury()
+
+    def _learn_codes(self) -> None:
+        """Wait for the exit codes of the dead, which their zygotes report a moment after the exit descriptors tell."""
+        deadline = time.monotonic() + _CODE_SECONDS
+        while any(agent.reaped_here and agent.code is None for agent in self._dead):
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._nursery.wait(left):
+                return
+            self._take_reports()
 
     def _bury(self) -> None:
         """Return what the dead held, then report them. In this order: a crash in between repeats both, harmlessly."""
+        self._dead = [agent for agent in self._dead if not self._lives_on(agent)]
         for agent in self._dead:
             if agent.process is not None:
                 end_session(agent.process.pid)
@@ -268,6 +300,18 @@ class Host:
         for agent in self._dead:
             lock_path(self._run_dir, agent.agent_id).unlink(missing_ok=True)
         self._dead.clear()
+
+    def _lives_on(self, agent: LocalAgent) -> bool:
+        """Follow the process that holds the lock of a dead one, if there is one; return whether there is.
+
+        A host that was killed may leave a child that has not locked its file yet. Its successor sees no process and
+        starts the agent again, and the second of the two finds the lock taken and ends: the agent lives.
+        """
+        process = holder(lock_path(self._run_dir, agent.agent_id))
+        if process is None or process == agent.process or not process.alive:
+            return False
+        self._adopt(agent.agent_id, process)
+        return True
 
     def _obituary(self, agent: LocalAgent) -> Ended:
         asked = agent.asked_to_leave_at is not None
@@ -312,9 +356,7 @@ class Host:
         """Deal with a row of ours that no process of ours answers to: find it, start it, or report its end."""
         process = holder(lock_path(self._run_dir, row.spec.agent_id))
         if process is not None:
-            self._agents[row.spec.agent_id] = self._local(row.spec)
-            self._follow(row.spec.agent_id, process)
-            self._ready[row.spec.agent_id] = self._handle(self._agents[row.spec.agent_id])
+            self._adopt(row.spec.agent_id, process)
         elif row.draining or row.started:
             # It ended with an earlier host, which is not its fault: as if it had been asked to leave.
             agent = self._local(row.spec)
@@ -356,17 +398,20 @@ class Host:
     # --- the beginning and the end ------------------------------------------------------------------------------
 
     def _find_survivors(self) -> None:
-        """Follow every agent that an earlier host of this machine left running."""
-        for path in self._run_dir.glob("*.lock"):
-            process = holder(path)
-            if process is None:
-                continue
-            agent = LocalAgent(path.stem, "", time.monotonic())
-            self._agents[agent.agent_id] = agent
-            self._follow(agent.agent_id, process)
-            self._ready[agent.agent_id] = self._handle(agent)
-        if self._agents:
-            log.info("found %d agents that still run", len(self._agents))
+        """Follow every agent that an earlier host of this machine left running, or left to be born after we looked."""
+        known = self._agents.keys() | {agent.agent_id for agent in self._dead}
+        found = {path.stem: holder(path) for path in self._run_dir.glob("*.lock") if path.stem not in known}
+        for agent_id, process in found.items():
+            if process is not None:
+                self._adopt(agent_id, process)
+        if any(found.values()):
+            log.info("found %d agents that still run", sum(process is not None for process in found.values()))
+
+    def _adopt(self, agent_id: str, process: ProcessId) -> None:
+        """Follow a process that is known by its lock file."""
+        agent = self._agents[agent_id] = LocalAgent(agent_id, "", time.monotonic())
+        self._ready[agent_id] = {"pid": process.pid, "started": process.started}
+        self._follow(agent_id, process)
 
     def _end(self) -> None:
         self._nursery.close()

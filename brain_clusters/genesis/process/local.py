@@ -6,6 +6,8 @@ import fcntl
 import os
 import signal
 import sys
+import time
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +15,16 @@ from pathlib import Path
 from brain_clusters.processes import ProcessId
 
 
+_LOG_KEEP_SECONDS = 86_400.0
+_LOG_BYTES = 10_000_000
+
+
 @dataclass(slots=True)
 class LocalAgent:
     """An agent of this host. process is None until the zygote has told its pid.
 
     handler: the zygote it comes from. asked_to_leave_at: when it got SIGTERM (monotonic seconds).
+    reaped_here: a zygote of this host reports its exit code.
     """
 
     agent_id: str
@@ -27,6 +34,7 @@ class LocalAgent:
     exit_descriptor: int | None = None
     asked_to_leave_at: float | None = None
     code: int | None = None
+    reaped_here: bool = False
     error: str | None = None
 
     def signal(self, number: signal.Signals) -> None:
@@ -64,6 +72,17 @@ def holder(path: Path) -> ProcessId | None:
     finally:
         os.close(descriptor)
     return None
+
+
+def tidy_logs(folder: Path, living: Collection[str]) -> None:
+    """Delete the logs of agents that ended a day ago, and empty those that have grown out of bounds."""
+    for path in folder.glob("*.log"):
+        with suppress(FileNotFoundError):
+            found = path.stat()
+            if path.stem not in living and time.time() - found.st_mtime > _LOG_KEEP_SECONDS:
+                path.unlink()
+            elif found.st_size > _LOG_BYTES:
+                os.truncate(path, 0)  # its writer appends, so that this leaves no hole
 
 
 def end_session(leader: int) -> None:

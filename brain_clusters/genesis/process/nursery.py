@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import selectors
 import socket
 import subprocess
@@ -64,6 +65,10 @@ class Nursery:
         zygote = self._zygote_for(spec.handler or _BASE)
         zygote.used_at = time.monotonic()
         self._tell(spec.handler or _BASE, {"do": "spawn", "spec": spec.as_dict()})
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a report for at most ``seconds``; return whether one came."""
+        return bool(select.select([self._receiving], [], [], seconds)[0])
 
     def reports(self) -> list[dict[str, Any]]:
         """Return the reports that have come."""

@@ -1,0 +1,37 @@
+# One image for every process of the system; the command says which: migrate, api, worker, beat or host.
+#
+#     docker build --build-arg BRAIN_COMMIT="$(git rev-parse HEAD)" -t brain-clusters .
+#
+# Started by hand, give it an init (docker run --init): agents' own children are reaped by it.
+ARG PYTHON_VERSION=3.12
+
+FROM python:${PYTHON_VERSION}-slim AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN python -m venv /opt/brain
+WORKDIR /src
+COPY . .
+RUN /opt/brain/bin/pip install . && mkdir -p /made/home/logs /made/home/run /made/app
+
+FROM python:${PYTHON_VERSION}-slim
+# A fixed number, so that volumes keep their owner from one image to the next.
+RUN echo 'brain:x:10001:10001::/var/lib/brain:/usr/sbin/nologin' >>/etc/passwd && echo 'brain:x:10001:' >>/etc/group
+COPY --from=build /opt/brain /opt/brain
+COPY --from=build --chown=10001:10001 /made/home /var/lib/brain
+COPY --from=build --chown=10001:10001 /made/app /app
+COPY docker/health.py /opt/brain/health.py
+ENV PATH=/opt/brain/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/var/lib/brain \
+    BRAIN_HOME=/var/lib/brain
+# Last, since it changes with every commit.
+ARG BRAIN_COMMIT=
+ENV BRAIN_COMMIT=${BRAIN_COMMIT}
+LABEL org.opencontainers.image.title="BRAiN Clusters" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.revision="${BRAIN_COMMIT}"
+# Handlers are imported from the working directory: mount or copy yours to /app.
+WORKDIR /app
+USER 10001:10001
+ENTRYPOINT ["brain-clusters"]
+CMD ["--help"]
