@@ -7,7 +7,8 @@ import logging
 import re
 import time
 import traceback
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from celery import Celery
 
@@ -21,9 +22,11 @@ from brain_clusters.errors import TemporaryError
 
 log = logging.getLogger(__name__)
 
+Value = TypeVar("Value")
+
 RESULT_LIMIT_BYTES = 1024 * 1024
-# How long a finished job waits for Redis to come back. After it the job is left to the sweep, which runs it again.
-_RECORD_PATIENCE_SECONDS = 300.0
+# How long a job waits for Redis to come back. After it the job is left to the sweep, which runs it again.
+_PATIENCE_SECONDS = 300.0
 
 # NUL as JSON writes it; a backslash before it that is itself escaped is part of the text.
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
@@ -46,7 +49,7 @@ class JobRunner:
     def __call__(self, job_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Do one delivery of a job; return its result or raise JobFailed."""
         job_id = _clean(str(job_id))  # any client chooses its own, and PostgreSQL has to store it
-        attempt = self._records.begin(job_id, self._spec.agent_id)
+        attempt = _patiently(job_id, lambda: self._records.begin(job_id, self._spec.agent_id))
         if attempt == 0:
             log.info("job %s was finished before; its acknowledgement was lost", job_id)
             return None
@@ -57,7 +60,8 @@ class JobRunner:
         finally:
             failed = "error" not in locals() or error is not None
             self.counters.end(time.time() - started, failed=failed)
-        self._record(self._report(job_id, attempt, started, result, error))
+        report = self._report(job_id, attempt, started, result, error)
+        _patiently(job_id, lambda: self._records.finish(report))
         if error is not None:
             raise JobFailed(error["message"])
         return result
@@ -95,18 +99,19 @@ class JobRunner:
             error=error,
         )
 
-    def _record(self, report: JobReport) -> None:
-        """Write the outcome, patiently: the work is done, and losing its result would do it again."""
-        deadline, pause = time.monotonic() + _RECORD_PATIENCE_SECONDS, 0.1
-        while True:
-            try:
-                return self._records.finish(report)
-            except TemporaryError:
-                if time.monotonic() > deadline:
-                    raise
-                log.warning("outcome of job %s waits for Redis", report.id)
-                time.sleep(pause)
-                pause = min(2.0, pause * 2)
+
+def _patiently(job_id: str, step: Callable[[], Value]) -> Value:
+    """Take a step in Redis, and wait while it is away: a job failed for that would be lost, or its work done again."""
+    deadline, pause = time.monotonic() + _PATIENCE_SECONDS, 0.1
+    while True:
+        try:
+            return step()
+        except TemporaryError:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("job %s waits for Redis", job_id)
+            time.sleep(pause)
+            pause = min(2.0, pause * 2)
 
 
 def _payload(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from time import monotonic, time
-from typing import Any
+from typing import Any, ClassVar
 
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
@@ -40,6 +40,9 @@ return false
 class QoS(kombu_redis.QoS):  # type: ignore[misc]
     """Entering a message into the unacked hash ends its claim, in one transaction."""
 
+    # Delivery tags that this process works on, whatever connection they came by.
+    _at_work: ClassVar[set[str]] = set()
+
     def append(self, message: Any, delivery_tag: str) -> None:
         """Record ``message`` as delivered and not acknowledged."""
         info = message.delivery_info
@@ -49,8 +52,29 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
             pipe.hset(self.unacked_key, delivery_tag, entry)
             pipe.lrem(self.channel.claim_key, -1, self.channel.claimed)
             pipe.execute()
+        self._at_work.add(delivery_tag)
         # Not super(): kombu's own append would write the same entries again.
         virtual.QoS.append(self, message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Forget a message that is done with. When Redis is away it stays in the hash, and is left over."""
+        self._at_work.discard(delivery_tag)
+        super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Forget a message, or put it back."""
+        self._at_work.discard(delivery_tag)
+        super().reject(delivery_tag, requeue=requeue)
+
+    def return_left_over(self) -> None:
+        """Put back what this owner holds and does not work on: its connection broke before it began, or acknowledged.
+
+        Its owner lives, so nobody else would ever return it.
+        """
+        with self.channel.conn_or_acquire() as client:
+            for tag in map(bytes_to_str, client.hkeys(self.unacked_key)):
+                if tag not in self._at_work:
+                    self.restore_by_tag(tag, client=client)
 
     def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
         """Do nothing: time never returns a message here, its owner's death does. Saves a lock at every start."""
@@ -70,6 +94,11 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         """Leave out CLIENT SETINFO: redis-py reads its own package's metadata for it, 1 ms per connection."""
         found: dict[str, Any] = super()._connparams(asynchronous=asynchronous)
         return {**found, "driver_info": None}
+
+    def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
+        """Begin to consume: at the start of a worker, and anew after every loss of its connection."""
+        self.qos.return_left_over()
+        return super().basic_consume(queue, *args, **kwargs)
 
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's signature
         """Send the look at all lists. Its reply, and if need be that of the wait, comes to ``_brpop_read``."""

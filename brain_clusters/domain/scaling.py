@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from brain_clusters.domain.specs import AgentGroup, Blueprint, HibernateRules, ScalingPolicy
+from brain_clusters.domain.specs import MAX_COUNT, AgentGroup, Blueprint, HibernateRules, ScalingPolicy
 
 # Until starts were measured: several times a fork from a zygote, and a third of a cold `celery worker`.
 DEFAULT_START_SECONDS = 0.3
@@ -111,7 +111,7 @@ def _needed_by_usage(policy: ScalingPolicy, signals: GroupSignals) -> int | None
     midway = (policy.scale_up_threshold + policy.scale_down_threshold) / 2
     if value is None or midway <= 0:
         return None
-    return math.ceil(signals.capacity * value / midway)
+    return math.ceil(min(signals.capacity * value / midway, MAX_COUNT))  # a threshold may be next to nothing
 
 
 def decide_group(
@@ -289,10 +289,18 @@ def _decide_by_step(view: ClusterView, signals: Mapping[str, GroupSignals]) -> C
         reason = "an agent's beat is missing, so none is taken away"
         return ClusterDecision({}, reason, {"cluster": reason})
     backlogs = {name: found.backlog or 0 for name, found in signals.items()}
-    shared = distribute(decision.target, view.blueprint.groups, backlogs)
+    up = decision.target > n
+    groups = [_at_least(group, view.targets.get(group.name, 0)) if up else group for group in view.blueprint.groups]
+    shared = distribute(decision.target, groups, backlogs)
     if not _possible(view, shared):
         return ClusterDecision({}, _NO_ROOM, {"cluster": _NO_ROOM})
     return ClusterDecision(_changed(view, shared), decision.reason, {})
+
+
+def _at_least(group: AgentGroup, count: int) -> AgentGroup:
+    """Return ``group`` with no less room than ``count``: on the way up no group gives an agent to another."""
+    ends = group.count
+    return replace(group, count=replace(ends, minimum=max(ends.minimum, count), maximum=max(ends.maximum, count)))
 
 
 def total(signals: Mapping[str, GroupSignals]) -> GroupSignals:

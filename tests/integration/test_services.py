@@ -690,6 +690,7 @@ def test_what_a_dead_agent_held_is_back_in_its_queue(stage: Stage) -> None:
 def test_what_a_dead_lifecycle_worker_held_is_back_in_the_queue(stage: Stage) -> None:
     stage.submit(CreateCluster(blueprint_id="shop", name="S"))
     stage.redis.lmove(names.LIFECYCLE_QUEUE, names.claim_key("worker.h.1"), "RIGHT", "LEFT")
+    stage.redis.sadd(names.WORKERS_SET, "worker.h.1")
     stage.redis.set(names.beat_key("worker.h.1"), "worker")
     assert workers.release_dead(stage.control) == 0
     stage.redis.delete(names.beat_key("worker.h.1"))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from brain_clusters.domain.scaling import (
@@ -199,9 +199,9 @@ counts = st.tuples(st.integers(0, 4), st.integers(0, 6)).map(lambda ends: Count(
 
 @given(policies, counts, signal_values, st.integers(0, 10), st.floats(0, 1000))
 def test_a_group_stays_within_its_count_and_is_never_shrunk_by_what_is_unknown(
-    policy: ScalingPolicy, count: Count, signals: GroupSignals, target: int, since: float
+    policy: ScalingPolicy, count: Count, signals: GroupSignals, more: int, since: float
 ) -> None:
-    assume(count.minimum <= target <= count.maximum)
+    target = min(count.minimum + more, count.maximum)
     found = decide_group(policy, replace(WORKERS, count=count), signals, target=target, since_change=since)
     assert count.minimum <= found.target <= count.maximum
     if found.target < target:
@@ -213,11 +213,10 @@ def test_a_group_stays_within_its_count_and_is_never_shrunk_by_what_is_unknown(
         assert found.target == target
 
 
-@given(signal_values, st.integers(1, 400))
-def test_more_waiting_jobs_never_need_fewer_agents(signals: GroupSignals, more: int) -> None:
-    assume(signals.backlog is not None)
-    assert signals.ready is not None
-    few, many = needed(POLICY, signals), needed(POLICY, replace(signals, ready=signals.ready + more))
+@given(signal_values, st.integers(0, 500), st.integers(0, 50), st.integers(1, 400))
+def test_more_waiting_jobs_never_need_fewer_agents(signals: GroupSignals, ready: int, running: int, more: int) -> None:
+    known = replace(signals, ready=ready, running=running)
+    few, many = needed(POLICY, known), needed(POLICY, replace(known, ready=ready + more))
     assert few is not None
     assert many is not None
     assert few <= many
@@ -326,7 +325,13 @@ def test_a_step_down_that_would_take_a_fixed_agent_is_not_asked_for() -> None:
 def test_a_step_is_shared_among_the_groups_by_backlog() -> None:
     view = view_of((BOSS, A, B), {"boss": 1, "a": 2, "b": 2}, policy=replace(POLICY, policy="step"))
     found = decide(view, {"boss": IDLE, "a": seen(40, 2, agents_ready=2), "b": seen(20, 2, agents_ready=2)})
-    assert found.groups == {"a": 4}  # int(5 * 1.2) + 1 = 7: one boss, four and two
+    assert found.groups == {"a": 3, "b": 3}  # int(5 * 1.2) + 1 = 7: two more, one each for 42 and 22 jobs
+
+
+def test_a_step_up_takes_no_agent_from_any_group() -> None:
+    view = view_of((BOSS, A, B), {"boss": 1, "a": 4, "b": 0}, policy=replace(POLICY, policy="step"))
+    found = decide(view, {"boss": IDLE, "a": seen(0, 4, agents_ready=4), "b": seen(40, 0)})
+    assert found.groups == {"b": 2}
 
 
 def test_a_step_down_waits_for_missing_beats() -> None:
