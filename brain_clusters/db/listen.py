@@ -6,8 +6,9 @@ import time
 from contextlib import suppress
 from typing import Any
 
+import psycopg2
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from brain_clusters.db.session import temporary_when_down
 
@@ -29,7 +30,8 @@ class Listener:
         """Return the descriptor to wait on, or -1 while PostgreSQL is away (asked anew once a second)."""
         if self._connection is None and time.monotonic() >= self._next_try:
             self._next_try = time.monotonic() + _RETRY_SECONDS
-            with suppress(SQLAlchemyError):
+            # raw_connection passes the driver's own errors on.
+            with suppress(SQLAlchemyError, psycopg2.Error):
                 self._connect()
         return -1 if self._connection is None else int(self._connection.fileno())
 
@@ -45,9 +47,6 @@ class Listener:
             raise
 
     def _read(self) -> bool:
-        import psycopg2
-        from sqlalchemy.exc import OperationalError
-
         try:
             self._connection.poll()
         except psycopg2.Error as exc:

@@ -153,9 +153,9 @@ def _gated_down(
         return Decision(target, f"{reason}{policy.scale_down_threshold:g}", held="scale_down_threshold")
     if not signals.beats_fresh:
         return Decision(target, "an agent's beat is missing, so none is taken away", held="unknown")
-    if since_change < policy.cooldown_seconds:
-        wait = policy.cooldown_seconds - since_change
-        return Decision(target, f"{wanted} agents would do; the cooldown lasts {wait:.0f} s more", held="cooldown")
+    wait = max(policy.cooldown_seconds, policy.scale_down_stabilization_seconds) - since_change
+    if wait > 0:
+        return Decision(target, f"{wanted} agents would do; no way down for {wait:.0f} s more", held="cooldown")
     # Never below what is busy, which would have to finish first anyway; agents that leave are busy beyond the target.
     kept = min(target, max(wanted, math.ceil((signals.running or 0) / signals.slots)))
     if kept == target:
@@ -211,8 +211,22 @@ class ClusterDecision:
 
 def decide(view: ClusterView, signals: Mapping[str, GroupSignals]) -> ClusterDecision:
     """Decide a running cluster's group counts within its min_workers and max_workers."""
-    if view.blueprint.scaling.policy == "step":
-        return _decide_by_step(view, signals)
+    by_step = view.blueprint.scaling.policy == "step"
+    return _permitted(view, _decide_by_step(view, signals) if by_step else _decide_by_target(view, signals))
+
+
+def _permitted(view: ClusterView, decision: ClusterDecision) -> ClusterDecision:
+    """Hold a change back that ``paused`` or ``dry_run`` forbids."""
+    policy = view.blueprint.scaling
+    growth = sum(count - view.targets.get(name, 0) for name, count in decision.groups.items())
+    direction = "out" if growth > 0 else "in"
+    if not decision.groups or not (policy.dry_run or policy.paused in ("both", direction)):
+        return decision
+    gate = "dry_run" if policy.dry_run else "paused"
+    return ClusterDecision({}, decision.reason, {**decision.held, "cluster": f"{gate}: {decision.reason}"})
+
+
+def _decide_by_target(view: ClusterView, signals: Mapping[str, GroupSignals]) -> ClusterDecision:
     decisions = {
         group.name: decide_group(
             view.blueprint.scaling,
@@ -257,7 +271,8 @@ def _bound(view: ClusterView, wanted: dict[str, int], signals: Mapping[str, Grou
         """Return the fewest that a group may be cut to: a cut below what it has now is a way down like any other."""
         least, found = scalable[name].count.minimum, signals[name]
         unknown = found.backlog is None or not found.beats_fresh
-        cooling = view.since_change < view.blueprint.scaling.cooldown_seconds
+        scaling = view.blueprint.scaling
+        cooling = view.since_change < max(scaling.cooldown_seconds, scaling.scale_down_stabilization_seconds)
         return max(least, view.targets.get(name, 0)) if unknown or cooling else least
 
     while sum(bounded.values()) > view.max_workers:
@@ -328,13 +343,16 @@ def hibernation(view: ClusterView, whole: GroupSignals) -> Decision | None:
     Always needed: nothing waits, nothing runs, every beat is fresh. Then the blueprint's hibernate_conditions must
     hold; without any, ``scaling.hibernate.after`` counts, except for clusters of the type persistent, which stay.
     """
+    policy = view.blueprint.scaling
+    if policy.dry_run or policy.paused in ("in", "both"):
+        return None
     if whole.backlog is None or whole.backlog > 0 or not whole.beats_fresh or view.idle_seconds is None:
         return None
     rules = view.blueprint.lifecycle.hibernate
     if rules is None:
         if view.persistent:
             return None
-        rules = HibernateRules(idle_seconds=view.blueprint.scaling.hibernate_after_seconds)
+        rules = HibernateRules(idle_seconds=policy.hibernate_after_seconds)
     idle_needed = rules.idle_seconds if rules.idle_seconds is not None else 0.0
     if view.idle_seconds < idle_needed:
         return None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Float, Integer, Text, case, cast, column, func, update, values
+from sqlalchemy import Float, Integer, Text, case, cast, column, func, select, update, values
 from sqlalchemy.orm import Session
 
 from brain_clusters.broker.backlog import Reading
@@ -65,7 +65,7 @@ def tick(control: Control) -> bool:
 
 def _decide(control: Control, cluster: SeenCluster) -> None:
     with _alone(cluster):
-        found = _command(cluster)
+        found = _command(cluster, control.settings.start_timeout_seconds)
         if found is not None:
             command, reason = found
             inputs = {"signals": scaling.as_inputs(cluster.signals)}
@@ -85,11 +85,13 @@ def _alone(cluster: SeenCluster) -> Iterator[None]:
         log.exception("cluster=%s was left out of this tick", cluster.id)
 
 
-def _command(cluster: SeenCluster) -> tuple[Command, str] | None:
+def _command(cluster: SeenCluster, start_timeout: float) -> tuple[Command, str] | None:
     """Return the command that ``cluster`` needs now and why, or None."""
     if cluster.intent is Intent.ASLEEP:
         return _for_sleeper(cluster)
-    if cluster.intent is not Intent.RUNNING or cluster.status in (ClusterStatus.PLANNING, ClusterStatus.SPAWNING):
+    # One that is being started is left alone; one whose agents never come is sized all the same, after a while.
+    starting = cluster.status in (ClusterStatus.PLANNING, ClusterStatus.SPAWNING)
+    if cluster.intent is not Intent.RUNNING or (starting and cluster.since_change < start_timeout):
         return None
     view, whole = cluster.view(), cluster.whole
     if cluster.status is ClusterStatus.ACTIVE:
@@ -204,7 +206,13 @@ def _update_clusters(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:
 
 
 def _update_agents(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Write counters, and idle or busy; a starting agent with a beat is ready, a draining one stays draining."""
+    """Write counters, and idle or busy; a starting agent with a beat is ready, a draining one stays draining.
+
+    Rows that a host or an operation writes this moment are left to the next tick: waiting could be a deadlock.
+    """
+    seen = select(Agent.agent_id).where(Agent.agent_id.in_([row[0] for row in rows]))
+    free = set(session.scalars(seen.with_for_update(skip_locked=True))) if rows else set()
+    rows = [row for row in rows if row[0] in free]
     if not rows:
         return
     given = values(

@@ -21,7 +21,7 @@ from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, Inten
 from brain_clusters.genesis.process.host import Ended, Wanted
 from brain_clusters.services import blueprints, history
 from brain_clusters.services.control import Control
-from brain_clusters.services.reconcile import Followup, act, reconcile, spec_of
+from brain_clusters.services.reconcile import Followup, act, lock_agents, reconcile, spec_of
 
 # The host's key in Redis outlives a few missed beats; its agents leave 60 s after it is gone.
 _HOST_KEY_SECONDS = 30
@@ -121,7 +121,8 @@ class HostDesk:
         """Mark agents as idle and reconcile their clusters."""
         with self._control.database.transaction() as session:
             touched = set()
-            for agent_id, handle in sorted(handles.items()):
+            lock_agents(session, handles)
+            for agent_id, handle in handles.items():
                 # A tick may have seen its first beat before, and made it idle: it still lacks its handle.
                 changed = session.execute(
                     update(Agent)
@@ -147,7 +148,8 @@ class HostDesk:
         """Mark agents as stopped, or as failed when nobody asked them to leave, and reconcile their clusters."""
         touched = set()
         with self._control.database.transaction() as session:
-            for one in sorted(ended, key=lambda one: one.agent_id):
+            lock_agents(session, [one.agent_id for one in ended])
+            for one in ended:
                 cluster_id = self._mark_ended(session, one)
                 if cluster_id is not None:
                     touched.add(cluster_id)
@@ -155,7 +157,7 @@ class HostDesk:
 
     def _mark_ended(self, session: Session, one: Ended) -> str | None:
         agent = session.scalars(
-            select(Agent).where(Agent.agent_id == one.agent_id, Agent.status.in_(LIVE_AGENT_STATUSES)).with_for_update()
+            select(Agent).where(Agent.agent_id == one.agent_id, Agent.status.in_(LIVE_AGENT_STATUSES))
         ).first()
         if agent is None:
             return None

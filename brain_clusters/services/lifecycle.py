@@ -210,6 +210,9 @@ def _bound_faults(low: int, high: int, target: int, groups: tuple[AgentGroup, ..
         faults.append(Fault("/min_workers", f"min_workers {low} is above max_workers {high}"))
     elif not low <= target <= high:
         faults.append(Fault("/target_workers", f"target_workers {target} must be from {low} to {high}"))
+    needed = sum(group.count.minimum for group in groups)
+    if high < needed:
+        faults.append(Fault("/max_workers", f"the blueprint's groups need at least {needed} agents"))
     if max(low, target) > capacity:
         pointer = "/target_workers" if target > capacity else "/min_workers"
         faults.append(Fault(pointer, f"the blueprint's groups hold at most {capacity} agents"))
@@ -256,6 +259,8 @@ def _scale(cluster: Cluster, command: ScaleCluster, blueprint: Blueprint, backlo
         text = f"the groups can hold {total} agents that way, not {wanted}"
         raise InvalidInput("the groups cannot hold that many", [Fault(pointer, text)])
     cluster.group_targets, cluster.target_workers, cluster.scaled_at = targets, total, func.now()
+    if command.if_generation is None:
+        cluster.last_active = func.now()  # somebody has plans with it, so its idle time begins anew
 
 
 def _pinned(groups: Mapping[str, int], blueprint: Blueprint) -> dict[str, int]:

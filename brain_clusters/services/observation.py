@@ -104,7 +104,7 @@ def load(session: Session) -> dict[str, SeenCluster]:
             Cluster.id, Cluster.type, Cluster.status, Cluster.intent, Cluster.blueprint_id, Cluster.blueprint_version,
             Cluster.group_targets, Cluster.min_workers, Cluster.max_workers, Cluster.generation,
             Cluster.asleep_backlog, Cluster.load_percentage, age(Cluster.scaled_at),
-            age(func.greatest(Cluster.last_active, Cluster.scaled_at, Cluster.created_at)),
+            age(func.greatest(Cluster.last_active, Cluster.created_at)),
             age(Cluster.hibernated_at),
         ).where(Cluster.status != ClusterStatus.DESTROYED)
     ).all()  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -101,9 +101,16 @@ def _view(agent: Agent) -> AgentView:
 # --- agents that leave ------------------------------------------------------------------------------------------
 
 
+def lock_agents(session: Session, agent_ids: Iterable[str]) -> None:
+    """Lock rows in an order that is the same for all: two who each hold what the other wants would be a deadlock."""
+    wanted = select(Agent.id).where(Agent.agent_id.in_(list(agent_ids))).order_by(Agent.id)
+    session.execute(wanted.with_for_update())
+
+
 def _drain(session: Session, agents: Sequence[Agent], leaving: Sequence[str], followup: Followup) -> None:
     """Mark agents as draining; those that no host has taken yet are simply not started."""
     session.flush()
+    lock_agents(session, leaving)
     never_started = set(
         session.scalars(
             update(Agent)

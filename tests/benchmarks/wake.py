@@ -11,7 +11,6 @@ import stage
 
 from brain_clusters.cli.client import ApiClient
 
-
 # Persistent: it sleeps when it is told to, and not while the peer is measured.
 BLUEPRINT = """
 metadata: {id: wake, name: Wake, version: "1"}

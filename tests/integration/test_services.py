@@ -874,7 +874,7 @@ def test_an_idle_cluster_sleeps_by_its_rules_and_not_while_a_beat_is_missing(sta
     for column in ("last_active", "scaled_at", "created_at"):
         stage.earlier("clusters", column, 7200)
     agents = stage.agents(cluster_id)
-    stage.redis.delete(names.beat_key(agents[0].agent_id))
+    stage.redis.delete(*(names.beat_key(agent.agent_id) for agent in agents))
     stage.tick()
     assert stage.cluster(cluster_id).intent is Intent.RUNNING
     stage.beat(*agents)

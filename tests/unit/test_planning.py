@@ -248,9 +248,7 @@ def test_a_census_counts_the_live_only() -> None:
         (Intent.GONE, Census(0, 0, 0), True, True, ClusterStatus.DESTROYED),
     ],
 )
-def test_the_status_table(
-    intent: Intent, census: Census, woken: bool, planned: bool, expected: ClusterStatus
-) -> None:
+def test_the_status_table(intent: Intent, census: Census, woken: bool, planned: bool, expected: ClusterStatus) -> None:
     assert cluster_status(intent, 3, census, ready_since_wake=woken, planned=planned) is expected
 
 

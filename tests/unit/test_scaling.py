@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brain_clusters.domain.scaling import (
+    ClusterDecision,
     ClusterView,
     Decision,
     GroupSignals,
@@ -132,9 +133,15 @@ def test_down_needs_a_metric_strictly_below_its_threshold() -> None:
 
 
 def test_down_waits_for_the_cooldown_and_up_does_not() -> None:
-    assert decided(seen(0, 0, agents_ready=5), 5, since=59.9).held == "cooldown"
-    assert decided(seen(0, 0, agents_ready=5), 5, since=60.0).target == 0
+    hasty = replace(POLICY, scale_down_stabilization_seconds=0)
+    assert decided(seen(0, 0, agents_ready=5), 5, since=59.9, policy=hasty).held == "cooldown"
+    assert decided(seen(0, 0, agents_ready=5), 5, since=60.0, policy=hasty).target == 0
     assert decided(seen(50, 0, agents_ready=1), 1, since=0.0).target == 10
+
+
+def test_down_waits_for_the_stabilization_window_too() -> None:
+    assert decided(seen(0, 0, agents_ready=5), 5, since=299.9).held == "cooldown"
+    assert decided(seen(0, 0, agents_ready=5), 5, since=300.0).target == 0
 
 
 def test_from_zero_one_job_wakes_the_group_whatever_the_threshold() -> None:
@@ -357,9 +364,7 @@ def clusters(draw: st.DrawFn) -> tuple[ClusterView, dict[str, GroupSignals]]:
     high = draw(st.integers(max(1, low), 30 + low))
     waiting = {group.name: draw(st.integers(0, 9)) for group in groups}
     targets = distribute(draw(st.integers(low, min(high, capacity) or 1)), groups, waiting)
-    view = view_of(
-        tuple(groups), targets, low=low, high=high, policy=draw(policies), since=draw(st.floats(0, 200))
-    )
+    view = view_of(tuple(groups), targets, low=low, high=high, policy=draw(policies), since=draw(st.floats(0, 200)))
     return view, {group.name: draw(signal_values) for group in groups}
 
 
@@ -453,3 +458,31 @@ def test_inputs_are_json_that_says_what_is_unknown(signals: dict[str, GroupSigna
     stored = json.loads(json.dumps(as_inputs(signals), allow_nan=False))
     assert {name: GroupSignals(**found) for name, found in stored.items()} == signals
     assert all(math.isfinite(found["arrival_rate"]) for found in stored.values())
+
+
+@pytest.mark.parametrize(
+    ("paused", "ready", "targets", "may"),
+    [
+        ("no", 50, 1, True), ("in", 50, 1, True), ("out", 50, 1, False), ("both", 50, 1, False),
+        ("no", 0, 5, True), ("in", 0, 5, False), ("out", 0, 5, True), ("both", 0, 5, False),
+    ],
+)  # fmt: skip
+def test_a_paused_direction_is_held_and_the_other_is_not(paused: str, ready: int, targets: int, may: bool) -> None:
+    found = _one_group(replace(POLICY, paused=paused), ready, targets)  # type: ignore[arg-type]
+    assert bool(found.groups) is may
+    assert may or found.held["cluster"].startswith("paused: ")
+
+
+def test_a_dry_run_says_what_it_would_do_and_does_nothing() -> None:
+    found = _one_group(replace(POLICY, dry_run=True), 50, 1)
+    assert not found.groups
+    assert found.held["cluster"].startswith("dry_run: ")
+
+
+def _one_group(policy: ScalingPolicy, ready: int, target: int) -> ClusterDecision:
+    head = AgentGroup("Head", AgentRole.SUPERVISOR, Count(1, 1, scalable=False))
+    hands = AgentGroup("Hands", AgentRole.WORKER, Count(0, 20, scalable=True))
+    blueprint = Blueprint("b", "B", "1", ClusterType.PROJECT, 0, 30, 1, (head, hands), scaling=policy)
+    view = ClusterView(blueprint, {"Head": 1, "Hands": target}, 0, 30, since_change=1e9, idle_seconds=0.0)
+    signals = {"Head": seen(0, 0, agents_ready=1), "Hands": seen(ready, 0, agents_ready=target)}
+    return decide(view, signals)

@@ -409,7 +409,7 @@ class Host:
 
     def _adopt(self, agent_id: str, process: ProcessId) -> None:
         """Follow a process that is known by its lock file."""
-        agent = self._agents[agent_id] = LocalAgent(agent_id, "", time.monotonic())
+        self._agents[agent_id] = LocalAgent(agent_id, "", time.monotonic())
         self._ready[agent_id] = {"pid": process.pid, "started": process.started}
         self._follow(agent_id, process)
 

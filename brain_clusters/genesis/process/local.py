@@ -14,7 +14,6 @@ from pathlib import Path
 
 from brain_clusters.processes import ProcessId
 
-
 _LOG_KEEP_SECONDS = 86_400.0
 _LOG_BYTES = 10_000_000
 
