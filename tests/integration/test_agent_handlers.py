@@ -82,9 +82,7 @@ def test_a_group_without_a_handler_says_what_to_add() -> None:
 
 
 def test_a_command_reads_json_and_answers_json() -> None:
-    doubled = python(
-        "import json, sys; print(json.dumps({'twice': json.load(sys.stdin)['n'] * 2}))", payload={"n": 21}
-    )
+    doubled = python("import json, sys; print(json.dumps({'twice': json.load(sys.stdin)['n'] * 2}))", payload={"n": 21})
     assert doubled == {"twice": 42}
 
 
@@ -308,9 +306,7 @@ def test_a_result_that_holds_itself_fails_the_job(client: redis.Redis) -> None:
         ("\\\0", "\\\ufffd"),
     ],
 )
-def test_what_postgresql_cannot_store_is_replaced_and_nothing_else(
-    client: redis.Redis, result: Any, kept: Any
-) -> None:
+def test_what_postgresql_cannot_store_is_replaced_and_nothing_else(client: redis.Redis, result: Any, kept: Any) -> None:
     agent = Agent(client, lambda *_: result)
     assert agent.do() == kept
     assert agent.report().result == kept

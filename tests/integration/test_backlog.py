@@ -64,9 +64,7 @@ def test_a_stamp_that_is_no_number_is_none(client: redis.Redis) -> None:
     assert backlog.waiting_since(client, ["q"], 10.0) == {"q": 1}
 
 
-def test_what_we_publish_bears_a_stamp_and_what_others_publish_counts_too(
-    client: redis.Redis, redis_url: str
-) -> None:
+def test_what_we_publish_bears_a_stamp_and_what_others_publish_counts_too(client: redis.Redis, redis_url: str) -> None:
     broker, plain = Broker(redis_url), Celery(broker=redis_url, set_as_current=False)
     before = time.time()
     broker.publish_operation("an-operation")
