@@ -7,7 +7,6 @@ JOB_TASK = "brain.job"
 RUN_OPERATION_TASK = "brain.operations.run"
 TICK_TASK = "brain.autoscale.tick"
 SWEEP_TASK = "brain.sweep"
-COLLECT_TASK = "brain.jobs.collect"
 
 # The header of our messages that says when they were published (seconds since the epoch, by the sender's clock).
 PUBLISHED_HEADER = "brain_published_at"

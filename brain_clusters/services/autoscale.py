@@ -23,7 +23,7 @@ from brain_clusters.domain.commands import (
 )
 from brain_clusters.domain.states import READY_AGENT_STATUSES, AgentStatus, ClusterStatus, Intent
 from brain_clusters.errors import BrainError, TemporaryError
-from brain_clusters.services import jobs, lifecycle, metrics, observation, operations, ticks
+from brain_clusters.services import lifecycle, metrics, observation, operations, outcomes, ticks
 from brain_clusters.services.control import Control
 from brain_clusters.services.observation import SeenCluster
 from brain_clusters.services.reconcile import Followup, act, reconcile
@@ -45,7 +45,7 @@ def tick(control: Control) -> bool:
     with control.database.transaction() as session:
         clusters = observation.load(session)
     try:
-        jobs.collect(control)
+        outcomes.collect(control)
         reading = observation.read(control, clusters)
     except TemporaryError as exc:
         log.warning("tick decides nothing: %s", exc)
@@ -55,7 +55,7 @@ def tick(control: Control) -> bool:
     for cluster in clusters.values():
         _decide(control, cluster)
     _settle(control, clusters)
-    jobs.sweep(control, _idle_groups(clusters, reading))
+    outcomes.sweep(control, _idle_groups(clusters, reading))
     metrics.sample(control, clusters, reading)
     return True
 

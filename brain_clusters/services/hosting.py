@@ -18,7 +18,7 @@ from brain_clusters.db.listen import HOSTS_CHANNEL, Listener
 from brain_clusters.db.models import Agent, Cluster, Host
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, Intent
-from brain_clusters.genesis.process.host import Ended, Wanted
+from brain_clusters.genesis.process.desk import Ended, Wanted
 from brain_clusters.services import blueprints, history
 from brain_clusters.services.control import Control
 from brain_clusters.services.reconcile import Followup, act, lock_agents, reconcile, spec_of
@@ -29,7 +29,7 @@ _LOST_SECONDS = 90.0
 
 
 class HostDesk:
-    """Implements ``genesis.process.host.Desk`` for one host."""
+    """Implements ``genesis.process.desk.Desk`` for one host."""
 
     def __init__(self, control: Control, host_id: str, capacity: int) -> None:
         self._control = control

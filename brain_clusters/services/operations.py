@@ -18,8 +18,9 @@ from brain_clusters.errors import BrainError, InvalidInput, NotFound, TemporaryE
 from brain_clusters.failpoints import failpoint
 from brain_clusters.services import history, lifecycle
 from brain_clusters.services.control import Control
+from brain_clusters.services.endings import finish
 from brain_clusters.services.paging import Page, page
-from brain_clusters.services.reconcile import Followup, act, finish, reconcile
+from brain_clusters.services.reconcile import Followup, act, reconcile
 
 log = logging.getLogger(__name__)
 

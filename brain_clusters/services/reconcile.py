@@ -12,13 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
-from sqlalchemy import case, func, or_, select, true, update
+from sqlalchemy import func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from brain_clusters.broker import backlog, names
-from brain_clusters.db.models import Agent, Cluster, Job, Operation, StoredBlueprint
+from brain_clusters.db.models import Agent, Cluster, Job, StoredBlueprint
 from brain_clusters.domain import planning
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.domain.planning import AgentView, Census
@@ -30,12 +29,11 @@ from brain_clusters.domain.states import (
     ClusterStatus,
     Intent,
     JobStatus,
-    OperationKind,
-    OperationStatus,
 )
 from brain_clusters.errors import TemporaryError
 from brain_clusters.services import blueprints, history, lifecycle
 from brain_clusters.services.control import Control
+from brain_clusters.services.endings import end_operations
 
 
 @dataclass(slots=True)
@@ -56,7 +54,7 @@ def reconcile(session: Session, cluster_id: str, first: Sequence[str] = ()) -> F
     followup = Followup()
     if cluster.status is ClusterStatus.DESTROYED:
         # Its last agent may have gone before the worker came to the command itself.
-        _end_operations(session, cluster, Census(0, 0, 0), done=True)
+        end_operations(session, cluster, Census(0, 0, 0), done=True)
         return followup
     blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
     agents = _live(session, cluster_id)
@@ -244,7 +242,7 @@ def _observe(
     )
     if status is not cluster.status:
         _change_status(session, cluster, blueprint, status, followup)
-    _end_operations(session, cluster, census, done)
+    end_operations(session, cluster, census, done)
 
 
 def _change_status(
@@ -282,102 +280,3 @@ def _bury(session: Session, cluster: Cluster, blueprint: Blueprint, followup: Fo
         .execution_options(synchronize_session=False)
     )
     followup.purge.extend(names.group_queue(cluster.id, group.slug) for group in blueprint.groups)
-
-
-# What a later command makes of an unfinished one: those that want the same direction share its outcome.
-_KEEPS_RUNNING = (OperationKind.CREATE, OperationKind.UPDATE, OperationKind.SCALE, OperationKind.REACTIVATE)
-
-
-def _end_operations(session: Session, cluster: Cluster, census: Census, done: bool) -> None:
-    unfinished = session.scalars(
-        select(Operation).where(
-            Operation.cluster_id == cluster.id,
-            Operation.status.in_((OperationStatus.PENDING, OperationStatus.RUNNING)),
-        )
-    ).all()
-    now = session.scalar(select(func.now()))
-    for operation in unfinished:
-        if _contradicted(operation.kind, cluster.intent):
-            reason = f"a later command wants the cluster {cluster.intent}"
-            finish(session, operation, OperationStatus.FAILED, {"type": "superseded", "message": reason})
-        elif operation.acted_at is None:
-            continue  # its worker has not come to it yet
-        elif done:
-            finish(session, operation, OperationStatus.SUCCEEDED, None, _result(cluster))
-        elif operation.deadline_at is not None and now is not None and operation.deadline_at < now:
-            finish(session, operation, OperationStatus.FAILED, _late(session, cluster, census))
-
-
-def _contradicted(kind: OperationKind, intent: Intent) -> bool:
-    if kind is OperationKind.UPDATE:
-        return intent is Intent.GONE
-    if kind in _KEEPS_RUNNING:
-        return intent is not Intent.RUNNING
-    return kind is OperationKind.HIBERNATE and intent is not Intent.ASLEEP
-
-
-def _result(cluster: Cluster) -> dict[str, Any]:
-    return {
-        "status": str(cluster.status),
-        "current_workers": cluster.current_workers,
-        "target_workers": cluster.target_workers,
-    }
-
-
-def _late(session: Session, cluster: Cluster, census: Census) -> dict[str, Any]:
-    last = session.scalars(
-        select(Agent.last_error)
-        .where(Agent.cluster_id == cluster.id, Agent.last_error.is_not(None))
-        .order_by(Agent.stopped_at.desc())
-        .limit(1)
-    ).first()
-    message = f"{census.ready} of {cluster.target_workers} agents were ready in time; more are still being started"
-    if last:
-        message += f". The last one that failed: {last}"
-    elif census.starting and census.ready == 0:
-        message += ". No host took them: is one running, and has it room?"
-    return {"type": "timeout", "message": message}
-
-
-def finish(
-    session: Session, operation: Operation, status: OperationStatus,
-    error: Mapping[str, Any] | None, result: Mapping[str, Any] | None = None,
-) -> None:  # fmt: skip
-    """End an operation with its outcome."""
-    operation.status = status
-    operation.error = dict(error) if error else None
-    operation.result = dict(result) if result else None
-    operation.finished_at = func.clock_timestamp()
-    operation.lease_until = None
-    reason = str(error["message"]) if error else f"{operation.kind} is done"
-    history.record(
-        session, f"operation.{status}", reason, cluster_id=operation.cluster_id, operation_id=operation.id,
-        data={"kind": str(operation.kind)},
-    )  # fmt: skip
-    if operation.kind is OperationKind.CREATE:
-        _note_success_rate(session, operation)
-
-
-def _note_success_rate(session: Session, operation: Operation) -> None:
-    """Keep the share of this blueprint version's creations that succeeded (0 to 1)."""
-    session.flush()
-    cluster = session.get(Cluster, operation.cluster_id) if operation.cluster_id else None
-    if cluster is None:
-        return
-    rate = (
-        select(func.avg(case((Operation.status == OperationStatus.SUCCEEDED, 1.0), else_=0.0)))
-        .join(Cluster, Cluster.id == Operation.cluster_id)
-        .where(
-            Operation.kind == OperationKind.CREATE,
-            Operation.finished_at.is_not(None),
-            Cluster.blueprint_id == cluster.blueprint_id,
-            Cluster.blueprint_version == cluster.blueprint_version,
-        )
-        .scalar_subquery()
-    )
-    session.execute(
-        update(StoredBlueprint)
-        .where(StoredBlueprint.id == cluster.blueprint_id, StoredBlueprint.version == cluster.blueprint_version)
-        .values(success_rate=func.coalesce(rate, 0.0))
-        .execution_options(synchronize_session=False)
-    )

@@ -17,7 +17,7 @@ from brain_clusters.db.models import Agent, Cluster, Metrics, Operation
 from brain_clusters.domain.states import AgentStatus, OperationStatus
 from brain_clusters.services import operations
 from brain_clusters.services.control import Control
-from brain_clusters.services.reconcile import finish
+from brain_clusters.services.endings import finish
 
 NewCluster = Callable[..., str]
 

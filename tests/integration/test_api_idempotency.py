@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 from brain_clusters.db.models import Cluster, IdempotencyKey, Job, Operation, StoredBlueprint
 from brain_clusters.domain.states import OperationStatus
 from brain_clusters.services.control import Control
-from brain_clusters.services.reconcile import finish
+from brain_clusters.services.endings import finish
 
 NewCluster = Callable[..., str]
 CREATE = {"blueprint_id": "office", "name": "once"}

@@ -41,9 +41,19 @@ from brain_clusters.domain.states import (
     OperationStatus,
 )
 from brain_clusters.errors import BrainError, Conflict, InvalidInput, NotFound, TemporaryError
-from brain_clusters.genesis.process.host import Ended
+from brain_clusters.genesis.process.desk import Ended
 from brain_clusters.ports import free_port
-from brain_clusters.services import autoscale, blueprints, jobs, lifecycle, metrics, operations, requests, workers
+from brain_clusters.services import (
+    autoscale,
+    blueprints,
+    jobs,
+    lifecycle,
+    metrics,
+    operations,
+    outcomes,
+    requests,
+    workers,
+)
 from brain_clusters.services.control import Control
 from brain_clusters.services.hosting import HostDesk
 from brain_clusters.services.reconcile import act, reconcile
@@ -732,10 +742,10 @@ def test_jobs_are_accepted_while_redis_is_away_and_delivered_later(stage: Stage,
     cluster_id = stage.active()
     job = cut_off.post(cluster_id, to="Clerk", payload=1)
     assert stage.job(job.id).published_at is None
-    assert jobs.sweep(stage.control, {}) == 0
+    assert outcomes.sweep(stage.control, {}) == 0
     stage.earlier("jobs", "created_at", 60)
-    assert jobs.sweep(stage.control, {}) == 1
-    assert jobs.sweep(stage.control, {}) == 0
+    assert outcomes.sweep(stage.control, {}) == 1
+    assert outcomes.sweep(stage.control, {}) == 0
     assert stage.waiting(cluster_id, "clerk") == 1
 
 
@@ -754,11 +764,11 @@ def test_outcomes_are_stored_and_counted_once(stage: Stage) -> None:
     reported(stage, "of-another-client", cluster_id, result=None)
     reported(stage, "of-nobody", "no-such-cluster")
     stored = stage.redis.xrange(names.FINISHED_STREAM)
-    assert jobs.collect(stage.control) == 5
+    assert outcomes.collect(stage.control) == 5
     for _, entry in stored:  # type: ignore[union-attr]
         stage.redis.xadd(names.FINISHED_STREAM, entry)  # a collector died before it forgot them
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda _: jobs.collect(stage.control), range(3)))
+        list(pool.map(lambda _: outcomes.collect(stage.control), range(3)))
     cluster = stage.cluster(cluster_id)
     assert (cluster.tasks_completed, cluster.tasks_failed) == (2, 1)
     found = stage.job(done.id)
@@ -961,7 +971,7 @@ def test_pruning_keeps_what_is_young_or_unfinished(stage: Stage) -> None:
     cluster_id = stage.active()
     waiting, done = stage.post(cluster_id, to="Clerk"), stage.post(cluster_id, to="Clerk")
     reported(stage, done.id, cluster_id)
-    jobs.collect(stage.control)
+    outcomes.collect(stage.control)
     for table, column in (("jobs", "created_at"), ("jobs", "finished_at"), ("events", "at")):
         stage.earlier(table, column, 400 * 86_400)
     live = len(stage.agents(cluster_id))

@@ -12,14 +12,14 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import BrainError, TemporaryError
+from brain_clusters.genesis.process.desk import Desk, Ended, Wanted
 from brain_clusters.genesis.process.local import LocalAgent, end_session, exit_descriptor, holder, lock_path, tidy_logs
 from brain_clusters.genesis.process.nursery import Nursery
 from brain_clusters.processes import ProcessId, tail, wake_pipe
@@ -35,60 +35,6 @@ _CODE_SECONDS = 0.1
 # How long a host that ends tries to report the last deaths.
 _TELLING_SECONDS = 5.0
 _TIDY_SECONDS = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A live row of this host.
-
-    started: it was ready once. kill_after: seconds from the drain's begin until it may be killed; None is never.
-    """
-
-    spec: AgentSpec
-    draining: bool
-    started: bool = False
-    draining_seconds: float = 0.0
-    kill_after: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """An agent that is gone. asked: it left because it was told to. error: for a person to read."""
-
-    agent_id: str
-    asked: bool
-    error: str | None = None
-
-
-class Desk(Protocol):
-    """The host's view of the control plane. Every call may raise TemporaryError and is then made again."""
-
-    def fileno(self) -> int:
-        """Return a descriptor that becomes readable when rows may have changed; -1 while there is none."""
-
-    def clear(self) -> None:
-        """Take note of what made ``fileno`` readable."""
-
-    def beat(self) -> None:
-        """Tell that this host lives."""
-
-    def wanted(self) -> Sequence[Wanted]:
-        """Return the live rows of this host."""
-
-    def claim(self, room: int) -> Sequence[AgentSpec]:
-        """Take up to ``room`` pending agents for this host."""
-
-    def ready(self, handles: Mapping[str, Mapping[str, Any]]) -> None:
-        """Tell that agents consume, each with its handle."""
-
-    def release(self, agent_id: str) -> None:
-        """Return what a dead agent held to its queue."""
-
-    def ended(self, ended: Sequence[Ended]) -> None:
-        """Tell that agents are gone and that what they held is back in the queue."""
-
-    def leave(self) -> None:
-        """Tell that this host ends; what it claimed and did not start goes to others."""
 
 
 class Host:

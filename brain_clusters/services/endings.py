@@ -1,0 +1,113 @@
+"""How operations end: done, too late, or overtaken by a later command that wants something else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import case, func, select, update
+from sqlalchemy.orm import Session
+
+from brain_clusters.db.models import Agent, Cluster, Operation, StoredBlueprint
+from brain_clusters.domain.planning import Census
+from brain_clusters.domain.states import Intent, OperationKind, OperationStatus
+from brain_clusters.services import history
+
+# What a later command makes of an unfinished one: those that want the same direction share its outcome.
+_KEEPS_RUNNING = (OperationKind.CREATE, OperationKind.UPDATE, OperationKind.SCALE, OperationKind.REACTIVATE)
+
+
+def end_operations(session: Session, cluster: Cluster, census: Census, done: bool) -> None:
+    """End the unfinished operations of a cluster that its present state decides. done: it is as it is wanted."""
+    unfinished = session.scalars(
+        select(Operation).where(
+            Operation.cluster_id == cluster.id,
+            Operation.status.in_((OperationStatus.PENDING, OperationStatus.RUNNING)),
+        )
+    ).all()
+    now = session.scalar(select(func.now()))
+    for operation in unfinished:
+        if _contradicted(operation.kind, cluster.intent):
+            reason = f"a later command wants the cluster {cluster.intent}"
+            finish(session, operation, OperationStatus.FAILED, {"type": "superseded", "message": reason})
+        elif operation.acted_at is None:
+            continue  # its worker has not come to it yet
+        elif done:
+            finish(session, operation, OperationStatus.SUCCEEDED, None, _result(cluster))
+        elif operation.deadline_at is not None and now is not None and operation.deadline_at < now:
+            finish(session, operation, OperationStatus.FAILED, _late(session, cluster, census))
+
+
+def _contradicted(kind: OperationKind, intent: Intent) -> bool:
+    if kind is OperationKind.UPDATE:
+        return intent is Intent.GONE
+    if kind in _KEEPS_RUNNING:
+        return intent is not Intent.RUNNING
+    return kind is OperationKind.HIBERNATE and intent is not Intent.ASLEEP
+
+
+def _result(cluster: Cluster) -> dict[str, Any]:
+    return {
+        "status": str(cluster.status),
+        "current_workers": cluster.current_workers,
+        "target_workers": cluster.target_workers,
+    }
+
+
+def _late(session: Session, cluster: Cluster, census: Census) -> dict[str, Any]:
+    last = session.scalars(
+        select(Agent.last_error)
+        .where(Agent.cluster_id == cluster.id, Agent.last_error.is_not(None))
+        .order_by(Agent.stopped_at.desc())
+        .limit(1)
+    ).first()
+    message = f"{census.ready} of {cluster.target_workers} agents were ready in time; more are still being started"
+    if last:
+        message += f". The last one that failed: {last}"
+    elif census.starting and census.ready == 0:
+        message += ". No host took them: is one running, and has it room?"
+    return {"type": "timeout", "message": message}
+
+
+def finish(
+    session: Session, operation: Operation, status: OperationStatus,
+    error: Mapping[str, Any] | None, result: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """End an operation with its outcome."""
+    operation.status = status
+    operation.error = dict(error) if error else None
+    operation.result = dict(result) if result else None
+    operation.finished_at = func.clock_timestamp()
+    operation.lease_until = None
+    reason = str(error["message"]) if error else f"{operation.kind} is done"
+    history.record(
+        session, f"operation.{status}", reason, cluster_id=operation.cluster_id, operation_id=operation.id,
+        data={"kind": str(operation.kind)},
+    )  # fmt: skip
+    if operation.kind is OperationKind.CREATE:
+        _note_success_rate(session, operation)
+
+
+def _note_success_rate(session: Session, operation: Operation) -> None:
+    """Keep the share of this blueprint version's creations that succeeded (0 to 1)."""
+    session.flush()
+    cluster = session.get(Cluster, operation.cluster_id) if operation.cluster_id else None
+    if cluster is None:
+        return
+    rate = (
+        select(func.avg(case((Operation.status == OperationStatus.SUCCEEDED, 1.0), else_=0.0)))
+        .join(Cluster, Cluster.id == Operation.cluster_id)
+        .where(
+            Operation.kind == OperationKind.CREATE,
+            Operation.finished_at.is_not(None),
+            Cluster.blueprint_id == cluster.blueprint_id,
+            Cluster.blueprint_version == cluster.blueprint_version,
+        )
+        .scalar_subquery()
+    )
+    session.execute(
+        update(StoredBlueprint)
+        .where(StoredBlueprint.id == cluster.blueprint_id, StoredBlueprint.version == cluster.blueprint_version)
+        .values(success_rate=func.coalesce(rate, 0.0))
+        .execution_options(synchronize_session=False)
+    )

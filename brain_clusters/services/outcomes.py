@@ -1,0 +1,171 @@
+"""The outcomes of jobs: stored in bulk from what agents announced; and jobs that got lost, published again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from brain_clusters.broker import names
+from brain_clusters.broker.jobs import JobRecords, JobReport, is_finished
+from brain_clusters.db.models import Cluster, Job
+from brain_clusters.domain.states import FINISHED_JOB_STATUSES, JobStatus
+from brain_clusters.services import blueprints
+from brain_clusters.services.control import Control
+
+log = logging.getLogger(__name__)
+
+# A job that is in no queue and held by nobody for so long after its publication was lost, and is published again.
+_LOST_SECONDS = 10.0
+_UNPUBLISHED_SECONDS = 3.0
+_BATCH = 2000
+
+
+def collect(control: Control, *, limit: int = _BATCH) -> int:
+    """Store outcomes that agents announced; return how many. Safe to run twice: only the first storing counts."""
+    records = JobRecords(control.broker.redis)
+    entries = records.finished(limit)
+    if entries:
+        with control.database.transaction() as session:
+            # One report a job: PostgreSQL refuses to update a row twice in one statement.
+            store(session, list({report.id: report for _, report in entries}.values()))
+        records.forget([place for place, _ in entries])
+    return len(entries)
+
+
+def store(session: Session, reports: Sequence[JobReport]) -> None:
+    """Write outcomes and count them. A job that is finished already is neither changed nor counted."""
+    known = set(session.scalars(select(Cluster.id).where(Cluster.id.in_({report.cluster_id for report in reports}))))
+    rows = [_row(report) for report in reports if report.cluster_id in known]
+    if not rows:
+        return
+    statement = insert(Job).values(rows)
+    given = statement.excluded
+    changed = session.execute(
+        statement.on_conflict_do_update(
+            index_elements=[Job.id],
+            set_={
+                "status": given.status,
+                "result": given.result,
+                "error": given.error,
+                "attempts": given.attempts,
+                "agent_id": given.agent_id,
+                "started_at": given.started_at,
+                "finished_at": given.finished_at,
+                "payload": None,
+            },
+            where=Job.status.not_in(FINISHED_JOB_STATUSES),
+        ).returning(Job.cluster_id, Job.status)
+    ).all()
+    _count(session, [(cluster_id, status) for cluster_id, status in changed])
+
+
+def _row(report: JobReport) -> dict[str, Any]:
+    return {
+        "id": report.id, "cluster_id": report.cluster_id, "group_name": report.group_name, "status": report.status,
+        "result": report.result, "error": report.error, "attempts": report.attempts, "agent_id": report.agent_id,
+        "started_at": time_of(report.started_at), "finished_at": time_of(report.finished_at),
+        "created_at": time_of(report.started_at) or datetime.now(UTC), "published_at": time_of(report.started_at),
+    }  # fmt: skip
+
+
+def _count(session: Session, changed: Sequence[tuple[str, JobStatus]]) -> None:
+    for cluster_id in sorted({cluster_id for cluster_id, _ in changed}):  # sorted: no deadlock between two collectors
+        done = sum(1 for one, status in changed if one == cluster_id and status is JobStatus.SUCCEEDED)
+        failed = sum(1 for one, status in changed if one == cluster_id and status is JobStatus.FAILED)
+        session.execute(
+            update(Cluster)
+            .where(Cluster.id == cluster_id)
+            .values(
+                tasks_completed=Cluster.tasks_completed + done,
+                tasks_failed=Cluster.tasks_failed + failed,
+                last_active=func.now(),
+            )
+            .execution_options(synchronize_session=False)
+        )
+
+
+# --- what got lost ----------------------------------------------------------------------------------------------
+
+
+def sweep(control: Control, idle_groups: Mapping[tuple[str, str], str]) -> int:
+    """Publish again what is accepted and nowhere; return how many.
+
+    idle_groups: queue by (cluster_id, group name) of groups where nothing waits and nothing is held. A job that was
+    published there longer than _LOST_SECONDS ago and has no outcome is lost: Redis lost data, or a publish failed.
+    """
+    found = [*_unpublished(control), *_missing(control, idle_groups)]
+    if not found:
+        return 0
+    reports = JobRecords(control.broker.redis).get([job.id for job, _ in found])
+    ended = [report for report in reports.values() if is_finished(report)]
+    with control.database.transaction() as session:
+        store(session, ended)
+    lost: dict[str, list[Job]] = {}
+    for job, queue in found:
+        if not is_finished(reports.get(job.id)):
+            lost.setdefault(queue, []).append(job)
+    for queue, jobs in lost.items():
+        log.warning("queue=%s: %d jobs were lost or not delivered; published again", queue, len(jobs))
+        control.broker.publish_jobs(queue, jobs)
+        with control.database.transaction() as session:
+            session.execute(update(Job).where(Job.id.in_([job.id for job in jobs])).values(published_at=func.now()))
+    return sum(len(jobs) for jobs in lost.values())
+
+
+def _unpublished(control: Control) -> list[tuple[Job, str]]:
+    """Return jobs that were accepted while Redis was away, oldest first."""
+    with control.database.transaction() as session:
+        rows = session.execute(
+            select(Job, Cluster.blueprint_id, Cluster.blueprint_version)
+            .join(Cluster, Cluster.id == Job.cluster_id)
+            .where(
+                Job.status == JobStatus.QUEUED,
+                Job.published_at.is_(None),
+                Job.created_at < func.now() - timedelta(seconds=_UNPUBLISHED_SECONDS),
+            )
+            .order_by(Job.created_at)
+            .limit(_BATCH)
+        ).all()
+        found = []
+        for job, blueprint_id, version in rows:
+            group = blueprints.parsed(session, blueprint_id, version).group(job.group_name)
+            if group is not None:
+                found.append((job, names.group_queue(job.cluster_id, group.slug)))
+    return found
+
+
+def _missing(control: Control, idle_groups: Mapping[tuple[str, str], str]) -> list[tuple[Job, str]]:
+    with control.database.transaction() as session:
+        if not _any_published(session):
+            return []
+        keys = list(idle_groups)
+        found: list[Job] = []
+        for start in range(0, len(keys), 1000):
+            found += session.scalars(
+                select(Job)
+                .where(
+                    tuple_(Job.cluster_id, Job.group_name).in_(keys[start : start + 1000]),
+                    Job.status.in_((JobStatus.QUEUED, JobStatus.RUNNING)),
+                    Job.published_at < func.now() - timedelta(seconds=_LOST_SECONDS),
+                )
+                .order_by(Job.created_at)
+                .limit(_BATCH)
+            )
+    return [(job, idle_groups[job.cluster_id, job.group_name]) for job in found]
+
+
+def _any_published(session: Session) -> bool:
+    old = func.now() - timedelta(seconds=_LOST_SECONDS)
+    query = select(Job.id).where(Job.status.in_((JobStatus.QUEUED, JobStatus.RUNNING)), Job.published_at < old).limit(1)
+    return session.scalar(query) is not None
+
+
+def time_of(seconds: float | None) -> datetime | None:
+    """Return a time given in seconds since the epoch."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
