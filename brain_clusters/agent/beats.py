@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 # Weight of the newest job in the learned service time: about the last ten jobs count.
 _EWMA_WEIGHT = 0.2
+# EX_UNAVAILABLE of sysexits.h: everything it needs has gone.
+EXIT_ORPHANED = 69
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -88,8 +90,10 @@ def _resident_bytes() -> int:
 class Beats:
     """Writes the beat every ``interval`` seconds from a thread of its own.
 
-    The key lives for ``stale`` seconds, so its presence is its freshness and no clocks need to agree. An agent whose
-    host's key stays away for ``orphan`` seconds, while Redis answers, leaves by itself: nobody would stop it.
+    The key lives for ``stale`` seconds, so its presence is its freshness and no clocks need to agree.
+
+    An agent that nobody would ever stop ends by itself after ``orphan`` seconds: it leaves when Redis answers and its
+    host's key is not there, and is gone at once when Redis is away and its zygote, too, has died.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Beats:
         self._host_key = names.host_key(host_id) if host_id else None
         self._usage = Usage()
         self._host_seen = time.monotonic()
+        self._zygote = os.getppid()
 
     def start(self, *, interval: float, stale: float, orphan: float) -> None:
         """Write the first beat now and the others from a daemon thread."""
@@ -122,6 +127,9 @@ class Beats:
             replies = pipe.execute()
         except (redis.RedisError, OSError) as exc:
             log.warning("beat was not written: %s", type(exc).__name__)
+            if os.getppid() != self._zygote and time.monotonic() - self._host_seen > orphan:
+                log.error("Redis and the host are gone; what this agent held is in Redis, if that ever returns")
+                os._exit(EXIT_ORPHANED)  # a worker without its broker hears no other signal
             return
         if self._host_key is None or replies[1]:
             self._host_seen = time.monotonic()

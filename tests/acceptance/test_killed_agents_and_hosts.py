@@ -82,12 +82,19 @@ def test_two_hosts_share_the_agents_and_start_none_twice(brain: Brain) -> None:
     try:
         with brain.redis() as client:
             until(lambda: client.exists("brain:host:other"), "the other host runs")
-        targets = [10, 1, 12, 4, 15]
-        for target in targets:
+        # The first one is held, so that the second takes what it can; then they compete.
+        first = brain.child("host")
+        first.send(signal.SIGSTOP)
+        try:
+            assert brain.call("POST", f"/api/clusters/{cluster}/scale", {"target_workers": 5}).status == 202
+            until(lambda: len(list(run_dir.glob("*.lock"))) == 3, "the other host has taken what it has room for")
+        finally:
+            first.send(signal.SIGCONT)
+        brain.until_agents(cluster, 5)
+        for target in (12, 1, 10, 4, 15):
             brain.command("POST", f"/api/clusters/{cluster}/scale", {"target_workers": target})
             brain.until_agents(cluster, target)
             assert len(list(run_dir.glob("*.lock"))) <= 3
-        assert list(run_dir.glob("*.lock")), "the other host took nothing"
     finally:
         other.terminate()
         other.wait(60)

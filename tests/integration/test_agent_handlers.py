@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from brain_clusters.broker.jobs import JobRecords, JobReport
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.domain.states import JobStatus
 from brain_clusters.errors import PermanentError
+from brain_clusters.ports import free_port
 
 CONTEXT = JobContext("job-1", 2, "cluster-1", "Group", "agent-1", {}, logging.getLogger("test"))
 
@@ -387,3 +389,29 @@ def test_the_service_time_is_learned_and_the_newest_jobs_weigh_most() -> None:
     snapshot = counters.snapshot()
     assert snapshot["service_time"] == pytest.approx(1.2)
     assert (snapshot["state"], snapshot["completed"], snapshot["failed"], snapshot["in_flight"]) == ("idle", 1, 1, 0)
+
+
+def test_an_agent_that_lost_its_zygote_and_redis_ends_by_itself(tmp_path: Path) -> None:
+    script = tmp_path / "orphan.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "import redis\n"
+        "from brain_clusters.agent.beats import Beats\n"
+        f"nobody = redis.Redis(port={free_port()})\n"
+        "reader, writer = os.pipe()\n"
+        "if os.fork():\n"
+        "    os.read(reader, 1)  # the zygote: dies as soon as its agent has begun\n"
+        "    os._exit(0)\n"
+        "beats = Beats(nobody, 'orphan', dict, host_id='gone')\n"
+        "os.write(writer, b'!')\n"
+        "while os.getppid() == beats._zygote:\n"
+        "    time.sleep(0.01)\n"
+        "beats.start(interval=0.05, stale=1, orphan=0.2)\n"
+        "time.sleep(60)\n"
+    )
+    # The agent inherits standard output, so that communicate returns when it, too, has ended.
+    found = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=30, check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert "Redis and the host are gone" in found.stderr
