@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from brain_clusters.db.models import IdempotencyKey, Job
 from brain_clusters.domain.commands import Command, Origin
 from brain_clusters.errors import Conflict, InvalidInput
+from brain_clusters.failpoints import failpoint
 from brain_clusters.services import clusters, jobs, lifecycle, operations
 from brain_clusters.services.control import Control
 from brain_clusters.services.lifecycle import Accepted
@@ -67,6 +68,7 @@ def submit(control: Control, command: Command, origin: Origin, key: Key | None) 
             return Accepted(operation, clusters.get(session, operation.cluster_id or ""), repeated=True)
         accepted = lifecycle.record(session, command, origin, control.settings.start_timeout_seconds, waiting)
         _keep(session, key, "operation", str(accepted.operation.id))
+    failpoint("recorded")
     lifecycle.publish(control, accepted.operation)
     return accepted
 

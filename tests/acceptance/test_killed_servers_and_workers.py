@@ -23,12 +23,12 @@ STEPS = ("claimed", "planned", "committed")
 def armed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """By step of an operation: the file that, once it is there, has the next worker killed at that step."""
     folder = tmp_path_factory.mktemp("armed")
-    return {step: folder / step for step in STEPS}
+    return {step: folder / step for step in (*STEPS, "recorded")}
 
 
 @pytest.fixture(scope="module")
 def brain(brain_with: Callable[..., Brain], armed: dict[str, Path]) -> Brain:
-    """A system whose workers can be killed at each step of an operation."""
+    """A system whose workers can be killed at each step of an operation, and its API before it publishes one."""
     return brain_with(BRAIN_FAILPOINT=",".join(f"{step}:kill:{path}" for step, path in armed.items()))
 
 
@@ -50,6 +50,31 @@ def test_an_operation_completes_once_though_its_worker_is_killed(
     assert brain.child("worker") != worker
     brain.until_agents(cluster, 5)
     assert len(brain.agents(cluster, "?ended=true")) == 5
+    brain.command("DELETE", f"/api/clusters/{cluster}")
+
+
+def test_a_command_survives_the_api_that_accepted_it_and_a_retry_finds_it(brain: Brain, armed: dict[str, Path]) -> None:
+    cluster, key = brain.cluster(target_workers=2), "scale-once"
+    path, wanted = f"/api/clusters/{cluster}/scale", {"target_workers": 4}
+    armed["recorded"].touch()
+    with pytest.raises((OSError, http.client.HTTPException)):
+        brain.call("POST", path, wanted, Idempotency_Key=key)
+    assert not armed["recorded"].exists()
+
+    def again() -> Any:
+        try:
+            return brain.call("POST", path, wanted, Idempotency_Key=key)
+        except (OSError, http.client.HTTPException):
+            return None  # gunicorn has not replaced its worker yet
+
+    answer = until(again, "the API answers again")
+    assert answer.status == 202
+    assert answer.headers["Idempotency-Replayed"] == "true"
+    operation = f"/api/operations/{answer.json['operation']['id']}"
+    until(lambda: brain.get(operation)["status"] == "succeeded", "the sweep delivered it and it is done")
+    brain.until_agents(cluster, 4)
+    commands = brain.get(f"/api/operations?cluster_id={cluster}")["operations"]
+    assert [one["kind"] for one in commands] == ["scale", "create"]
     brain.command("DELETE", f"/api/clusters/{cluster}")
 
 
