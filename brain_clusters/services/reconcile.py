@@ -63,7 +63,8 @@ def reconcile(session: Session, cluster_id: str, first: Sequence[str] = ()) -> F
     if plan.drain:
         _drain(session, agents, plan.drain, followup)
     if plan.start:
-        wanted_first = dict(sorted(plan.start.items(), key=lambda item: item[0] not in first))
+        order = [group.name for group in blueprint.groups]
+        wanted_first = dict(sorted(plan.start.items(), key=lambda item: (item[0] not in first, order.index(item[0]))))
         agents = [*agents, *_add(session, cluster, blueprint, agents, wanted_first, followup)]
     _observe(session, cluster, blueprint, agents, followup)
     return followup
