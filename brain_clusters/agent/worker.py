@@ -100,3 +100,6 @@ def _log_to_standard_error(agent_id: str, level: str) -> None:
         stream=sys.stderr, level=level, format=f"%(asctime)s %(levelname)s agent={agent_id} %(name)s: %(message)s"
     )
     logging.getLogger("celery").setLevel(logging.WARNING)
+    # On their own loggers: Celery sets the root's level to its own, and handlers' lines would be lost.
+    for name in ("job", "brain_clusters"):
+        logging.getLogger(name).setLevel(level)
