@@ -111,6 +111,8 @@ class Cluster(Base):
     cluster has converged to its generation or a later one.
     asleep_backlog: jobs that waited when sleep was asked for; more than those wake the cluster.
     ready_since_wake: whether every agent was ready once since the last start, which tells spawning from scaling.
+    unknown_ticks: looks in a row that could not tell what waits. wake_at: when a sleeping cluster has to start so
+    that its next job with an ETA, or its schedule, finds it ready.
     """
 
     __tablename__ = "clusters"
@@ -145,6 +147,8 @@ class Cluster(Base):
     ready_since_wake: Mapped[bool] = mapped_column(server_default=text("false"))
     asleep_backlog: Mapped[int] = mapped_column(server_default="0")
     scaled_at: Mapped[datetime | None]
+    unknown_ticks: Mapped[int] = mapped_column(server_default="0")
+    wake_at: Mapped[datetime | None]
 
     __table_args__ = (
         ForeignKeyConstraint(
@@ -300,7 +304,10 @@ class Event(Base):
 
 
 class Job(Base):
-    """One unit of work that was accepted here or reported by an agent. The payload is dropped when it is finished."""
+    """One unit of work that was accepted here or reported by an agent. The payload is dropped when it is finished.
+
+    eta: not to be begun before; until shortly before it, the job waits here and not in Redis.
+    """
 
     __tablename__ = "jobs"
 
@@ -314,15 +321,66 @@ class Job(Base):
     attempts: Mapped[int] = mapped_column(server_default="0")
     agent_id: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    eta: Mapped[datetime | None]
     published_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
     __table_args__ = (
+        Index(
+            "ix_jobs_eta",
+            "eta",
+            postgresql_where=text("status = 'queued' AND published_at IS NULL AND eta IS NOT NULL"),
+        ),
         Index("ix_jobs_cluster_id_created_at_id", "cluster_id", "created_at", "id"),
         Index("ix_jobs_unfinished", "status", "published_at", postgresql_where=text("status IN ('queued', 'running')")),
         Index("ix_jobs_finished_at", "finished_at"),
     )
+
+
+class ScalingDecision(Base):
+    """One tick's decision about one cluster that changed something, or that a gate held back. Never changed.
+
+    action: scale, hibernate, reactivate, destroy or hold. before, after: agents by group; after is what was wanted
+    where the action is hold. held: the gate and its sentence by group ("cluster" for all). inputs: everything that
+    ``domain.scaling`` was given, so that the same decision can be made again.
+    """
+
+    __tablename__ = "scaling_decisions"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    cluster_id: Mapped[str] = mapped_column(ForeignKey("clusters.id", ondelete="CASCADE"))
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    action: Mapped[str]
+    reason: Mapped[str]
+    before: Mapped[dict[str, int]]
+    after: Mapped[dict[str, int]]
+    held: Mapped[dict[str, Any]] = mapped_column(server_default=_EMPTY_JSON)
+    inputs: Mapped[dict[str, Any]]
+    operation_id: Mapped[uuid.UUID | None]
+
+    __table_args__ = (
+        Index("ix_scaling_decisions_cluster_id_id", "cluster_id", "id"),
+        Index("ix_scaling_decisions_at", "at"),
+    )
+
+
+class Alert(Base):
+    """One alert of one cluster's blueprint that is pending, fires or fired. name: its condition and action.
+
+    state: pending (the condition holds, not yet for long enough), firing or resolved. since: when that began.
+    value: the metric when it was last looked at.
+    """
+
+    __tablename__ = "alerts"
+
+    cluster_id: Mapped[str] = mapped_column(ForeignKey("clusters.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    since: Mapped[datetime] = mapped_column(server_default=_NOW)
+    fired_at: Mapped[datetime | None]
+    resolved_at: Mapped[datetime | None]
+    value: Mapped[float | None]
 
 
 class IdempotencyKey(Base):
