@@ -75,7 +75,7 @@ def note(session: Session, rows: Sequence[tuple[str, int, float | None]]) -> Non
     session.execute(
         update(Cluster)
         .where(Cluster.id == given.c.id)
-        .values(unknown_ticks=given.c.unknown, wake_at=func.to_timestamp(given.c.wake_at))
+        .values(unknown_ticks=given.c.unknown, wake_at=func.to_timestamp(cast(given.c.wake_at, Float)))
         .execution_options(synchronize_session=False)
     )
 
