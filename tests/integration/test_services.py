@@ -843,7 +843,7 @@ def test_the_tick_scales_a_group_whose_jobs_wait_and_keeps_its_inputs(stage: Sta
         accepted = session.scalars(
             select(Event).where(Event.kind == "operation.accepted", Event.actor == "autoscaler")
         ).one()
-    assert "Packer: 20 jobs wait" in accepted.reason
+    assert "Packer: 20 waiting and 0 running jobs: up from 1 to 4" in accepted.reason
     assert accepted.data["signals"]["Packer"]["ready"] == 20
     before = stage.cluster(cluster_id).generation
     stage.tick()
