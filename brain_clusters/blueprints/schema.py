@@ -142,7 +142,7 @@ LIFECYCLE = {
         "A cluster goes to sleep when all that are stated hold.",
         {
             "idle_time": _duration("No job has run or waited for so long."),
-            "task_queue_empty": _flag("No job waits."),
+            "task_queue_empty": _flag("No job waits; always needed, so false is refused."),
             "load_below": {
                 "type": ["number", "string"],
                 "check_with": "percent",

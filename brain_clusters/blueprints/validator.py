@@ -14,7 +14,7 @@ from brain_clusters.blueprints.loader import load, read
 from brain_clusters.blueprints.messages import KeyFault
 from brain_clusters.blueprints.nodes import Document, unescape
 from brain_clusters.blueprints.schema import BLUEPRINT
-from brain_clusters.blueprints.validation import check
+from brain_clusters.blueprints.validation import MAX_FAULTS, check
 from brain_clusters.domain.specs import Blueprint
 from brain_clusters.errors import Fault, InvalidInput
 
@@ -52,7 +52,10 @@ def _checked(document: Document) -> tuple[dict[str, Any], list[Fault]]:
     stated = document.root.plain() if document.root else None
     _keep_version_text(stated, document)
     checked, faults = check(stated, BLUEPRINT, ignore_x_keys=True)
-    faults += cross_faults(_without(checked, [*faults, *document.faults]))
+    if len(faults) > MAX_FAULTS:  # what is wrong beyond those is not known, so nothing else may be read
+        return checked, faults
+    known = [*faults, *document.faults]
+    faults += cross_faults(_without(checked, known), _without(stated if isinstance(stated, dict) else {}, known))
     return checked, faults
 
 
