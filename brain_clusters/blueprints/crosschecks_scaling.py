@@ -18,7 +18,6 @@ from brain_clusters.errors import Fault
 Groups = list[Mapping[str, Any]]
 Scaling = Mapping[str, Any]
 
-_PERCENT_METRICS = ("cpu_usage", "load_percentage")
 _UNITS = {"task_queue_length": "jobs", "queue_latency": "seconds"}
 
 
@@ -94,7 +93,7 @@ def _units(scaling: Scaling) -> Iterator[Fault]:
         if isinstance(value, str) and value.strip().endswith("%") and metric in _UNITS:
             told = f"{key} is {clipped(value)}, but {metric} is measured in {_UNITS[metric]}"
             yield _fault(key, f"{told}; give a number, or another metric")
-        elif metric in _PERCENT_METRICS and _number(value) > 100:
+        elif metric == "cpu_usage" and _number(value) > 100:  # a load is above 100 % as soon as a job has to wait
             yield _fault(key, f"{key} is {value}, but {metric} is a percentage; give at most 100")
 
 
