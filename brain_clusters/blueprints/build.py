@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from brain_clusters.blueprints.alerts import alert_rules
 from brain_clusters.blueprints.schema_scaling import FIELDS
 from brain_clusters.domain.durations import parse_duration, parse_percent
 from brain_clusters.domain.specs import (
@@ -45,6 +46,7 @@ def build(document: Mapping[str, Any]) -> Blueprint:
         lifecycle=_lifecycle(document.get("lifecycle", {})),
         resources=document.get("resources", {}),
         monitoring=document.get("monitoring", {}),
+        alerts=alert_rules(document.get("monitoring", {}).get("alerts", [])),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from brain_clusters.blueprints.alerts import alert_faults
 from brain_clusters.blueprints.build import build
 from brain_clusters.blueprints.crosschecks import cross_faults
 from brain_clusters.blueprints.loader import load, read
@@ -52,7 +53,8 @@ def _checked(document: Document) -> tuple[dict[str, Any], list[Fault]]:
     stated = document.root.plain() if document.root else None
     _keep_version_text(stated, document)
     checked, faults = check(stated, BLUEPRINT, ignore_x_keys=True)
-    faults += cross_faults(_without(checked, [*faults, *document.faults]))
+    sound = _without(checked, [*faults, *document.faults])
+    faults += [*cross_faults(sound), *alert_faults(sound)]
     return checked, faults
 
 
