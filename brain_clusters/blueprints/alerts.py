@@ -26,7 +26,7 @@ def _check_condition(field: str, value: Any, report: Report) -> None:
     try:
         parse_condition(value)
     except ValueError as refusal:
-        report(field, f"cannot be used: {refusal}")
+        report(field, f"cannot be read: {refusal}")
 
 
 def _check_action(field: str, value: Any, report: Report) -> None:
@@ -125,13 +125,20 @@ def _actions(stated: Any) -> tuple[Action, ...]:
     return (stated,) if isinstance(stated, str) else tuple(stated)
 
 
+def _is_whole(entry: Any) -> bool:
+    """Tell whether an entry has its condition and its actions: what was refused was taken out, or became None."""
+    if not isinstance(entry, dict) or not {"condition", "action"} <= entry.keys():
+        return False
+    return None not in _actions(entry["action"])
+
+
 def alert_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     """Yield what is wrong between the sound parts of ``monitoring.alerts``: repetitions and contradictions."""
     entries = document.get("monitoring", {}).get("alerts", [])
     names: dict[str, int] = {}
     meanings: dict[tuple[Condition, frozenset[str]], int] = {}
     for index, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not {"condition", "action"} <= entry.keys():
+        if not _is_whole(entry):
             continue
         pointer = f"/monitoring/alerts/{index}"
         condition, actions = parse_condition(entry["condition"]), _actions(entry["action"])
