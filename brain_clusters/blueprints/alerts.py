@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from typing import Any, get_args
 
 from brain_clusters.blueprints.messages import clipped, nearest, shown
@@ -59,7 +60,7 @@ def _duration(description: str, longest: float, default: float) -> dict[str, Any
     return {**rule, "meta": {"description": description}}
 
 
-_DEFAULTS = AlertRule.__dataclass_fields__
+_DEFAULTS: dict[str, Any] = {one.name: one.default for one in fields(AlertRule)}
 
 ALERT: dict[str, dict[str, Any]] = {
     "name": {
@@ -78,19 +79,17 @@ ALERT: dict[str, dict[str, Any]] = {
         "schema": {"type": "string", "allowed": list(ACTIONS)},
         "meta": {"description": "What happens then, such as notify_admin; one or a list.", "words": list(ACTIONS)},
     },
-    "for": _duration(
-        "The condition must hold for so long.", LONGEST_FOR_SECONDS, default=_DEFAULTS["for_seconds"].default
-    ),
+    "for": _duration("The condition must hold for so long.", LONGEST_FOR_SECONDS, default=_DEFAULTS["for_seconds"]),
     "resolve": _condition("When it is over; by default when the condition is false by a tenth of its threshold."),
     "resolve_after": _duration(
         "It is over when that lasted for so long.",
         LONGEST_RESOLVE_AFTER_SECONDS,
-        default=_DEFAULTS["resolve_after_seconds"].default,
+        default=_DEFAULTS["resolve_after_seconds"],
     ),
     "severity": {
         "type": "string",
         "allowed": list(get_args(Severity)),
-        "default": _DEFAULTS["severity"].default,
+        "default": _DEFAULTS["severity"],
         "meta": {"description": "How bad it is."},
     },
 }
@@ -122,7 +121,7 @@ def _rule(entry: Mapping[str, Any]) -> AlertRule:
 
 
 def _actions(stated: Any) -> tuple[Action, ...]:
-    return (stated,) if isinstance(stated, str) else tuple(stated)
+    return tuple([stated] if isinstance(stated, str) else stated)
 
 
 def _is_whole(entry: Any) -> bool:

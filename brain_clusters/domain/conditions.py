@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Literal
 
 from brain_clusters.domain.durations import parse_duration
@@ -237,4 +238,4 @@ def _samples(metric: str, comparisons: Sequence[Comparison]) -> list[float]:
     highest = METRICS[metric].highest
     top = highest if highest is not None else max(one.threshold for one in comparisons) + 1
     ends = sorted({0.0, top, *(one.threshold for one in comparisons if one.threshold <= top)})
-    return [*ends, *((low + high) / 2 for low, high in zip(ends, ends[1:], strict=False))]
+    return [*ends, *((low + high) / 2 for low, high in pairwise(ends))]
