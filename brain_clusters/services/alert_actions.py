@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import Text, cast, func, select, update
+from sqlalchemy import Text, cast, func, select
 from sqlalchemy.orm import aliased
 
-from brain_clusters.db.models import Agent, Cluster, Event
+from brain_clusters.db.models import Agent, Cluster, Event, Operation
 from brain_clusters.domain.alerts import AlertState
 from brain_clusters.domain.commands import Command, HibernateCluster, Origin, ScaleCluster
 from brain_clusters.domain.planning import one_step_up
@@ -124,6 +124,10 @@ def _scale_up(control: Control, event: Event, figures: Figures) -> str:
     _check_permitted(figures.blueprint, "out")
     for attempt in range(1, _TRIES + 1):
         with control.database.transaction() as session:
+            # When it is repeated, the step was made, and there may be no room for a second one.
+            made = session.scalars(select(Operation.id).where(Operation.message_id == _message_id(event, "scale_up")))
+            if operation_id := made.first():
+                return f"operation {operation_id}"
             cluster = clusters.get(session, figures.cluster_id)
         try:
             return _submit(control, event, _one_step(cluster, figures), "scale_up")
@@ -149,27 +153,30 @@ def _spawn_replacement(control: Control, _event: Event, figures: Figures) -> str
     """Start at once what is missing, without the pause that agents which die young are replaced with."""
     with control.database.transaction() as session:
         followup = reconcile(session, figures.cluster_id)
-        waiting = session.scalars(
-            update(Agent)
-            .where(
-                Agent.cluster_id == figures.cluster_id,
-                Agent.status == AgentStatus.STARTING,
-                Agent.host_id.is_(None),
-                Agent.not_before > func.now(),
-            )
-            .values(not_before=None)
-            .returning(Agent.agent_id)
-            .execution_options(synchronize_session=False)
-        ).all()
+        paused = select(Agent).where(
+            Agent.cluster_id == figures.cluster_id,
+            Agent.status == AgentStatus.STARTING,
+            Agent.host_id.is_(None),
+            Agent.not_before > func.now(),
+        )
+        # One that a host takes this moment needs nothing, and waiting for it could be a deadlock.
+        waiting = session.scalars(paused.with_for_update(skip_locked=True)).all()
+        for agent in waiting:
+            agent.not_before = None
     act_on(control, followup)
     return f"{len(waiting)} agents start without their pause"
 
 
 def _submit(control: Control, event: Event, command: Command, action: str) -> str:
     reason = f"alert {event.data['alert']!r} fires: {event.reason}"
-    origin = Origin("alert", reason, message_id=f"alert.{event.id}.{action}")
+    origin = Origin("alert", reason, message_id=_message_id(event, action))
     accepted = lifecycle.submit(control, command, origin)
     return f"operation {accepted.operation.id}"
+
+
+def _message_id(event: Event, action: str) -> str:
+    """Return what makes a repeated command the same operation."""
+    return f"alert.{event.id}.{action}"
 
 
 def _check_permitted(blueprint: Blueprint, direction: Literal["in", "out"]) -> None:
