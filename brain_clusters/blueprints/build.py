@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from brain_clusters.blueprints.alerts import alert_rules
 from brain_clusters.blueprints.nodes import escape
 from brain_clusters.blueprints.schema_scaling import FIELDS
 from brain_clusters.domain.durations import parse_duration, parse_percent
@@ -46,6 +47,7 @@ def build(document: Mapping[str, Any]) -> Blueprint:
         lifecycle=_lifecycle(document.get("lifecycle", {})),
         resources=document.get("resources", {}),
         monitoring=document.get("monitoring", {}),
+        alerts=alert_rules(document.get("monitoring", {}).get("alerts", [])),
     )
 
 

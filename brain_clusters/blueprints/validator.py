@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from brain_clusters.blueprints.alerts import alert_faults
 from brain_clusters.blueprints.build import build
 from brain_clusters.blueprints.crosschecks import cross_faults
 from brain_clusters.blueprints.loader import load, read
@@ -60,7 +61,9 @@ def _checked(document: Document, *, crossed: bool) -> tuple[dict[str, Any], list
     if not crossed or len(faults) > MAX_FAULTS:
         return checked, faults
     known = [*faults, *document.faults]
-    faults += cross_faults(_without(checked, known), _without(stated if isinstance(stated, dict) else {}, known))
+    sound = _without(checked, known)
+    faults += cross_faults(sound, _without(stated if isinstance(stated, dict) else {}, known))
+    faults += alert_faults(sound)
     return checked, faults
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
+from brain_clusters.domain.alerts import AlertRule
 from brain_clusters.domain.states import AgentRole, ClusterType
 
 MAX_COUNT = 10_000
@@ -189,6 +190,7 @@ class Blueprint:
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     resources: Mapping[str, Any] = field(default_factory=dict)
     monitoring: Mapping[str, Any] = field(default_factory=dict)
+    alerts: tuple[AlertRule, ...] = ()
 
     @property
     def supervisor(self) -> AgentGroup:
