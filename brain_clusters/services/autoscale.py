@@ -146,6 +146,7 @@ def _idle_groups(clusters: Mapping[str, SeenCluster], reading: Reading) -> dict[
         for group in cluster.blueprint.groups
         if cluster.intent is not Intent.GONE
         and cluster.signals[group.name].backlog == 0
+        and reading.queues[cluster.queue(group)].held == 0
         and (cluster.id, group.name) not in working
     }
 
