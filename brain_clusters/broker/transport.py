@@ -23,6 +23,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
+from redis.exceptions import ResponseError
 
 from brain_clusters.broker.names import ETA_PREFIX, UNREADABLE_LIST, eta_key
 
@@ -187,10 +188,10 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         queue = queue or message["properties"]["delivery_info"]["routing_key"]
         due_at = _due_at(message)
         # What was parked is due by Redis's clock. Asking ours too could park it anew without end.
-        if due_at is not None and not parked and due_at > time():
-            self._park(queue, raw, due_at)
+        ahead = due_at is not None and not parked and due_at > time()
+        if ahead and self._park(queue, raw, due_at):
             raise virtual.Empty()
-        if due_at is not None:
+        if due_at is not None and not ahead:
             message["headers"]["eta"] = None  # or Celery sets a timer and raises its prefetch count for it
         self._queue_cycle.rotate(queue)
         self.claimed = raw
@@ -204,10 +205,18 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             raise virtual.Empty() from None
         return True
 
-    def _park(self, queue: str, raw: bytes, due_at: float) -> None:
-        """Keep a claimed message in its queue's sorted set until it is due."""
-        with self.conn_or_acquire() as client:
-            client.eval(_PARK, 2, self.claim_key, eta_key(queue), raw, repr(due_at))
+    def _park(self, queue: str, raw: bytes, due_at: float | None) -> bool:
+        """Keep a claimed message in its queue's sorted set until it is due; return False when Redis refuses it.
+
+        Then Celery holds the message, as it always does.
+        """
+        try:
+            with self.conn_or_acquire() as client:
+                client.eval(_PARK, 2, self.claim_key, eta_key(queue), raw, repr(due_at))
+        except ResponseError as exc:
+            log.error("a message that is not due yet cannot be kept in %s: %s", eta_key(queue), exc)
+            return False
+        return True
 
     def _give_up(self, delivery_tag: str) -> None:
         """Take a message that was entered into the unacked hash out of it again."""
