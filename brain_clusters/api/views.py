@@ -44,7 +44,7 @@ _METRICS = (
 _EVENT = ("id", "at", "kind", "actor", "reason", "cluster_id", "operation_id", "agent_id", "data")
 _DECISION = ("id", "at", "action", "reason", "before", "after", "held", "operation_id")
 _JOB = (
-    "id", "status", "cluster_id", "result", "error", "attempts", "agent_id", "created_at", "published_at",
+    "id", "status", "cluster_id", "result", "error", "attempts", "agent_id", "created_at", "eta", "published_at",
     "started_at", "finished_at",
 )  # fmt: skip
 # By our name of a figure, the beat's own.

@@ -17,7 +17,7 @@ from cerberus import TypeDefinition, Validator, errors
 
 from brain_clusters.blueprints.messages import KeyFault, faults_of, name_of, pointer_to, shown
 from brain_clusters.domain.cron import check_cron
-from brain_clusters.domain.durations import parse_duration, parse_percent
+from brain_clusters.domain.durations import parse_duration, parse_instant, parse_percent
 from brain_clusters.domain.specs import parse_count
 from brain_clusters.errors import Fault
 
@@ -211,6 +211,7 @@ class _Strict(Validator):  # type: ignore[misc]
         self._errors.append(errors.ValidationError(place, (), errors.CUSTOM.code, None, None, None, (told,)))
 
     _check_with_duration = _parses(parse_duration)
+    _check_with_instant = _parses(parse_instant)
     _check_with_percent = _parses(parse_percent)
     _check_with_cron = _parses(check_cron)
     _check_with_positive_duration = _parses(_positive_duration)

@@ -1,4 +1,7 @@
-"""Everything that can be counted, for all clusters, in one pipeline. Scripts keep it at a few commands a chunk."""
+"""Everything that can be counted, for all clusters, in one pipeline. Scripts keep it at a few commands a chunk.
+
+The look also sorts: nobody consumes the queues of a sleeping cluster, so it moves what is not due yet out of them.
+"""
 
 from __future__ import annotations
 
@@ -10,66 +13,20 @@ from typing import Any
 
 import redis
 
-from brain_clusters.broker import names
+from brain_clusters.broker import names, scripts
 from brain_clusters.broker.client import temporary_when_away
 
 # Each script call blocks Redis; a thousand queues are about 2 ms.
 _CHUNK = 1000
 
-# KEYS: queues. ARGV: the suffixes of the priority lists. Returns length, and when the oldest tail was published, as
-# JSON: one reply that C reads instead of thousands that Python does.
-_LENGTHS = """
-local found = {}
-for i = 1, #KEYS do
-  local length, oldest = 0, false
-  for j = 1, #ARGV do
-    local list = KEYS[i] .. ARGV[j]
-    local n = redis.call('LLEN', list)
-    if n > 0 then
-      length = length + n
-      local stamp = string.match(redis.call('LINDEX', list, -1), '"HEADER": ([0-9.]+)') or ''
-      if tonumber(stamp) and (not oldest or tonumber(stamp) < tonumber(oldest)) then oldest = stamp end
-    end
-  end
-  found[i] = {length, oldest}
-end
-return cjson.encode(found)
-""".replace("HEADER", names.PUBLISHED_HEADER)
-
-# KEYS: owners. Returns how many messages each holds, claimed ones included.
-_HELD = """
-local found = {}
-for i = 1, #KEYS do
-  found[i] = redis.call('HLEN', 'brain:unacked:' .. KEYS[i]) + redis.call('LLEN', 'brain:claim:' .. KEYS[i])
-end
-return cjson.encode(found)
-"""
-
-
-# KEYS: queues. ARGV: a time, then the suffixes. Returns how many tail messages are older or bear no stamp.
-_WAITING_SINCE = """
-local found = {}
-for i = 1, #KEYS do
-  local old = 0
-  for j = 2, #ARGV do
-    local list = KEYS[i] .. ARGV[j]
-    local length = redis.call('LLEN', list)
-    for k = 1, length do
-      local stamp = tonumber(string.match(redis.call('LINDEX', list, -k), '"HEADER": ([0-9.]+)') or '')
-      if stamp and stamp >= tonumber(ARGV[1]) then break end
-      if k > 1000 then old = old + length - k + 1 break end
-      old = old + 1
-    end
-  end
-  found[i] = old
-end
-return found
-""".replace("HEADER", names.PUBLISHED_HEADER)
-
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """Jobs that wait in a queue, and when the oldest stamped one was published (seconds since the epoch)."""
+    """Jobs of a queue. Times in seconds since the epoch.
+
+    length: jobs that could be begun now. oldest_published_at: since when the oldest of them waits, as far as that is
+    known: since it was published or, if that was later, due. held: jobs that are not due yet; next_due_at: the first.
+    """
 
     length: int
     oldest_published_at: float | None
@@ -77,9 +34,15 @@ class QueueDepth:
     next_due_at: float | None = None
 
 
+_EMPTY = QueueDepth(0, None)
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one look at Redis found. A beat that is not there is absent, not zero. now: Redis's clock, in seconds."""
+    """What one look at Redis found. A beat that is not there is absent, not zero. now: Redis's clock, in seconds.
+
+    held: messages that an agent was given and has not acknowledged, running or only reserved.
+    """
 
     now: float
     queues: dict[str, QueueDepth]
@@ -90,6 +53,8 @@ class Reading:
 def read(client: redis.Redis, queues: Sequence[str], agent_ids: Sequence[str]) -> Reading:
     """Read the depth of ``queues`` and, for ``agent_ids``, what they hold and their beats.
 
+    Exact, unless more than a thousand messages of one list came since the last look: what is not due yet among them
+    then counts as waiting until later looks have come to it.
     Raises TemporaryError when Redis is away: an error is never an empty queue.
     """
     with temporary_when_away():
@@ -97,9 +62,9 @@ def read(client: redis.Redis, queues: Sequence[str], agent_ids: Sequence[str]) -
         pipe.time()
         suffixes = [name[1:] for name in names.priority_lists("q")]
         for chunk in _chunks(queues):
-            pipe.eval(_LENGTHS, len(chunk), *chunk, *suffixes)
+            pipe.eval(scripts.DEPTHS, len(chunk), *chunk, *suffixes)
         for chunk in _chunks(agent_ids):
-            pipe.eval(_HELD, len(chunk), *chunk)
+            pipe.eval(scripts.HELD, len(chunk), *chunk)
             pipe.mget([names.beat_key(agent_id) for agent_id in chunk])
         replies = iter(pipe.execute())
     seconds, micros = next(replies)
@@ -120,11 +85,11 @@ def read(client: redis.Redis, queues: Sequence[str], agent_ids: Sequence[str]) -
 def waiting_since(client: redis.Redis, queues: Sequence[str], before: float) -> dict[str, int]:
     """Return how many jobs of each queue were published before a time (seconds since the epoch), or bear no stamp.
 
-    Exact for the thousand oldest of a list; what lies behind those counts as old.
+    Jobs that are not due yet are not counted. Exact for the thousand oldest of a list; what lies behind counts as old.
     """
     with temporary_when_away():
         suffixes = [name[1:] for name in names.priority_lists("q")]
-        found: Any = client.eval(_WAITING_SINCE, len(queues), *queues, str(before), *suffixes)
+        found: Any = client.eval(scripts.WAITING_SINCE, len(queues), *queues, str(before), *suffixes)
     return dict(zip(queues, found, strict=True))
 
 
@@ -157,8 +122,11 @@ def _chunks(items: Sequence[str]) -> Iterator[tuple[str, ...]]:
         yield chunk
 
 
-def _depth(found: list[Any]) -> QueueDepth:
-    return QueueDepth(int(found[0]), float(found[1]) if found[1] else None)
+def _depth(found: Any) -> QueueDepth:
+    if not found:
+        return _EMPTY
+    length, oldest, held, next_due = found
+    return QueueDepth(int(length), float(oldest) if oldest else None, int(held), float(next_due) if next_due else None)
 
 
 def purge(client: redis.Redis, queues: Sequence[str]) -> None:
@@ -166,4 +134,4 @@ def purge(client: redis.Redis, queues: Sequence[str]) -> None:
     lists = [name for queue in queues for name in names.priority_lists(queue)]
     with temporary_when_away():
         if lists:
-            client.delete(*lists)
+            client.delete(*lists, *map(names.sift_key, lists), *map(names.eta_key, queues))

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import redis
@@ -54,12 +55,14 @@ def _publishing_app(redis_url: str, owner: str) -> Celery:
 
 
 class QueuedJob(Protocol):
-    """What is needed to publish a job."""
+    """What is needed to publish a job. eta: not to be begun before."""
 
     @property
     def id(self) -> str: ...  # noqa: D102
     @property
     def payload(self) -> Any: ...  # noqa: D102
+    @property
+    def eta(self) -> datetime | None: ...  # noqa: D102
 
 
 class Broker:
@@ -91,21 +94,26 @@ class Broker:
     def publish_jobs(self, queue: str, jobs: Sequence[QueuedJob]) -> None:
         """Put ``jobs`` into a group's queue, in order. Raises TemporaryError; then none, some or all are there."""
         if len(jobs) == 1:
-            self._send(names.JOB_TASK, [jobs[0].payload], queue, task_id=jobs[0].id)
+            self._send_job(queue, jobs[0])
             return
-        pool = self._app.producer_pool
-        with temporary_when_away(), pool.acquire(block=True) as producer, producer.batch(500):
+        with temporary_when_away(), self._app.producer_pool.acquire(block=True) as producer, producer.batch(500):
             for job in jobs:
-                self._send(names.JOB_TASK, [job.payload], queue, task_id=job.id, producer=producer)
+                self._send_job(queue, job, producer=producer)
 
-    def _send(self, task: str, args: list[Any], queue: str, **options: Any) -> None:
+    def _send_job(self, queue: str, job: QueuedJob, **options: Any) -> None:
+        due_at = job.eta.timestamp() if job.eta is not None else 0.0
+        if job.eta is not None and due_at > time.time():
+            options = {**options, "eta": job.eta.astimezone(UTC)}
+        self._send(names.JOB_TASK, [job.payload], queue, not_before=due_at, task_id=job.id, **options)
+
+    def _send(self, task: str, args: list[Any], queue: str, not_before: float = 0.0, **options: Any) -> None:
         with temporary_when_away():
             self._app.send_task(
                 task,
                 args=args,
                 queue=queue,
                 ignore_result=True,
-                headers={names.PUBLISHED_HEADER: time.time()},
+                headers={names.PUBLISHED_HEADER: max(time.time(), not_before)},
                 # A payload may hold secrets, and its repr would be a second copy of it in each message.
                 argsrepr="(...)",
                 kwargsrepr="{}",

@@ -16,6 +16,11 @@ PUBLISHED_HEADER = "brain_published_at"
 PRIORITY_STEPS = (0, 3, 6, 9)
 PRIORITY_SEPARATOR = "\x06\x16"
 
+# Each queue has a sorted set of the messages that wait for their time: due time (seconds since the epoch) by message.
+ETA_PREFIX = "brain:eta:"
+# Each list may have a marker: the newest message in it that was looked at for a future ETA.
+SIFT_PREFIX = "brain:sift:"
+
 # A stream: what agents finished and PostgreSQL does not know yet.
 FINISHED_STREAM = "brain:finished"
 # A set: every lifecycle worker that ever said it lives and is not known to have died.
@@ -32,6 +37,16 @@ def group_queue(cluster_id: str, group_slug: str) -> str:
 def priority_lists(queue: str) -> list[str]:
     """Return the Redis lists that make up ``queue``."""
     return [queue if not step else f"{queue}{PRIORITY_SEPARATOR}{step}" for step in PRIORITY_STEPS]
+
+
+def eta_key(queue: str) -> str:
+    """Return the sorted set of ``queue``'s messages that are not due yet, or were not taken yet."""
+    return ETA_PREFIX + queue
+
+
+def sift_key(name: str) -> str:
+    """Return the key of the marker of a list: the newest message in it that was looked at for a future ETA."""
+    return SIFT_PREFIX + name
 
 
 def unacked_key(owner: str) -> str:

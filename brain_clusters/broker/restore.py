@@ -80,4 +80,7 @@ def _push_back(pipe: Any, queue: str, message: Any) -> None:
     priority = message["properties"].get("priority")
     priority = priority if isinstance(priority, int) else 0  # kombu sends numbers, a client of another kind may not
     step = max(index for index, low in enumerate(names.PRIORITY_STEPS) if low <= max(priority, 0))
-    pipe.rpush(names.priority_lists(queue)[step], json.dumps(message))
+    place = names.priority_lists(queue)[step]
+    pipe.rpush(place, json.dumps(message))
+    if message["headers"].get("eta") is not None:
+        pipe.delete(names.sift_key(place))  # it lies behind the marker, where nobody would look at it again

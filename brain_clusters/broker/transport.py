@@ -6,12 +6,16 @@ leaves that list in the transaction that enters it into the hash. ``broker.resto
 
 A script looks at the lists in order of priority; only when all are empty the connection blocks, with BLMOVE on the
 list of the default priority. So a message of a lower priority may wait for up to ``polling_interval``.
+
+A message whose ETA lies ahead is not delivered: Celery would take such messages without bound and hold them in memory.
+It is parked in the queue's sorted set, and whoever looks when it is due claims it from there.
 Pinned to kombu 5.7 by tests/integration/test_transport.py.
 """
 
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from time import monotonic, time
 from typing import Any, ClassVar
 
@@ -19,22 +23,48 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
+from redis.exceptions import ResponseError
 
-from brain_clusters.broker.names import UNREADABLE_LIST
+from brain_clusters.broker.names import ETA_PREFIX, UNREADABLE_LIST, eta_key
 
 log = logging.getLogger(__name__)
 
-# KEYS: the lists, then the claim list. Returns {list, message} or false. What lies in the claim list already came with
-# a reply that a broken connection swallowed: it is first, and the list it came from is not known any more.
+# KEYS: the sorted sets of what waits for its time, the lists, then the claim list. ARGV: how many sets. Returns
+# {key, message}; when nothing is there, in how many seconds the next message is due, or false. What lies in the claim
+# list already came with a reply that a broken connection swallowed: it is first, and the list it came from is not
+# known any more. A due message is claimed before it leaves its set, as a full Redis refuses the claim.
 _CLAIM = """
-local left = redis.call('LINDEX', KEYS[#KEYS], -1)
+local claim, sets = KEYS[#KEYS], tonumber(ARGV[1])
+local left = redis.call('LINDEX', claim, -1)
 if left then return {'', left} end
-for i = 1, #KEYS - 1 do
-  local message = redis.call('LMOVE', KEYS[i], KEYS[#KEYS], 'RIGHT', 'LEFT')
+local time, next_in = redis.call('TIME'), nil
+for i = 1, sets do
+  local first = redis.pcall('ZRANGE', KEYS[i], 0, 0, 'WITHSCORES')
+  if first[2] then
+    local due_in = first[2] - time[1] - time[2] / 1e6
+    if due_in <= 0 then
+      redis.call('LPUSH', claim, first[1])
+      redis.call('ZREM', KEYS[i], first[1])
+      return {KEYS[i], first[1]}
+    end
+    next_in = math.min(next_in or due_in, due_in)
+  end
+end
+for i = sets + 1, #KEYS - 1 do
+  local message = redis.call('LMOVE', KEYS[i], claim, 'RIGHT', 'LEFT')
   if message then return {KEYS[i], message} end
 end
-return false
+return next_in and string.format('%.6f', next_in) or false
 """
+
+# KEYS: the claim list, a sorted set. ARGV: message, due time. A set that refuses it leaves the message claimed.
+_PARK = """
+redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
+return redis.call('LREM', KEYS[1], -1, ARGV[1])
+"""
+
+# Redis waits in whole milliseconds, and 0 is for ever.
+_SHORTEST_WAIT_SECONDS = 0.001
 
 
 class QoS(kombu_redis.QoS):  # type: ignore[misc]
@@ -109,14 +139,17 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         self._waiting_on = None
         self._in_poll = self.client.connection
         self._brpop_sent_at = monotonic()
-        self.client.connection.send_command("EVAL", _CLAIM, len(lists) + 1, *lists, self.claim_key)
+        keys = [*map(eta_key, queues), *lists, self.claim_key]
+        self.client.connection.send_command("EVAL", _CLAIM, len(keys), *keys, len(queues))
 
     def _brpop_read(self, **options: Any) -> bool:
         """Take the reply: deliver the message it brings, or begin to wait, or raise Empty."""
         reply = self._reply(**options)
-        if reply is None and self._waiting_on is None and not self._closing:
-            self._wait()
-            raise virtual.Empty()
+        if self._waiting_on is None and not isinstance(reply, list):
+            due_in, reply = reply, None
+            if not self._closing:
+                self._wait(None if due_in is None else float(due_in))
+                raise virtual.Empty()
         source, self._in_poll = self._waiting_on, None
         self._flush_brpop_reauth()
         if reply is None:
@@ -135,21 +168,31 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
                 connection.disconnect()  # the next round reconnects
             raise
 
-    def _wait(self) -> None:
-        """Block, on the server, until a message of the default priority comes."""
+    def _wait(self, due_in: float | None) -> None:
+        """Block, on the server, until a message of the default priority comes or, in ``due_in`` seconds, is due."""
+        timeout = self.brpop_timeout or 0
+        if due_in is not None:
+            timeout = max(_SHORTEST_WAIT_SECONDS, min(due_in, timeout or due_in))
         queue = self._queue_cycle.consume(1)[0]
         self._waiting_on = self._q_for_pri(queue, 0)
         self._brpop_sent_at = monotonic()
-        self.client.connection.send_command(
-            "BLMOVE", self._waiting_on, self.claim_key, "RIGHT", "LEFT", self.brpop_timeout or 0
-        )
+        self.client.connection.send_command("BLMOVE", self._waiting_on, self.claim_key, "RIGHT", "LEFT", timeout)
 
     def _deliver_claimed(self, source: str, raw: bytes) -> bool:
         message = _parsed(raw)
         if message is None:
             self._set_aside(raw, "it is not a message of kombu's")
             raise virtual.Empty()
-        queue = source.rsplit(self.sep, 1)[0] or message["properties"]["delivery_info"]["routing_key"]
+        parked = source.startswith(ETA_PREFIX)
+        queue = source.removeprefix(ETA_PREFIX) if parked else source.rsplit(self.sep, 1)[0]
+        queue = queue or message["properties"]["delivery_info"]["routing_key"]
+        due_at = _due_at(message)
+        # What was parked is due by Redis's clock. Asking ours too could park it anew without end.
+        ahead = due_at is not None and not parked and due_at > time()
+        if ahead and self._park(queue, raw, due_at):
+            raise virtual.Empty()
+        if due_at is not None and not ahead:
+            message["headers"]["eta"] = None  # or Celery sets a timer and raises its prefetch count for it
         self._queue_cycle.rotate(queue)
         self.claimed = raw
         try:
@@ -160,6 +203,19 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             self._give_up(message["properties"]["delivery_tag"])
             self._set_aside(raw, f"{type(exc).__name__}: {exc}")
             raise virtual.Empty() from None
+        return True
+
+    def _park(self, queue: str, raw: bytes, due_at: float | None) -> bool:
+        """Keep a claimed message in its queue's sorted set until it is due; return False when Redis refuses it.
+
+        Then Celery holds the message, as it always does.
+        """
+        try:
+            with self.conn_or_acquire() as client:
+                client.eval(_PARK, 2, self.claim_key, eta_key(queue), raw, repr(due_at))
+        except ResponseError as exc:
+            log.error("a message that is not due yet cannot be kept in %s: %s", eta_key(queue), exc)
+            return False
         return True
 
     def _give_up(self, delivery_tag: str) -> None:
@@ -187,6 +243,18 @@ def _parsed(raw: bytes) -> Any | None:
         return message if sound and "body" in message else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _due_at(message: Any) -> float | None:
+    """Return when ``message`` is due (seconds since the epoch), or None: any time, or what only Celery can judge."""
+    eta = message["headers"].get("eta")
+    if not isinstance(eta, str):
+        return None
+    try:
+        found = datetime.fromisoformat(eta)
+    except ValueError:
+        return None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 class Transport(kombu_redis.Transport):  # type: ignore[misc]

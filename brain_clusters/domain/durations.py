@@ -1,9 +1,10 @@
-"""Durations and percentages as people write them: "1 hour", "1h30m", "90s", 5; "10%", 10."""
+"""Durations, percentages and times as people write them: "1 hour", "90s", 5; "10%", 10; "2026-10-01T08:00:00Z"."""
 
 from __future__ import annotations
 
 import math
 import re
+from datetime import datetime
 
 _UNITS = {
     "ms": 0.001, "millisecond": 0.001, "milliseconds": 0.001,
@@ -29,6 +30,17 @@ def parse_duration(value: object) -> float:
     if not 0 <= seconds <= LONGEST_DURATION_SECONDS:
         raise ValueError("must be a duration between 0 and 10 years")
     return seconds
+
+
+def parse_instant(value: object) -> datetime:
+    """Return a time given as ISO 8601 text with its offset. Raise ValueError with a sentence."""
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) and len(value) <= _LONGEST_TEXT else None
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise ValueError("must be a time with its offset, such as 2026-10-01T08:00:00Z or 2026-10-01T10:00:00+02:00")
+    return found
 
 
 def parse_percent(value: object) -> float:

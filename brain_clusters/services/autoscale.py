@@ -21,6 +21,7 @@ from brain_clusters.domain.states import Intent
 from brain_clusters.errors import BrainError, TemporaryError
 from brain_clusters.services import (
     alerts,
+    jobs,
     ledger,
     lifecycle,
     memory,
@@ -40,6 +41,9 @@ from brain_clusters.services.reconcile import Followup, act, reconcile
 log = logging.getLogger(__name__)
 
 _ACTOR = "autoscaler"
+# Jobs that are due until the tick after the next are queued now, and wait in Redis for the rest of their time: there
+# an agent finds them to the millisecond.
+DUE_HORIZON_TICKS = 2.0
 
 
 def tick(control: Control) -> bool:
@@ -55,6 +59,7 @@ def tick(control: Control) -> bool:
     with control.database.transaction() as session:
         clusters = observation.load(session)
     try:
+        jobs.publish_due(control, DUE_HORIZON_TICKS * control.settings.tick_interval_seconds)
         outcomes.collect(control)
         remembered = memory.load(control.broker)
         last_look = remembered.at

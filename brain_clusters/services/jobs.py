@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select, update
@@ -16,6 +16,7 @@ from brain_clusters.broker import names
 from brain_clusters.broker.jobs import JobRecords, JobReport
 from brain_clusters.db.models import Cluster, Job
 from brain_clusters.domain.commands import Origin, ReactivateCluster, ScaleCluster
+from brain_clusters.domain.durations import parse_duration, parse_instant
 from brain_clusters.domain.specs import AgentGroup, Blueprint
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES, Intent, JobStatus
 from brain_clusters.errors import BrainError, Conflict, Fault, InvalidInput, NotFound, TemporaryError
@@ -26,14 +27,25 @@ from brain_clusters.services.paging import Page, page
 
 log = logging.getLogger(__name__)
 
+_LONGEST_WAIT = timedelta(days=365)
+# One batch is a third of a second's publishing; what is left after so many is the next call's.
+_BATCH = 2000
+_MOST_BATCHES = 5
+_WAITS_FOR_ETA = (Job.status == JobStatus.QUEUED, Job.published_at.is_(None), Job.eta.is_not(None))
+
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """What a caller asks for: a group by name, or a capability, or neither for the supervisor."""
+    """What a caller asks for: a group by name, or a capability, or neither for the supervisor.
+
+    eta (ISO 8601) or delay (a duration): not to be begun before. Neither: as soon as possible.
+    """
 
     to: str | None = None
     capability: str | None = None
     payload: Any = None
+    eta: str | None = None
+    delay: float | str | None = None
 
 
 def record(session: Session, cluster_id: str, new: NewJob) -> tuple[Job, Cluster, AgentGroup]:
@@ -45,10 +57,10 @@ def record(session: Session, cluster_id: str, new: NewJob) -> tuple[Job, Cluster
     if cluster.intent is Intent.GONE:
         raise Conflict(f"a cluster that is {cluster.status} takes no jobs", status=str(cluster.status))
     blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
-    group = _group_for(blueprint, new)
+    group, now = _group_for(blueprint, new), datetime.now(UTC)
     job = Job(
         id=str(uuid.uuid4()), cluster_id=cluster.id, group_name=group.name, status=JobStatus.QUEUED,
-        payload=new.payload, attempts=0, created_at=datetime.now(UTC),
+        payload=new.payload, attempts=0, created_at=now, eta=_eta(new, now),
     )  # fmt: skip
     session.add(job)
     session.flush()
@@ -71,8 +83,29 @@ def _group_for(blueprint: Blueprint, new: NewJob) -> AgentGroup:
     return found
 
 
+def _eta(new: NewJob, now: datetime) -> datetime | None:
+    """Return when a job is due. What is past is now: nobody can begin it earlier."""
+    try:
+        if new.eta is not None:
+            pointer, found = "/eta", parse_instant(new.eta)
+        elif new.delay is not None:
+            pointer, found = "/delay", now + timedelta(seconds=parse_duration(new.delay))
+        else:
+            return None
+    except ValueError as exc:  # whoever calls without the schema
+        raise InvalidInput(f"the time of a job {exc}") from exc
+    if found > now + _LONGEST_WAIT:
+        raise InvalidInput("the job is not valid", [Fault(pointer, "a job waits for at most 365 days; ask for less")])
+    return max(found, now).astimezone(UTC)
+
+
 def dispatch(control: Control, job: Job, cluster: Cluster, group: AgentGroup) -> None:
-    """Publish an accepted job, and wake whoever has to do it. What fails here is repaired by the sweep and the tick."""
+    """Publish an accepted job, and wake whoever has to do it. What fails here is repaired by the sweep and the tick.
+
+    A job that is not due yet stays where it is, and wakes nobody: ``publish_due`` is for it.
+    """
+    if job.eta is not None and job.eta > datetime.now(UTC):
+        return
     wake_first = cluster.intent is Intent.ASLEEP or cluster.group_targets.get(group.name, 0) == 0
     if wake_first:
         _wake(control, cluster, group)
@@ -101,6 +134,65 @@ def _wake(control: Control, cluster: Cluster, group: AgentGroup) -> None:
     except BrainError as exc:
         # Somebody else woke it first, or PostgreSQL went away after the job was accepted: the tick looks again.
         log.info("cluster=%s was not woken by a job: %s", cluster.id, exc)
+
+
+def publish_due(control: Control, horizon_seconds: float) -> int:
+    """Publish the jobs that are due within the horizon; return how many. Those that came late, too.
+
+    One that lies ahead bears its time, and waits in Redis for it. Safe to run twice at once: each takes other jobs.
+    When a message is out and its row cannot be written, it is published a second time, as any may be.
+    """
+    published = 0
+    for _ in range(_MOST_BATCHES):
+        batch = _publish_batch(control, timedelta(seconds=horizon_seconds))
+        published += batch
+        if batch < _BATCH:
+            break
+    return published
+
+
+def _publish_batch(control: Control, horizon: timedelta) -> int:
+    with control.database.transaction() as session:
+        rows = session.execute(
+            select(Job, Cluster.blueprint_id, Cluster.blueprint_version)
+            .join(Cluster, Cluster.id == Job.cluster_id)
+            .where(*_WAITS_FOR_ETA, Job.eta <= func.now() + horizon)
+            .order_by(Job.eta)
+            .limit(_BATCH)
+            .with_for_update(of=Job, skip_locked=True)
+        ).all()
+        queues: dict[str, list[Job]] = {}
+        for job, blueprint_id, version in rows:
+            group = blueprints.parsed(session, blueprint_id, version).group(job.group_name)
+            if group is not None:
+                queues.setdefault(names.group_queue(job.cluster_id, group.slug), []).append(job)
+        sent = _publish(control, queues)
+        session.execute(update(Job).where(Job.id.in_(sent)).values(published_at=func.now()))
+    return len(sent)
+
+
+def _publish(control: Control, queues: Mapping[str, list[Job]]) -> list[str]:
+    """Return the ids of what Redis took. Raises TemporaryError when it took none of it."""
+    sent: list[str] = []
+    for queue, batch in queues.items():
+        try:
+            control.broker.publish_jobs(queue, batch)
+        except TemporaryError as exc:
+            if not sent:
+                raise
+            log.warning("queue=%s: %d jobs that are due are delivered later: %s", queue, len(batch), exc)
+            break
+        sent += [job.id for job in batch]
+    return sent
+
+
+def next_due(session: Session) -> dict[tuple[str, str], float]:
+    """Return when the first job that is not published yet is due (seconds since the epoch), by cluster and group."""
+    first = func.extract("epoch", func.min(Job.eta))
+    rows = session.execute(
+        select(Job.cluster_id, Job.group_name, first).where(*_WAITS_FOR_ETA).group_by(Job.cluster_id, Job.group_name)
+    )
+    return {(cluster_id, group): float(due) for cluster_id, group, due in rows}
 
 
 def get(control: Control, job_id: str) -> Job:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import ColumnElement, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -100,8 +100,8 @@ def sweep(control: Control, idle_groups: IdleGroups) -> int:
     """Publish again what is accepted and nowhere; return how many.
 
     idle_groups: returns the queue by (cluster_id, group name) of groups where nothing waits and nothing is held. A
-    job that was published there longer than _LOST_SECONDS ago and has no outcome is lost: Redis lost data, or a
-    publish failed.
+    job that was published there longer than _LOST_SECONDS ago, is due for so long, and has no outcome is lost: Redis
+    lost data, or a publish failed.
     """
     found = [*_unpublished(control), *_missing(control, idle_groups)]
     if not found:
@@ -123,7 +123,7 @@ def sweep(control: Control, idle_groups: IdleGroups) -> int:
 
 
 def _unpublished(control: Control) -> list[tuple[Job, str]]:
-    """Return jobs that were accepted while Redis was away, oldest first."""
+    """Return jobs that were accepted while Redis was away, oldest first. ``jobs.publish_due`` has those with an ETA."""
     with control.database.transaction() as session:
         rows = session.execute(
             select(Job, Cluster.blueprint_id, Cluster.blueprint_version)
@@ -131,6 +131,7 @@ def _unpublished(control: Control) -> list[tuple[Job, str]]:
             .where(
                 Job.status == JobStatus.QUEUED,
                 Job.published_at.is_(None),
+                Job.eta.is_(None),
                 Job.created_at < func.now() - timedelta(seconds=_UNPUBLISHED_SECONDS),
             )
             .order_by(Job.created_at)
@@ -156,8 +157,7 @@ def _missing(control: Control, idle_groups: IdleGroups) -> list[tuple[Job, str]]
                 select(Job)
                 .where(
                     tuple_(Job.cluster_id, Job.group_name).in_(keys[start : start + 1000]),
-                    Job.status.in_((JobStatus.QUEUED, JobStatus.RUNNING)),
-                    Job.published_at < func.now() - timedelta(seconds=_LOST_SECONDS),
+                    *_long_published(),
                 )
                 .order_by(Job.created_at)
                 .limit(_BATCH)
@@ -166,9 +166,14 @@ def _missing(control: Control, idle_groups: IdleGroups) -> list[tuple[Job, str]]
 
 
 def _any_published(session: Session) -> bool:
+    return session.scalar(select(Job.id).where(*_long_published()).limit(1)) is not None
+
+
+def _long_published() -> tuple[ColumnElement[bool], ...]:
+    """Return what holds for jobs that should be done, or seen in Redis, by now."""
     old = func.now() - timedelta(seconds=_LOST_SECONDS)
-    query = select(Job.id).where(Job.status.in_((JobStatus.QUEUED, JobStatus.RUNNING)), Job.published_at < old).limit(1)
-    return session.scalar(query) is not None
+    due = or_(Job.eta.is_(None), Job.eta < old)
+    return Job.status.in_((JobStatus.QUEUED, JobStatus.RUNNING)), Job.published_at < old, due
 
 
 def time_of(seconds: float | None) -> datetime | None:

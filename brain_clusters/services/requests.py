@@ -64,6 +64,18 @@ JOB: Schema = {
         "nullable": True,
         "meta": {"description": "What the handler is given: any JSON."},
     },
+    "eta": {
+        "type": "string",
+        "check_with": "instant",
+        "excludes": "delay",
+        "meta": {"description": "Not to be begun before: ISO 8601 with an offset or Z, at most 365 days ahead."},
+    },
+    "delay": {
+        "type": ["number", "string"],
+        "check_with": "duration",
+        "excludes": "eta",
+        "meta": {"description": "Not to be begun before it has passed: a duration such as 5 minutes, or seconds."},
+    },
 }
 BLUEPRINT: Schema = {
     "yaml": {

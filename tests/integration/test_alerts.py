@@ -30,10 +30,11 @@ from brain_clusters.domain.states import AgentStatus, ClusterStatus, Intent, Job
 from brain_clusters.errors import TemporaryError
 from brain_clusters.genesis.process.desk import Ended
 from brain_clusters.ports import free_port
-from brain_clusters.services import alerts, blueprints, lifecycle, notify, observation, operations
+from brain_clusters.services import alerts, blueprints, lifecycle, notify, observation, operations, sensing
 from brain_clusters.services.control import Control
 from brain_clusters.services.figures import Figures, figures
 from brain_clusters.services.hosting import HostDesk
+from brain_clusters.services.memory import Memory
 
 Until = Callable[..., Any]
 ORIGIN = Origin("test", "a test asks for it")
@@ -126,7 +127,7 @@ class Stage:
         """Look at everything as the tick does."""
         with self.control.database.transaction() as session:
             seen = observation.load(session)
-        alerts.watch(self.control, seen, observation.read(self.control, seen) if redis else None)
+        alerts.watch(self.control, seen, sensing.read(self.control, seen, Memory()) if redis else None)
 
     def count(self, table: Any) -> int:
         with self.control.database.transaction() as session:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -118,6 +119,67 @@ def test_a_job_wakes_a_sleeping_cluster(api: FlaskClient, new_cluster: NewCluste
         cluster = session.get_one(Cluster, cluster_id)
     assert cluster.intent is Intent.RUNNING
     assert cluster.group_targets["Clerks"] == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [({"delay": "5 minutes"}, 300), ({"delay": 90.5}, 90.5), ({"delay": "30"}, 30), ({"eta": "Z"}, 3600),
+     ({"eta": "+02:00"}, 3600)],
+)  # fmt: skip
+def test_a_job_for_later_is_kept_and_wakes_nobody(
+    api: FlaskClient, new_cluster: NewCluster, control: Control, asked: dict[str, Any], seconds: float
+) -> None:
+    cluster_id = new_cluster()
+    api.post(f"/api/clusters/{cluster_id}/hibernate")
+    if "eta" in asked:
+        zone = timezone(timedelta(hours=2)) if asked["eta"] == "+02:00" else UTC
+        asked = {"eta": (datetime.now(zone) + timedelta(seconds=3600)).isoformat().replace("+00:00", "Z")}
+    response = api.post(f"/api/clusters/{cluster_id}/jobs", json={"to": "Clerks", "payload": 1, **asked})
+    assert response.status_code == 202, response.text
+    job = response.json["job"]
+    assert (job["status"], job["published_at"]) == ("queued", None)
+    eta, made = datetime.fromisoformat(job["eta"]), datetime.fromisoformat(job["created_at"])
+    assert (eta - made).total_seconds() == pytest.approx(seconds, abs=0 if "delay" in asked else 600)
+    assert api.get(f"/api/jobs/{job['id']}").json["eta"] == job["eta"]
+    assert api.get(f"/api/clusters/{cluster_id}/jobs").json["jobs"][0]["eta"] == job["eta"]
+    assert queue_length(control, cluster_id, "clerks") == 0
+    with control.database.transaction() as session:
+        assert session.get_one(Cluster, cluster_id).intent is Intent.ASLEEP
+
+
+@pytest.mark.parametrize("asked", [{"delay": 0}, {"eta": "2001-01-01T00:00:00Z"}, {"eta": "0001-01-01T00:00:00+23:59"}])
+def test_a_time_that_is_past_is_now(
+    api: FlaskClient, new_cluster: NewCluster, control: Control, asked: dict[str, Any]
+) -> None:
+    cluster_id = new_cluster()
+    job = api.post(f"/api/clusters/{cluster_id}/jobs", json={"to": "Clerks", **asked}).json["job"]
+    assert job["eta"] == job["created_at"]
+    assert queue_length(control, cluster_id, "clerks") == 1
+    assert api.get(f"/api/jobs/{job['id']}").json["published_at"] is not None
+
+
+@pytest.mark.parametrize(
+    ("asked", "pointer", "told"),
+    [
+        ({"eta": "tomorrow"}, "/eta", "must be a time with its offset"),
+        ({"eta": "2026-10-01T08:00:00"}, "/eta", "must be a time with its offset"),
+        ({"eta": "9999-12-31T23:59:59-23:59"}, "/eta", "at most 365 days"),
+        ({"eta": 1790000000}, "/eta", ""),
+        ({"eta": None}, "/eta", ""),
+        ({"delay": "a while"}, "/delay", "must be a duration"),
+        ({"delay": -1}, "/delay", "must be a duration"),
+        ({"delay": True}, "/delay", ""),
+        ({"delay": "53 weeks"}, "/delay", "at most 365 days"),
+        ({"eta": "2026-10-01T08:00:00Z", "delay": 5}, "/", ""),
+    ],
+)
+def test_a_time_that_cannot_be_kept_is_422(
+    api: FlaskClient, new_cluster: NewCluster, asked: dict[str, Any], pointer: str, told: str
+) -> None:
+    response = api.post(f"/api/clusters/{new_cluster()}/jobs", json=asked)
+    assert response.status_code == 422
+    assert all(fault["pointer"].startswith(pointer) for fault in response.json["errors"])
+    assert told in response.text
 
 
 def test_a_destroyed_cluster_takes_no_jobs(api: FlaskClient, new_cluster: NewCluster) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from itertools import count
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 from celery import Celery
 from sqlalchemy import Engine, event, func, select, text, update
 
-from brain_clusters.broker import names
+from brain_clusters.broker import backlog, names
 from brain_clusters.broker.client import Broker
 from brain_clusters.broker.jobs import JobRecords, JobReport
 from brain_clusters.config import Settings
@@ -747,6 +749,129 @@ def test_jobs_are_accepted_while_redis_is_away_and_delivered_later(stage: Stage,
     assert outcomes.sweep(stage.control, {}) == 1
     assert outcomes.sweep(stage.control, {}) == 0
     assert stage.waiting(cluster_id, "clerk") == 1
+
+
+def headers(stage: Stage, cluster_id: str, group: str = "clerk") -> list[dict[str, Any]]:
+    """Return the headers of what waits in a group's list, the next first."""
+    entries: Any = stage.redis.lrange(names.group_queue(cluster_id, group), 0, -1)
+    return [json.loads(entry)["headers"] for entry in reversed(entries)]
+
+
+def test_a_job_for_later_waits_in_postgresql_and_wakes_nobody(stage: Stage) -> None:
+    cluster_id = stage.active()
+    stage.do(HibernateCluster(cluster_id=cluster_id))
+    stage.settle(cluster_id)
+    soon, late = stage.post(cluster_id, to="Clerk", delay="90 s"), stage.post(cluster_id, to="Clerk", delay=7200)
+    packed = stage.post(cluster_id, to="Packer", delay="1 day")
+    stage.earlier("jobs", "created_at", 60)
+    stage.tick()
+    assert stage.cluster(cluster_id).intent is Intent.ASLEEP
+    assert stage.waiting(cluster_id, "clerk") == 0
+    assert soon.eta is not None
+    assert packed.eta is not None
+    with stage.control.database.transaction() as session:
+        due = jobs.next_due(session)
+    assert due == {(cluster_id, "Clerk"): soon.eta.timestamp(), (cluster_id, "Packer"): packed.eta.timestamp()}
+    assert outcomes.sweep(stage.control, {}) == 0
+    assert stage.job(late.id).published_at is None
+
+
+def test_jobs_are_published_shortly_before_they_are_due_and_say_when(stage: Stage) -> None:
+    cluster_id = stage.active()
+    soon, late = stage.post(cluster_id, to="Clerk", delay="50 s"), stage.post(cluster_id, to="Clerk", delay=7200)
+    assert jobs.publish_due(stage.control, 10) == 0
+    assert jobs.publish_due(stage.control, 60) == 1
+    assert jobs.publish_due(stage.control, 60) == 0
+    [sent] = headers(stage, cluster_id)
+    assert soon.eta is not None
+    assert (sent["id"], datetime.fromisoformat(sent["eta"])) == (soon.id, soon.eta)
+    assert sent[names.PUBLISHED_HEADER] == soon.eta.timestamp()
+    assert stage.job(soon.id).published_at is not None
+    assert stage.job(late.id).published_at is None
+    depth = backlog.read(stage.redis, [names.group_queue(cluster_id, "clerk")], [])
+    assert [(found.length, found.held) for found in depth.queues.values()] == [(0, 1)]
+
+
+def test_a_job_whose_time_has_come_is_published_as_a_plain_one(stage: Stage, cut_off: Stage) -> None:
+    cluster_id = stage.active()
+    late, now = stage.post(cluster_id, to="Clerk", delay=60), cut_off.post(cluster_id, to="Clerk", delay=0)
+    stage.earlier("jobs", "eta", 90)
+    with pytest.raises(TemporaryError):
+        jobs.publish_due(cut_off.control, 0)
+    assert jobs.publish_due(stage.control, 0) == 2
+    assert [(sent["id"], sent["eta"]) for sent in headers(stage, cluster_id)] == [(now.id, None), (late.id, None)]
+
+
+def test_two_that_publish_at_once_publish_each_job_once(stage: Stage) -> None:
+    cluster_id = stage.active()
+    stage.post(cluster_id, to="Clerk", delay=60)
+    stage.sql(
+        "INSERT INTO jobs (id, cluster_id, group_name, status, attempts, eta) SELECT 'many-' || n, :id, 'Clerk',"
+        " 'queued', 0, now() + make_interval(secs => n / 100.0) FROM generate_series(1, 4500) AS n",
+        id=cluster_id,
+    )
+    with ThreadPoolExecutor(3) as pool:
+        counts = list(pool.map(lambda _: jobs.publish_due(stage.control, 100), range(3)))
+    rest = jobs.publish_due(stage.control, 100)
+    assert sum(counts) + rest == 4501
+    ids = [sent["id"] for sent in headers(stage, cluster_id)]
+    assert (len(ids), len(set(ids))) == (4501, 4501)
+    with stage.control.database.transaction() as session:
+        assert jobs.next_due(session) == {}
+
+
+@pytest.mark.parametrize("new", [{"eta": "2999-01-01T00:00:00Z"}, {"delay": "366 days"}, {"eta": "soon"}])
+def test_a_time_that_cannot_be_kept_is_refused(stage: Stage, new: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        stage.post(stage.active(), **new)
+
+
+def test_a_job_that_waits_in_redis_for_its_time_is_not_lost(stage: Stage) -> None:
+    cluster_id = stage.active()
+    job = stage.post(cluster_id, to="Clerk", delay=50)
+    assert jobs.publish_due(stage.control, 60) == 1
+    stage.earlier("jobs", "published_at", 3600)
+    for _ in range(2):
+        stage.tick()
+        assert stage.redis.zcard(names.eta_key(names.group_queue(cluster_id, "clerk"))) == 1
+        assert stage.waiting(cluster_id, "clerk") == 0
+    stage.redis.flushdb()
+    stage.tick()
+    assert stage.waiting(cluster_id, "clerk") == 0  # not due: nobody misses it
+    stage.earlier("jobs", "eta", 55)
+    stage.tick()
+    assert stage.waiting(cluster_id, "clerk") == 0  # due for 5 s
+    stage.earlier("jobs", "eta", 10)
+    stage.tick()
+    assert [sent["id"] for sent in headers(stage, cluster_id)] == [job.id]
+
+
+def test_a_group_with_parked_messages_is_not_idle(stage: Stage) -> None:
+    cluster_id = stage.active()
+    job = stage.post(cluster_id, to="Clerk")
+    queue = names.group_queue(cluster_id, "clerk")
+    stage.redis.zadd(names.eta_key(queue), {str(stage.redis.rpop(queue)): time.time() + 60})
+    stage.earlier("jobs", "published_at", 3600)
+    stage.tick()
+    assert stage.waiting(cluster_id, "clerk") == 0
+    stage.redis.delete(names.eta_key(queue))
+    stage.tick()
+    assert [sent["id"] for sent in headers(stage, cluster_id)] == [job.id]
+
+
+def test_destroying_a_cluster_fails_the_jobs_that_wait_for_their_time(stage: Stage) -> None:
+    cluster_id = stage.active()
+    waits, parked = stage.post(cluster_id, to="Clerk", delay=7200), stage.post(cluster_id, to="Clerk", delay=60)
+    assert jobs.publish_due(stage.control, 90) == 1
+    stage.tick()
+    queue = names.group_queue(cluster_id, "clerk")
+    assert stage.redis.exists(names.eta_key(queue))
+    stage.do(DestroyCluster(cluster_id=cluster_id))
+    stage.settle(cluster_id)
+    for job in (waits, parked):
+        assert stage.job(job.id).status is JobStatus.FAILED
+    assert not stage.redis.exists(names.eta_key(queue))
+    assert jobs.publish_due(stage.control, 10_000) == 0
 
 
 def reported(stage: Stage, job_id: str, cluster_id: str, status: JobStatus = JobStatus.SUCCEEDED, **rest: Any) -> None:

@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -329,6 +331,122 @@ def test_a_worker_whose_connections_are_cut_goes_on(
                     client.client_kill_filter(_id=one["id"])
         plain.send_task("note", [number], queue=QUEUE)
         until(lambda number=number: len(done(client)) == number + 1)
+
+
+# --- not due yet ------------------------------------------------------------------------------------------------
+
+
+def test_a_message_with_an_eta_ahead_is_parked_and_holds_nobody_up(
+    nursery: Nursery, client: redis.Redis, plain: Celery, until: Until
+) -> None:
+    owner, _ = nursery.worker()
+    for priority in (0, 9):
+        plain.send_task("note", ["later"], queue=QUEUE, countdown=300, priority=priority)
+        plain.send_task("note", ["now"], queue=QUEUE, priority=priority)
+    until(lambda: len(done(client)) == 2)
+    until(lambda: client.zcard(names.eta_key(QUEUE)) == 2)
+    assert done(client) == [b"now", b"now"]
+    until(lambda: not client.exists(names.unacked_key(owner), names.claim_key(owner), *names.priority_lists(QUEUE)))
+    [(entry, due_at), _] = client.zrange(names.eta_key(QUEUE), 0, -1, withscores=True)  # type: ignore[misc]
+    assert datetime.fromisoformat(json.loads(entry)["headers"]["eta"]).timestamp() == pytest.approx(due_at, abs=1e-5)
+
+
+def test_parked_messages_are_done_when_they_are_due_and_not_before(
+    nursery: Nursery, client: redis.Redis, plain: Celery, until: Until
+) -> None:
+    """One more worker than messages, so that one always waits; what is parked late is due while they wait."""
+    workers = [nursery.worker()[0] for _ in range(4)]
+    due = {number: time.time() + 0.7 + 0.2 * number for number in (2, 0, 1)}
+    for number, when in due.items():
+        plain.send_task("note", [number], queue=QUEUE, eta=datetime.fromtimestamp(when, UTC))
+    until(lambda: client.zcard(names.eta_key(QUEUE)) == 3, "all parked")
+    for number in range(3):
+        until(lambda number=number: len(done(client)) > number)
+        assert time.time() >= due[number]
+    assert done(client) == [b"0", b"1", b"2"]
+    until(lambda: not client.exists(*map(names.unacked_key, workers), *map(names.claim_key, workers)))
+    assert not client.exists(names.eta_key(QUEUE))
+
+
+def test_what_is_due_comes_before_what_waits_in_lists(
+    nursery: Nursery, client: redis.Redis, plain: Celery, until: Until
+) -> None:
+    plain.send_task("note", ["due"], queue=QUEUE, eta=datetime.now(UTC) + timedelta(hours=1), priority=9)
+    parked: Any = client.rpop(names.priority_lists(QUEUE)[3])
+    client.zadd(names.eta_key(QUEUE), {parked: time.time() - 1})
+    for priority in (0, 9):
+        plain.send_task("note", [priority], queue=QUEUE, priority=priority)
+    nursery.worker()
+    until(lambda: len(done(client)) == 3)
+    # Due by the clock of Redis: what the message itself says is not asked again.
+    assert done(client) == [b"due", b"0", b"9"]
+
+
+def test_a_message_that_is_due_already_is_a_plain_one(
+    nursery: Nursery, client: redis.Redis, plain: Celery, until: Until
+) -> None:
+    owner, _ = nursery.worker()
+    plain.send_task("note", ["past", "gate"], queue=QUEUE, eta=datetime.now(UTC) - timedelta(hours=1))
+    until(lambda: client.llen("begun"))
+    entries: Any = client.hvals(names.unacked_key(owner))
+    assert [json.loads(entry)[0]["headers"]["eta"] for entry in entries] == [None]
+    client.rpush("gate", "open")
+    until(lambda: done(client) == [b"past"])
+
+
+@pytest.mark.parametrize("form", ["{}Z", "{}", "{}+00:00"])
+def test_an_eta_of_any_form_is_parked(
+    nursery: Nursery, client: redis.Redis, plain: Celery, until: Until, form: str
+) -> None:
+    nursery.worker()
+    message = sent(plain, client)
+    message["headers"]["eta"] = form.format((datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%S"))
+    client.lpush(QUEUE, json.dumps(message, separators=(",", ":")))
+    until(lambda: client.zcard(names.eta_key(QUEUE)))
+    assert done(client) == []
+
+
+def test_a_worker_killed_while_it_parks_loses_nothing(nursery: Nursery, client: redis.Redis, plain: Celery) -> None:
+    for number in range(15):
+        owner, pid = nursery.worker()
+        plain.send_task("note", [number], queue=QUEUE, countdown=300)
+        for _ in range(number * 60):  # from none to a few milliseconds, without the clock's coarseness
+            os.getppid()
+        nursery.end(pid)
+        restore(client, owner)
+        parked, waiting = int(client.zcard(names.eta_key(QUEUE))), int(client.llen(QUEUE))  # type: ignore[arg-type]
+        assert (parked, waiting) in ((1, 0), (0, 1)), f"round {number}"
+        assert not client.exists(names.claim_key(owner))
+        client.delete(QUEUE, names.eta_key(QUEUE))
+
+
+def test_a_worker_killed_with_a_due_message_gives_it_back(
+    nursery: Nursery, client: redis.Redis, plain: Celery, until: Until
+) -> None:
+    owner, pid = nursery.worker()
+    plain.send_task("note", ["held", "gate"], queue=QUEUE, countdown=0.2)
+    until(lambda: client.llen("begun"))
+    nursery.end(pid)
+    assert restore(client, owner) == 1
+    client.rpush("gate", "open")
+    nursery.worker()
+    until(lambda: done(client) == [b"held"])
+
+
+def test_a_set_of_the_wrong_type_stops_no_list_and_loses_nothing(
+    nursery: Nursery, client: redis.Redis, plain: Celery, until: Until
+) -> None:
+    client.set(names.eta_key(QUEUE), "text")
+    owner, pid = nursery.worker()
+    plain.send_task("note", ["later"], queue=QUEUE, countdown=300)
+    plain.send_task("note", ["behind"], queue=QUEUE)
+    until(lambda: done(client) == [b"behind"])
+    until(lambda: client.hlen(names.unacked_key(owner)) == 1, "Celery holds the one, and is done with the other")
+    nursery.end(pid)
+    client.delete(names.eta_key(QUEUE))
+    restore(client, owner)
+    nursery.worker()
+    until(lambda: client.zcard(names.eta_key(QUEUE)) == 1)
 
 
 # --- killed -----------------------------------------------------------------------------------------------------

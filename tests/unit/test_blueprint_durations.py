@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brain_clusters.domain.cron import check_cron
-from brain_clusters.domain.durations import parse_duration, parse_percent
+from brain_clusters.domain.durations import parse_duration, parse_instant, parse_percent
 from brain_clusters.domain.specs import Count, parse_count
 
 
@@ -45,6 +45,20 @@ def test_percentages_are_read(value: object, percent: float) -> None:
 def test_what_is_no_percentage_gets_a_sentence(value: object) -> None:
     with pytest.raises(ValueError, match=r"^must be a percentage"):
         parse_percent(value)
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-10-01T08:00:00Z", "2026-10-01T10:00:00+02:00", "2026-10-01 08:00+00:00", "20261001T080000Z"]
+)
+def test_times_are_read_with_their_offset(text: str) -> None:
+    assert parse_instant(text).timestamp() == 1790841600.0
+
+
+@pytest.mark.parametrize("value", ["", "soon", "2026-10-01", "2026-10-01T08:00:00", "2026-13-01T08:00:00Z", 5, None,
+                                   "2026-10-01T08:00:00Z" + " " * 60])  # fmt: skip
+def test_what_is_no_time_gets_a_sentence(value: object) -> None:
+    with pytest.raises(ValueError, match="must be a time with its offset"):
+        parse_instant(value)
 
 
 def test_counts_are_fixed_or_a_range() -> None:

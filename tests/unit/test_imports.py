@@ -30,7 +30,7 @@ ROOMS_OF = {
     "flask": {"api", "dashboard"},
     "werkzeug": {"api", "dashboard"},
     "gunicorn": {"api"},
-    "celery": {"workers", "broker", "agent"},
+    "celery": {"workers", "broker", "agent", "client"},
     "kombu": {"broker", "agent"},
     "billiard": {"agent"},
     "sqlalchemy": {"db", "services", "migrations"},
