@@ -1,0 +1,241 @@
+"""What holds a change of one group's size back, and the memory that takes: windows, votes, limits and panic. Pure.
+
+Sources: the stabilization windows and rate limits are those of Kubernetes' HorizontalPodAutoscaler (behavior), the
+panic mode is Knative's, the votes and the undoing of drains are our own. SCALING in docs/architecture.md tells why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from brain_clusters.domain.signals import GroupSignals
+from brain_clusters.domain.sizing import metric_value, needed
+from brain_clusters.domain.specs import AgentGroup, ScalingPolicy
+
+Needs = tuple[tuple[float, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """What earlier decisions left for the next. Times are those of ``now``, in seconds.
+
+    target: the count that the last one left; another one now means that somebody else scaled.
+    peaks, lows: (time, wanted) of the two stabilization windows, each only as far as it can still matter.
+    grown: (time, agents) of each growth within ``scale_up.period``. votes: how often in a row fewer were proposed.
+    panic_until: no way down before this time, and no limit on the way up.
+    """
+
+    target: int | None = None
+    peaks: Needs = ()
+    lows: Needs = ()
+    grown: Needs = ()
+    votes: int = 0
+    panic_until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a group is looked at, and how it stands. target: its desired count; since_change: seconds since the
+    cluster was last scaled; unknown_ticks: looks in a row that could not tell what waits.
+    """
+
+    now: float
+    target: int
+    since_change: float
+    unknown_ticks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDecision:
+    """target: how many agents there should be; wanted: how many there would be without gates; held: the gate that
+    held a change back, None where none did; state: for the next decision.
+    """
+
+    target: int
+    wanted: int
+    reason: str
+    held: str | None
+    state: GroupState
+
+
+def decide_group(
+    policy: ScalingPolicy, group: AgentGroup, signals: GroupSignals, moment: Moment, state: GroupState
+) -> GroupDecision:
+    """Decide the size of one scalable group under ``policy: target``."""
+    target, now = moment.target, moment.now
+    if state.target != target:  # somebody else scaled it, or it is new: what they wanted counts like a need of now
+        state = replace(state, peaks=(*state.peaks, (now, target)), lows=(), votes=0)
+    value, need = metric_value(policy, signals), needed(policy, signals)
+    if signals.ready is not None and target == 0 and signals.ready > 0:
+        return _from_zero(policy, group, signals, moment, replace(state, target=target))
+    if value is None or need is None:
+        return _unknown(policy, group, moment, replace(state, target=target, votes=0))
+    state = replace(state, target=target, panic_until=_panic_until(policy, signals, need, now, state))
+    if state.panic_until > now:
+        need = max(need, needed(policy, signals, signals.burst_rate) or 0)
+    wanted = within(group, max(need + policy.buffer_workers, policy.idle_workers))
+    state = replace(
+        state,
+        peaks=_peaks(state.peaks, now, wanted, policy.scale_down_stabilization_seconds),
+        lows=_lows(state.lows, now, wanted, policy.scale_up_stabilization_seconds),
+    )
+    if wanted > target:
+        return _up(policy, signals, value, moment, replace(state, votes=0), wanted)
+    if wanted < target:
+        return _down(policy, signals, value, moment, state, wanted)
+    reason = f"{target} agents are right for {told(signals)}"
+    return GroupDecision(target, wanted, reason, None, replace(state, votes=0))
+
+
+def within(group: AgentGroup, count: int) -> int:
+    """Return ``count`` within the group's own bounds."""
+    return max(group.count.minimum, min(count, group.count.maximum))
+
+
+def told(signals: GroupSignals) -> str:
+    """Return the jobs of a group as words."""
+    running = (signals.running or 0) + signals.reserved
+    return f"{signals.ready} waiting and {running} running jobs"
+
+
+def _kept(moment: Moment, wanted: int, reason: str, held: str, state: GroupState) -> GroupDecision:
+    return GroupDecision(moment.target, wanted, reason, held, state)
+
+
+def _unknown(policy: ScalingPolicy, group: AgentGroup, moment: Moment, state: GroupState) -> GroupDecision:
+    """Hold the count; after ``fallback.failure_threshold`` looks in a row go up to ``fallback.workers``, never down."""
+    target, ticks = moment.target, moment.unknown_ticks + 1
+    fallback = within(group, policy.fallback_workers)
+    if ticks >= policy.fallback_failure_threshold and fallback > target:
+        reason = f"{policy.metric} is unknown {ticks} times in a row: up from {target} to the {fallback} of fallback"
+        return GroupDecision(fallback, fallback, reason, None, state)
+    return _kept(moment, target, f"{policy.metric} is unknown, so nothing changes", "unknown", state)
+
+
+# --- up ---------------------------------------------------------------------------------------------------------
+
+
+def _from_zero(
+    policy: ScalingPolicy, group: AgentGroup, signals: GroupSignals, moment: Moment, state: GroupState
+) -> GroupDecision:
+    """From zero the metric cannot gate, or one job would never wake a group whose threshold is ten."""
+    wanted = within(group, max((needed(policy, signals) or 0) + policy.buffer_workers, policy.idle_workers, 1))
+    waiting = f"{signals.ready} jobs wait and no agent serves them"
+    if (signals.ready or 0) <= policy.activation_threshold:
+        reason = f"{waiting}, but that is not above activation_threshold {policy.activation_threshold}"
+        return _kept(moment, wanted, reason, "activation_threshold", state)
+    state = replace(state, peaks=_peaks(state.peaks, moment.now, wanted, policy.scale_down_stabilization_seconds))
+    state = replace(state, votes=0, panic_until=moment.now + policy.panic_window_seconds)
+    return GroupDecision(wanted, wanted, f"{waiting}: up from 0 to {wanted}", None, state)
+
+
+def _up(
+    policy: ScalingPolicy, signals: GroupSignals, value: float, moment: Moment, state: GroupState, wanted: int
+) -> GroupDecision:
+    target = moment.target
+    late = signals.oldest_age is not None and signals.oldest_age > policy.target_latency_seconds
+    needs = f"{wanted} agents are needed for {told(signals)}"
+    if value <= policy.scale_up_threshold and not late:
+        # What is kept beyond the need is kept whatever waits.
+        reserve = min(wanted, max(signals.busy_agents + policy.buffer_workers, policy.idle_workers))
+        if not (policy.buffer_workers or policy.idle_workers) or reserve <= target:
+            reason = f"{needs}, but {policy.metric} {value:g} is not above {policy.scale_up_threshold:g}"
+            return _kept(moment, wanted, reason, "scale_up_threshold", state)
+        return GroupDecision(reserve, wanted, f"{told(signals)}: up from {target} to {reserve} in reserve", None, state)
+    if wanted - target <= policy.tolerance * target and not late:
+        reason = f"{needs}, which is within the tolerance of {policy.tolerance:.0%} of {target}"
+        return _kept(moment, wanted, reason, "tolerance", state)
+    panics = state.panic_until > moment.now
+    if policy.scale_up_stabilization_seconds > 0 and not panics:
+        lowest = _lowest(policy, state, moment)
+        if lowest <= target:
+            seconds = policy.scale_up_stabilization_seconds
+            return _kept(moment, wanted, f"{needs}, but not for {seconds:g} s yet", "scale_up.stabilization", state)
+        wanted = min(wanted, lowest)
+    allowed = wanted if panics else _limit(policy, state, moment)
+    if allowed <= target:
+        reason = f"{needs}, but it has grown by its most for {policy.scale_up_period_seconds:g} s already"
+        return _kept(moment, wanted, reason, "scale_up.limit", state)
+    reached = min(wanted, allowed)
+    why = f"{told(signals)}: up from {target} to {reached}"
+    if reached < wanted:
+        why += f" of {wanted} wanted, the most in {policy.scale_up_period_seconds:g} s"
+    return GroupDecision(reached, wanted, why, None if reached == wanted else "scale_up.limit", state)
+
+
+def _limit(policy: ScalingPolicy, state: GroupState, moment: Moment) -> int:
+    """Return the most agents now: max_percent or max_workers, the larger, above the count of a period ago."""
+    recent = sum(count for at, count in state.grown if at > moment.now - policy.scale_up_period_seconds)
+    base = max(0, moment.target - recent)
+    return max(int(base * (1 + policy.scale_up_max_percent / 100)), base + policy.scale_up_max_workers)
+
+
+def _panic_until(policy: ScalingPolicy, signals: GroupSignals, need: int, now: float, state: GroupState) -> float:
+    """Panic while the short window's demand is ``panic_threshold`` times what is ready, and a window longer."""
+    demand = max(need, needed(policy, signals, signals.burst_rate) or 0)
+    panics = demand > signals.agents_ready and demand >= policy.panic_threshold * signals.agents_ready
+    return now + policy.panic_window_seconds if panics else state.panic_until
+
+
+# --- down -------------------------------------------------------------------------------------------------------
+
+
+def _down(
+    policy: ScalingPolicy, signals: GroupSignals, value: float, moment: Moment, state: GroupState, wanted: int
+) -> GroupDecision:
+    target = moment.target
+    would = f"{wanted} agents would do for {told(signals)}"
+    if value >= policy.scale_down_threshold:
+        reason = f"{would}, but {policy.metric} {value:g} is not below {policy.scale_down_threshold:g}"
+        return _kept(moment, wanted, reason, "scale_down_threshold", replace(state, votes=0))
+    if not signals.beats_fresh:
+        reason = f"{would}, but an agent's beat is missing, so none is taken away"
+        return _kept(moment, wanted, reason, "unknown", replace(state, votes=0))
+    if state.panic_until > moment.now:
+        reason = f"{would}, but a burst is on or just over: no way down for {state.panic_until - moment.now:.0f} s"
+        return _kept(moment, wanted, reason, "panic", replace(state, votes=0))
+    at, highest = state.peaks[0]
+    if highest >= target:
+        reason = f"{would}, but {highest} were needed {moment.now - at:.0f} s ago, and the highest need of "
+        reason += f"{policy.scale_down_stabilization_seconds:g} s counts"
+        return _kept(moment, wanted, reason, "scale_down.stabilization", replace(state, votes=0))
+    state = replace(state, votes=state.votes + 1)
+    if state.votes < policy.scale_down_consecutive:
+        reason = f"{highest} agents would do, proposed {state.votes} of {policy.scale_down_consecutive} times in a row"
+        return _kept(moment, wanted, reason, "scale_down.consecutive", state)
+    if (target - highest) <= policy.tolerance * target and highest > 0:
+        reason = f"{would}, which is within the tolerance of {policy.tolerance:.0%} of {target}"
+        return _kept(moment, wanted, reason, "tolerance", state)
+    if moment.since_change < policy.cooldown_seconds:
+        left = policy.cooldown_seconds - moment.since_change
+        return _kept(moment, wanted, f"{would}; the cooldown lasts {left:.0f} s more", "cooldown", state)
+    # Never below what holds work; agents that leave are the idle ones.
+    kept = max(highest, min(target, signals.busy_agents))
+    if kept == target:
+        return _kept(moment, wanted, f"{would}, but all of the {target} are busy", "busy", state)
+    reason = f"{told(signals)}: down from {target} to {kept}"
+    return GroupDecision(kept, wanted, reason, None, replace(state, votes=0))
+
+
+# --- windows ----------------------------------------------------------------------------------------------------
+
+
+def _peaks(needs: Needs, now: float, wanted: int, window: float) -> Needs:
+    """Add a need and keep those within the window that no later one reaches: the first is the highest of all."""
+    kept = [(at, count) for at, count in needs if at > now - window and count > wanted]
+    return (*kept, (now, wanted))
+
+
+def _lows(needs: Needs, now: float, wanted: int, window: float) -> Needs:
+    """Add a need, and keep those within the window and the newest before it, which the window began with."""
+    if window <= 0:
+        return ()
+    begins = max((at for at, _ in needs if at <= now - window), default=now - window)
+    return (*((at, count) for at, count in needs if at >= begins), (now, wanted))
+
+
+def _lowest(policy: ScalingPolicy, state: GroupState, moment: Moment) -> int:
+    """Return the lowest need of the window; before the memory began, nothing more than the target was needed."""
+    lowest = min((count for _, count in state.lows), default=moment.target)
+    known = bool(state.lows) and state.lows[0][0] <= moment.now - policy.scale_up_stabilization_seconds
+    return lowest if known else min(moment.target, lowest)

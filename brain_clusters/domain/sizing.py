@@ -1,0 +1,99 @@
+"""How many agents the jobs of a group need: the target formula, and the reference's step rule. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from brain_clusters.domain.signals import GroupSignals
+from brain_clusters.domain.specs import MAX_COUNT, ScalingPolicy
+
+# Until starts were measured: several times a fork from a zygote, and a third of a cold `celery worker`.
+DEFAULT_START_SECONDS = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """How many agents there should be and why. held: the gate that held a change back."""
+
+    target: int
+    reason: str
+    held: str | None = None
+
+
+def metric_value(policy: ScalingPolicy, signals: GroupSignals) -> float | None:
+    """Return the policy's metric: jobs, seconds or percent; None is unknown."""
+    if policy.metric == "task_queue_length":
+        return signals.ready
+    if policy.metric == "queue_latency":
+        # An empty queue has no wait, whether or not messages carry a stamp.
+        return 0.0 if signals.ready == 0 else signals.oldest_age
+    if policy.metric == "cpu_usage":
+        return signals.cpu_percent
+    return signals.load_percent
+
+
+def needed(policy: ScalingPolicy, signals: GroupSignals, rate: float | None = None) -> int | None:
+    """Return the agents that the target formula asks for; None while the backlog is unknown.
+
+    tau  = max(target_latency - T0, target_latency / 2, S)
+    need = max(ceil(S * (lambda + (R + U) / tau) / (c * target_utilization)), ceil((A + U) / c))
+    cap  = ceil((R + U + A + lambda * T0) / c);  the answer is min(need, cap).
+    While S is unknown: ceil((R + U + A) / (c * queue_per_slot)).
+    Source: Little's law for what arrives and runs; the rate (R + U) / tau empties the queue within the target.
+    rate: lambda, if it is not the signals' own.
+    """
+    if policy.metric in ("cpu_usage", "load_percentage"):
+        return _needed_by_usage(policy, signals)
+    backlog = signals.backlog
+    if backlog is None or signals.ready is None:
+        return None
+    slots = signals.slots
+    if signals.service_time is None:
+        return math.ceil(backlog / (slots * policy.queue_per_slot))
+    rate = signals.arrival_rate if rate is None else rate
+    start = signals.start_time if signals.start_time is not None else DEFAULT_START_SECONDS
+    latency, service = policy.target_latency_seconds, signals.service_time
+    tau = max(latency - start, latency / 2, service, 1e-9)
+    work = service * (rate + (signals.ready + signals.reserved) / tau)
+    need = max(_agents(work / (slots * policy.target_utilization)), signals.busy_agents)
+    return min(need, _agents((backlog + rate * start) / slots))
+
+
+def _agents(value: float) -> int:
+    """Round up; a rate that has all but died away is no agent."""
+    return math.ceil(min(value, MAX_COUNT) - 1e-6)
+
+
+def _needed_by_usage(policy: ScalingPolicy, signals: GroupSignals) -> int | None:
+    """Return ceil(n * value / target) with the target midway between the thresholds."""
+    value = metric_value(policy, signals)
+    midway = (policy.scale_up_threshold + policy.scale_down_threshold) / 2
+    if value is None or midway <= 0:
+        return None
+    return math.ceil(min(signals.capacity * value / midway, MAX_COUNT))  # a threshold may be next to nothing
+
+
+def decide_step(
+    policy: ScalingPolicy, value: float | None, n: int, bounds: tuple[int, int], since_change: float
+) -> Sized:
+    """Decide the size of a whole cluster under ``policy: step``, the reference rule.
+
+    Up to int(n * 1.2) + 1 when the metric is above scale_up_threshold, down to int(n * 0.8) when it is below
+    scale_down_threshold, both within ``bounds`` and only after cooldown_period.
+    """
+    low, high = bounds
+    if value is None:
+        return Sized(n, f"{policy.metric} is unknown, so nothing changes", held="unknown")
+    if value > policy.scale_up_threshold:
+        wanted, why = max(low, min(high, int(n * 1.2) + 1)), f"above {policy.scale_up_threshold:g}"
+    elif value < policy.scale_down_threshold:
+        wanted, why = min(high, max(low, int(n * 0.8))), f"below {policy.scale_down_threshold:g}"
+    else:
+        return Sized(n, f"{policy.metric} {value:g} is between the thresholds")
+    if wanted == n:
+        return Sized(n, f"{policy.metric} {value:g} is {why}, and {n} is the limit already")
+    if since_change < policy.cooldown_seconds:
+        left = policy.cooldown_seconds - since_change
+        return Sized(n, f"{wanted} agents are wanted, but the cooldown lasts {left:.0f} s more", held="cooldown")
+    return Sized(wanted, f"{policy.metric} {value:g} is {why}: from {n} to {wanted} agents")
