@@ -19,13 +19,18 @@ from tests.benchmarks.scaling.traces import Trace
 _READY, _DONE, _KILL, _TICK, _OUT, _BACK, _SAMPLE = range(7)
 # A job that is killed again and again is never done; after this much overtime that is the finding.
 _OVERTIME = 3600.0
+# As agents have it in brain_clusters.agent.beats.
+_EWMA_WEIGHT = 0.2
 STARTING, IDLE, BUSY, GONE = "starting", "idle", "busy", "gone"
 
 
 class Agent:
-    """One agent. job: the index of its job while busy; run: counts its jobs, so that late events are known."""
+    """One agent. job: the index of its job while busy; run: counts its jobs, so that late events are known.
 
-    __slots__ = ("asked", "draining", "idle_since", "job", "run", "state")
+    service: the moving average of its service times, as its beats tell it; None before the first job ended.
+    """
+
+    __slots__ = ("asked", "draining", "idle_since", "job", "run", "service", "state")
 
     def __init__(self, asked: float) -> None:
         self.asked = asked
@@ -34,6 +39,7 @@ class Agent:
         self.draining = False
         self.job = -1
         self.run = 0
+        self.service: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +57,12 @@ class Run:
     """What one run came to.
 
     waits: seconds from arrival or due time to the begin of the run that succeeded; of the ``undone`` jobs, to the end.
+    overhead_seconds: of agents that a scaler needs beside those that serve the queue; not part of agent_seconds.
     """
 
     waits: list[float]
     agent_seconds: float
+    overhead_seconds: float
     actions: int
     interrupted: int
     undone: int
@@ -68,7 +76,8 @@ class Simulation:
     """A run in progress; scalers read its public attributes, as their real selves would by their own means.
 
     ready: jobs in the queue; running: jobs in work; starting, idle: agents; leaving: draining agents; desired: the
-    count asked for last; readable: whether the broker answers; finished, work_done: jobs and seconds of service.
+    count asked for last; readable: whether the broker answers; finished: jobs that are done; last_start: the seconds
+    that the last start took, 0 at first.
     """
 
     def __init__(self, trace: Trace, scaler: Scaler, start_time: float, seed: int, sample: float = 0.0) -> None:
@@ -83,7 +92,7 @@ class Simulation:
         self.idle = self.running = self.desired = self.finished = self.arrived = self.actions = 0
         self.interrupted = self.most_agents = 0
         self.readable = True
-        self.agent_seconds = self.work_done = self.last_service = self.last_start = 0.0
+        self.agent_seconds = self.last_start = 0.0
         self.began = [0.0] * len(trace.due)
         self.runs = [0] * len(trace.due)
         self.samples: list[Sample] = []
@@ -123,6 +132,10 @@ class Simulation:
     def oldest_age(self) -> float | None:
         return self.now - self.trace.due[self.queue[0]] if self.queue else None
 
+    def service_averages(self) -> list[float]:
+        """What the ready agents' beats say of service times."""
+        return [agent.service for agent in [*self.waiting, *self.busy] if agent.service is not None]
+
     # The run.
 
     def run(self) -> Run:
@@ -134,7 +147,7 @@ class Simulation:
         while True:
             at = self._heap[0][0] if self._heap else infinite
             if upcoming < at:
-                self._to(upcoming)
+                self.now = upcoming
                 self._arrive(following)
                 following += 1
                 upcoming = arrivals[following] if following < total else infinite
@@ -143,7 +156,7 @@ class Simulation:
                 break
             if at > trace.horizon + _OVERTIME:
                 break
-            self._to(at)
+            self.now = at
             self._happen()
         return self._result()
 
@@ -164,9 +177,6 @@ class Simulation:
 
     def _push(self, at: float, kind: int, agent: Agent | None = None, run: int = 0) -> None:
         heappush(self._heap, (at, next(self._order), kind, agent, run))
-
-    def _to(self, at: float) -> None:
-        self.now = at
 
     def _settle_area(self) -> None:
         """To be called before the number of jobs in the system changes."""
@@ -231,8 +241,8 @@ class Simulation:
         self._settle_area()
         self.running -= 1
         self.finished += 1
-        self.last_service = self.trace.service[agent.job]
-        self.work_done += self.last_service
+        took = self.trace.service[agent.job]
+        agent.service = took if agent.service is None else agent.service + _EWMA_WEIGHT * (took - agent.service)
         if agent.draining:
             del self.leaving[agent]
             self._gone(agent)
@@ -316,6 +326,7 @@ class Simulation:
         trace = self.trace
         end = max(trace.horizon, self.now)
         self.now = end
+        self.scaler.ended(end)
         for agent in [*self.starting, *self.waiting, *self.busy, *self.leaving]:
             self._gone(agent)
         undone = [*self.queue, *(agent.job for agent in [*self.busy, *self.leaving])]
@@ -324,6 +335,7 @@ class Simulation:
         return Run(
             waits=[began - due for began, due in zip(self.began, trace.due, strict=True)],
             agent_seconds=self.agent_seconds,
+            overhead_seconds=self.scaler.overhead_seconds,
             actions=self.actions,
             interrupted=self.interrupted,
             undone=len(undone),

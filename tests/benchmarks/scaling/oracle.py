@@ -53,4 +53,4 @@ def run(trace: Trace, start_time: float, maximum: int = 20) -> Run:
         agents = max(agents, len(busy))
     waits = [at - due for at, due in zip(began, trace.due, strict=True)]
     ended = max(trace.horizon, max(busy, default=0.0))
-    return Run(waits, seconds, len(moments) + 1, 0, 0, agents, [1] * len(waits), ended)
+    return Run(waits, seconds, 0.0, len(moments) + 1, 0, 0, agents, [1] * len(waits), ended)

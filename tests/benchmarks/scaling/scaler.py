@@ -33,6 +33,7 @@ class Scaler:
 
     def __init__(self, maximum: int = 20, seed: int = 0) -> None:
         self.maximum = maximum
+        self.overhead_seconds = 0.0
         self.rng = random.Random(seed)
 
     def tick(self, now: float, view: Simulation) -> int | None:
@@ -42,3 +43,6 @@ class Scaler:
     def arrived(self, now: float, view: Simulation, job: int) -> int | None:
         """Return the count wanted as ``job`` arrives; None is no change."""
         return None
+
+    def ended(self, now: float) -> None:
+        """Hear that the run is over."""
