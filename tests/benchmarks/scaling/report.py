@@ -46,9 +46,12 @@ The target: p95 wait no worse than the best peer's, agent-hours at most 80 % of 
 actions than KEDA. A dash is met; otherwise by how much it is missed. The last two columns tell what is possible: the
 oracle's agent-hours, for no avoidable wait, and those of the jobs' service alone, below which nobody gets.
 
-| load | met | best peer | p95 too long | Celery apart | agent-hours | with head | interrupted | actions too many | oracle | service |
-|---|---|---|---|---|---|---|---|---|---|---|
 """
+_FIGURES = ("load", "scaler", "p50 wait", "p95 wait", "p99 wait", "agent-hours", "actions", "interrupted")
+_COLUMNS = (
+    "load", "met", "best peer", "p95 too long", "Celery apart", "agent-hours", "with head", "interrupted",
+    "actions too many", "oracle", "service",
+)  # fmt: skip
 
 
 def markdown(results: Results, seeds: int, maximum: int, command: str) -> str:
@@ -58,17 +61,18 @@ def markdown(results: Results, seeds: int, maximum: int, command: str) -> str:
     parts.append("| load | what |\n|---|---|\n")
     parts.extend(f"| {name} | {(traces.MAKERS[name].__doc__ or '').strip()} |\n" for name in names)
     for start, by_trace in results.items():
-        parts.append(f"\n## Starts of {start:g} s ({PLACES.get(start, 'other')})\n{_TARGET}")
+        parts.append(f"\n## Starts of {start:g} s ({PLACES.get(start, 'other')})\n{_TARGET}\n{_table(_COLUMNS)}")
         found = {name: judged(by_scaler) for name, by_scaler in by_trace.items()}
         parts.extend(_verdict_row(name, verdict) for name, verdict in found.items() if verdict)
         parts.append(_summary([verdict for verdict in found.values() if verdict]))
-        parts.append(
-            "\n| load | scaler | p50 wait | p95 wait | p99 wait | agent-hours | actions | interrupted |\n"
-            "|---|---|---|---|---|---|---|---|\n"
-        )
+        parts.append("\n" + _table(_FIGURES))
         for name, by_scaler in by_trace.items():
             parts.extend(_row(name, scaler, found) for scaler, found in by_scaler.items())
     return "".join(parts)
+
+
+def _table(columns: Sequence[str]) -> str:
+    return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n"
 
 
 def judged(by_scaler: Mapping[str, Spreads]) -> Verdict | None:

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -54,12 +54,17 @@ def replay(job: tuple[str, int], starts: Sequence[float]) -> tuple[str, Found]:
 
 def replay_all(names: Sequence[str], starts: Sequence[float], seeds: int) -> Results:
     """Run everything on all cores."""
-    gathered: dict[tuple[float, str, str], list[Figures]] = defaultdict(list)
     jobs = [(name, seed) for seed in range(1, seeds + 1) for name in names]
     with multiprocessing.Pool(os.cpu_count()) as pool:
-        for name, found in pool.imap(partial(replay, starts=starts), jobs):
-            for (start, scaler), one in found.items():
-                gathered[start, name, scaler].append(one)
+        return collect(pool.imap(partial(replay, starts=starts), jobs), names, starts)
+
+
+def collect(replayed: Iterable[tuple[str, Found]], names: Sequence[str], starts: Sequence[float]) -> Results:
+    """Bring what ``replay`` returned, seed by seed, together."""
+    gathered: dict[tuple[float, str, str], list[Figures]] = defaultdict(list)
+    for name, found in replayed:
+        for (start, scaler), one in found.items():
+            gathered[start, name, scaler].append(one)
     scalers = [*(scaler.name for scaler in SCALERS), oracle.NAME]
     return {
         start: {name: {scaler: measure.spreads(gathered[start, name, scaler]) for scaler in scalers} for name in names}
