@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from brain_clusters.db.models import Agent, Cluster, Event, Job, Metrics, Operation, StoredBlueprint
+from brain_clusters.db.models import (
+    Agent,
+    Cluster,
+    Event,
+    Job,
+    Metrics,
+    Operation,
+    ScalingDecision,
+    StoredBlueprint,
+)
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, READY_AGENT_STATUSES, TRANSITIONS
 
 _CLUSTER = (
     "id", "name", "type", "status", "blueprint_id", "blueprint_version", "parent_cluster_id", "min_workers",
     "max_workers", "current_workers", "target_workers", "group_targets", "health_score", "load_percentage",
     "tasks_completed", "tasks_failed", "created_at", "started_at", "hibernated_at", "destroyed_at", "last_active",
-    "description", "tags", "config",
+    "wake_at", "description", "tags", "config",
 )  # fmt: skip
 _AGENT = (
     "id", "cluster_id", "agent_id", "role", "supervisor_id", "capabilities", "skills", "config", "status",
@@ -32,6 +41,7 @@ _METRICS = (
     "error_rate", "active_agents", "idle_agents", "busy_agents", "failed_agents", "queue_length", "queue_wait_time",
 )  # fmt: skip
 _EVENT = ("id", "at", "kind", "actor", "reason", "cluster_id", "operation_id", "agent_id", "data")
+_DECISION = ("id", "at", "action", "reason", "before", "after", "held", "operation_id")
 _JOB = (
     "id", "status", "cluster_id", "result", "error", "attempts", "agent_id", "created_at", "published_at",
     "started_at", "finished_at",
@@ -70,6 +80,16 @@ def agent(row: Agent, beats: Mapping[str, Mapping[str, Any]] | None) -> dict[str
     if row.status in READY_AGENT_STATUSES:
         shown["status"] = found["state"]
     return {**shown, "beat": "fresh"}
+
+
+def decision(row: ScalingDecision) -> dict[str, Any]:
+    """Return a decision of the autoscaler, without its inputs."""
+    return {**_fields(row, _DECISION), "blueprint_version": row.inputs["blueprint"][1]}
+
+
+def whole_decision(row: ScalingDecision) -> dict[str, Any]:
+    """Return a decision of the autoscaler with all that it was made from."""
+    return {**decision(row), "inputs": row.inputs}
 
 
 def job(row: Job) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from brain_clusters.blueprints.builder import Builder, Unreadable
+from brain_clusters.blueprints.builder import MAX_DEPTH, Builder, Unreadable
 from brain_clusters.blueprints.nodes import Document
 from brain_clusters.errors import NotFound
 
@@ -89,6 +89,9 @@ def _events(text: str) -> Iterator[yaml.Event]:
         mark = error.problem_mark or error.context_mark
         said = ", ".join(part for part in (error.context, error.problem) if part)
         place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        if "nesting depth" in said:  # libyaml reads ahead, and newer ones have a limit of their own
+            deep = f"the document is nested more than {MAX_DEPTH} levels deep; make it flatter"
+            raise Unreadable(deep, *place) from error
         raise Unreadable(f"this is not valid YAML: {said[:200]}", *place) from error
     except (yaml.YAMLError, RecursionError, UnicodeError, ValueError) as error:
         raise Unreadable(f"this is not valid YAML: {str(error)[:200]}") from error

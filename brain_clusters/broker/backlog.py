@@ -73,6 +73,8 @@ class QueueDepth:
 
     length: int
     oldest_published_at: float | None
+    held: int = 0
+    next_due_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ def waiting_since(client: redis.Redis, queues: Sequence[str], before: float) -> 
 
 # What a beat must say, and what it may say, as numbers.
 _BEAT_NUMBERS = ("completed", "failed", "in_flight", "idle_since")
-_BEAT_MAYBE = ("service_time", "cpu", "memory")
+_BEAT_MAYBE = ("service_time", "cpu", "memory", "at")
 
 
 def _beat(raw: bytes | None) -> dict[str, Any] | None:

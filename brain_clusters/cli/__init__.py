@@ -26,6 +26,8 @@ _COMMANDS = {
     "up": _Command("up", "Run the whole system until Ctrl-C."),
     "down": _Command("up", "Stop the system that runs for this BRAIN_HOME."),
     "blueprint": _Command("blueprint", "Check blueprints; print their JSON Schema."),
+    "explain": _Command("scaling", "Say what the autoscaler would do with a cluster now, and why."),
+    "replay": _Command("scaling", "Make stored scaling decisions again by another blueprint."),
     "config": _Command("config", "Show the settings in force and where they come from."),
     "migrate": _Command("run", "Bring the database's schema up to date."),
     "api": _Command("run", "Run the REST API."),

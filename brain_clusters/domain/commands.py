@@ -69,11 +69,11 @@ class HibernateCluster:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReactivateCluster:
-    """Wake a sleeping cluster with at least min_workers, and an agent in each of ``wanted_groups``."""
+    """Wake a sleeping cluster with at least min_workers, and ``groups``: so many agents of each, by name."""
 
     kind: ClassVar[OperationKind] = OperationKind.REACTIVATE
     cluster_id: str
-    wanted_groups: tuple[str, ...] = ()
+    groups: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,18 +1,13 @@
-"""The tick: one look at all clusters, decisions by ``domain.scaling``, commands through everyone's door."""
+"""The tick: one look at all clusters, a choice for each by ``domain.choosing``, commands through everyone's door."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
-
-from sqlalchemy import Float, Integer, Text, case, cast, column, func, select, update, values
-from sqlalchemy.orm import Session
 
 from brain_clusters.broker.backlog import Reading
-from brain_clusters.db.models import Agent, Cluster
-from brain_clusters.domain import scaling
+from brain_clusters.domain.choosing import Choice, choose
 from brain_clusters.domain.commands import (
     Command,
     DestroyCluster,
@@ -21,10 +16,22 @@ from brain_clusters.domain.commands import (
     ReactivateCluster,
     ScaleCluster,
 )
-from brain_clusters.domain.states import READY_AGENT_STATUSES, AgentStatus, ClusterStatus, Intent
+from brain_clusters.domain.signals import GroupSignals
+from brain_clusters.domain.states import Intent
 from brain_clusters.errors import BrainError, TemporaryError
-from brain_clusters.services import lifecycle, metrics, observation, operations, outcomes, ticks
+from brain_clusters.services import (
+    ledger,
+    lifecycle,
+    memory,
+    metrics,
+    observation,
+    observed,
+    operations,
+    outcomes,
+    ticks,
+)
 from brain_clusters.services.control import Control
+from brain_clusters.services.memory import Memory
 from brain_clusters.services.observation import SeenCluster
 from brain_clusters.services.reconcile import Followup, act, reconcile
 
@@ -36,7 +43,8 @@ _ACTOR = "autoscaler"
 def tick(control: Control) -> bool:
     """Run one tick, unless one ran just now; return whether it did.
 
-    With Redis away nothing is decided: unknown is not zero. With PostgreSQL away it raises TemporaryError.
+    With Redis away nothing is known: counts are held and, after some ticks, brought up to their fallback. With
+    PostgreSQL away it raises TemporaryError.
     """
     # A little less than the interval, or the beat's own jitter would skip every second tick.
     if not ticks.due(control, "autoscale", 0.8 * control.settings.tick_interval_seconds):
@@ -46,30 +54,25 @@ def tick(control: Control) -> bool:
         clusters = observation.load(session)
     try:
         outcomes.collect(control)
-        reading = observation.read(control, clusters)
+        remembered = memory.load(control.broker)
+        last_look = remembered.at
+        reading = observation.read(control, clusters, remembered)
     except TemporaryError as exc:
-        log.warning("tick decides nothing: %s", exc)
+        log.warning("tick knows nothing: %s", exc)
+        _blind(control, clusters)
         _settle(control, clusters)
         return True
-    _write_observed(control, clusters, reading)
+    observed.write(control, clusters, reading)
+    choices = Choices(control, remembered, last_look, reading.now)
     for cluster in clusters.values():
-        _decide(control, cluster)
+        with _alone(cluster):
+            choices.make(cluster)
+    choices.write_down(clusters)
+    memory.save(control.broker, remembered)
     _settle(control, clusters)
-    outcomes.sweep(control, _idle_groups(clusters, reading))
+    outcomes.sweep(control, lambda: _idle_groups(clusters, reading))
     metrics.sample(control, clusters, reading)
     return True
-
-
-# --- decisions --------------------------------------------------------------------------------------------------
-
-
-def _decide(control: Control, cluster: SeenCluster) -> None:
-    with _alone(cluster):
-        found = _command(cluster, control.settings.start_timeout_seconds)
-        if found is not None:
-            command, reason = found
-            inputs = {"signals": scaling.as_inputs(cluster.signals)}
-            lifecycle.submit(control, command, Origin(_ACTOR, reason, inputs=inputs))
 
 
 @contextmanager
@@ -85,37 +88,111 @@ def _alone(cluster: SeenCluster) -> Iterator[None]:
         log.exception("cluster=%s was left out of this tick", cluster.id)
 
 
-def _command(cluster: SeenCluster, start_timeout: float) -> tuple[Command, str] | None:
-    """Return the command that ``cluster`` needs now and why, or None."""
-    if cluster.intent is Intent.ASLEEP:
-        return _for_sleeper(cluster)
-    # One that is being started is left alone; one whose agents never come is sized all the same, after a while.
-    starting = cluster.status in (ClusterStatus.PLANNING, ClusterStatus.SPAWNING)
-    if cluster.intent is not Intent.RUNNING or (starting and cluster.since_change < start_timeout):
-        return None
-    view, whole = cluster.view(), cluster.whole
-    if cluster.status is ClusterStatus.ACTIVE:
-        sleep = scaling.hibernation(view, whole)
-        if sleep is not None:
-            return HibernateCluster(cluster_id=cluster.id, if_generation=cluster.generation), sleep.reason
-    decision = scaling.decide(view, cluster.signals)
-    if not decision.groups:
-        return None
-    command = ScaleCluster(cluster_id=cluster.id, groups=decision.groups, if_generation=cluster.generation)
-    return command, decision.reason
+# --- choices ----------------------------------------------------------------------------------------------------
 
 
-def _for_sleeper(cluster: SeenCluster) -> tuple[Command, str] | None:
-    lifecycle_rules = cluster.blueprint.lifecycle
-    waiting = {name: found.ready or 0 for name, found in cluster.signals.items() if found.ready}
-    if lifecycle_rules.reactivate.new_task_received and sum(waiting.values()) > cluster.asleep_backlog:
-        reason = f"{sum(waiting.values())} jobs wait for a sleeping cluster"
-        return ReactivateCluster(cluster_id=cluster.id, wanted_groups=tuple(waiting)), reason
-    limit = lifecycle_rules.destroy.hibernated_seconds
-    if limit is not None and cluster.hibernated_seconds is not None and cluster.hibernated_seconds >= limit:
-        reason = f"it slept for {cluster.hibernated_seconds:.0f} s, as destroy_conditions ask for"
-        return DestroyCluster(cluster_id=cluster.id, if_generation=cluster.generation), reason
+class Choices:
+    """The choices of one tick. now, last_look: of this tick and the one before, in seconds since the epoch."""
+
+    def __init__(self, control: Control, remembered: Memory, last_look: float | None, now: float) -> None:
+        self._control, self._memory = control, remembered
+        self._last_look, self._now = last_look, now
+        self._holds: list[ledger.Entry] = []
+        self._unknown: dict[str, int] = {}
+        self._wake_at: dict[str, float | None] = {}
+
+    def make(self, cluster: SeenCluster) -> None:
+        """Choose for one cluster, and act. Raises what its command raises."""
+        if cluster.intent is Intent.GONE:
+            return
+        settings = self._control.settings
+        situation = cluster.situation(settings.start_timeout_seconds, settings.tick_interval_seconds, self._last_look)
+        known = self._memory.clusters.get(cluster.id)
+        state = known.state if known else {}
+        choice = choose(situation, cluster.signals, state, self._now)
+        if known or choice.state or choice.held:
+            self._memory.of(cluster.id).state = dict(choice.state)
+        self._note(cluster, choice)
+        entry = ledger.Entry(
+            cluster_id=cluster.id,
+            action=choice.action,
+            reason=choice.reason,
+            before=cluster.group_targets,
+            after=choice.after(cluster.group_targets),
+            held=choice.held,
+            inputs=ledger.inputs(situation, cluster.signals, state, self._now),
+        ) if choice.action != "none" else None  # fmt: skip
+        if choice.action == "hold" and entry is not None:
+            self._hold(cluster, entry)
+        command = command_of(cluster, choice)
+        if command is not None and entry is not None:
+            inputs = {"signals": entry.inputs["signals"]}
+            lifecycle.submit(self._control, command, Origin(_ACTOR, choice.reason, inputs=inputs), entry)
+
+    def _note(self, cluster: SeenCluster, choice: Choice) -> None:
+        """Note what is to be written about the cluster itself: how long it has been unknown, and when it must wake."""
+        unknown = any(gate.gate == "unknown" for gate in choice.held.values())
+        ticks_unknown = cluster.unknown_ticks + 1 if unknown else 0
+        if ticks_unknown != cluster.unknown_ticks:
+            self._unknown[cluster.id] = ticks_unknown
+        wake_at = None if choice.wake_in is None else self._now + choice.wake_in
+        before = cluster.wake_at
+        if (wake_at is None) != (before is None) or abs((wake_at or 0.0) - (before or 0.0)) > 1.0:
+            self._wake_at[cluster.id] = wake_at
+
+    def _hold(self, cluster: SeenCluster, entry: ledger.Entry) -> None:
+        """Keep a hold for the ledger when it is another than the last one, or goes on for long."""
+        found = self._memory.of(cluster.id)
+        signature, at = found.told
+        if self._memory.at is None and cluster.unknown_ticks:
+            return  # nothing is remembered while Redis is away, and it was written down at the first tick
+        if signature != entry.signature or self._now - at >= ledger.REPEAT_SECONDS:
+            found.told = (entry.signature, self._now)
+            self._holds.append(entry)
+
+    def write_down(self, clusters: Mapping[str, SeenCluster]) -> None:
+        """Write the holds, and what was noted of clusters, in one transaction."""
+        if not (self._holds or self._unknown or self._wake_at):
+            return
+        rows = [
+            (
+                name,
+                self._unknown.get(name, clusters[name].unknown_ticks),
+                self._wake_at.get(name, clusters[name].wake_at),
+            )
+            for name in sorted({*self._unknown, *self._wake_at})
+        ]
+        with self._control.database.transaction() as session:
+            ledger.write_holds(session, self._holds)
+            observed.note(session, rows)
+
+
+def command_of(cluster: SeenCluster, choice: Choice) -> Command | None:
+    """Return the command that carries a choice out, or None."""
+    if choice.action == "scale":
+        return ScaleCluster(cluster_id=cluster.id, groups=choice.groups, if_generation=cluster.generation)
+    if choice.action == "hibernate":
+        return HibernateCluster(cluster_id=cluster.id, if_generation=cluster.generation)
+    if choice.action == "destroy":
+        return DestroyCluster(cluster_id=cluster.id, if_generation=cluster.generation)
+    if choice.action == "reactivate":
+        return ReactivateCluster(cluster_id=cluster.id, groups=choice.groups)
     return None
+
+
+def _blind(control: Control, clusters: Mapping[str, SeenCluster]) -> None:
+    """Choose without any signal: hold what there is and, when that has lasted, go up to the fallback. Never down."""
+    choices = Choices(control, Memory(), None, next((cluster.at for cluster in clusters.values()), 0.0))
+    nothing = GroupSignals(beats_fresh=False)
+    for cluster in clusters.values():
+        if cluster.intent is Intent.RUNNING:
+            cluster.signals = {group.name: nothing for group in cluster.blueprint.groups}
+            with _alone(cluster):
+                choices.make(cluster)
+    choices.write_down(clusters)
+
+
+# --- what comes after -------------------------------------------------------------------------------------------
 
 
 def _settle(control: Control, clusters: Mapping[str, SeenCluster]) -> None:
@@ -145,91 +222,10 @@ def _idle_groups(clusters: Mapping[str, SeenCluster], reading: Reading) -> dict[
         for cluster in clusters.values()
         for group in cluster.blueprint.groups
         if cluster.intent is not Intent.GONE
-        and cluster.signals[group.name].backlog == 0
+        and _is_empty(cluster.signals[group.name])
         and (cluster.id, group.name) not in working
     }
 
 
-# --- what was observed ------------------------------------------------------------------------------------------
-
-
-def _write_observed(control: Control, clusters: Mapping[str, SeenCluster], reading: Reading) -> None:
-    """Write what changed, in two statements for all clusters and agents."""
-    cluster_rows, agent_rows = [], []
-    for cluster in clusters.values():
-        whole = cluster.whole
-        load = round(min(100.0, whole.load_percent or 0.0), 1)
-        asleep = min(cluster.asleep_backlog, whole.ready or 0)
-        works = bool(whole.backlog) and cluster.intent is Intent.RUNNING
-        if load != cluster.load_percentage or asleep != cluster.asleep_backlog or works:
-            cluster_rows.append((cluster.id, load, asleep, int(works)))
-            cluster.asleep_backlog = asleep
-            cluster.idle_seconds = 0.0 if works else cluster.idle_seconds
-        agent_rows.extend(_agent_rows(cluster, reading))
-    with control.database.transaction() as session:
-        _update_clusters(session, cluster_rows)
-        _update_agents(session, agent_rows)
-
-
-def _agent_rows(cluster: SeenCluster, reading: Reading) -> list[tuple[Any, ...]]:
-    """Return the rows of agents whose beat says something else than the table."""
-    rows = []
-    for agent in cluster.agents:
-        beat = reading.beats.get(agent.agent_id)
-        if beat is None:
-            continue
-        if agent.status is AgentStatus.STARTING:
-            cluster.unfinished = True
-        status = AgentStatus.BUSY if reading.held[agent.agent_id] else AgentStatus.IDLE
-        counts = (beat["completed"], beat["failed"])
-        if status is not agent.status or counts != (agent.tasks_completed, agent.tasks_failed):
-            rows.append((agent.agent_id, str(status), *counts, beat["service_time"] or 0.0, beat["idle_since"]))
-    return rows
-
-
-def _update_clusters(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:
-    if not rows:
-        return
-    given = values(
-        column("id", Text), column("load", Float), column("asleep", Integer), column("works", Integer), name="given"
-    ).data(sorted(rows))
-    session.execute(
-        update(Cluster)
-        .where(Cluster.id == given.c.id)
-        .values(
-            load_percentage=given.c.load,
-            asleep_backlog=given.c.asleep,
-            last_active=case((given.c.works == 1, func.now()), else_=Cluster.last_active),
-        )
-        .execution_options(synchronize_session=False)
-    )
-
-
-def _update_agents(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Write counters, and idle or busy; a starting agent with a beat is ready, a draining one stays draining.
-
-    Rows that a host or an operation writes this moment are left to the next tick: waiting could be a deadlock.
-    """
-    seen = select(Agent.agent_id).where(Agent.agent_id.in_([row[0] for row in rows]))
-    free = set(session.scalars(seen.with_for_update(skip_locked=True))) if rows else set()
-    rows = [row for row in rows if row[0] in free]
-    if not rows:
-        return
-    given = values(
-        column("agent_id", Text), column("status", Text), column("completed", Integer), column("failed", Integer),
-        column("seconds", Float), column("idle_since", Float), name="given",
-    ).data(sorted(rows))  # fmt: skip
-    movable = Agent.status.in_((AgentStatus.STARTING, *READY_AGENT_STATUSES))
-    session.execute(
-        update(Agent)
-        .where(Agent.agent_id == given.c.agent_id)
-        .values(
-            status=case((movable, cast(given.c.status, Agent.status.type)), else_=Agent.status),
-            ready_at=func.coalesce(Agent.ready_at, func.now()),
-            tasks_completed=given.c.completed,
-            tasks_failed=given.c.failed,
-            avg_task_duration=given.c.seconds,
-            last_active=func.to_timestamp(given.c.idle_since),
-        )
-        .execution_options(synchronize_session=False)
-    )
+def _is_empty(signals: GroupSignals) -> bool:
+    return signals.backlog == 0 and signals.leaving == 0 and signals.held == 0

@@ -92,7 +92,7 @@ def _wake(control: Control, cluster: Cluster, group: AgentGroup) -> None:
                 blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
             if blueprint.lifecycle.reactivate.new_task_received:
                 origin = Origin("job", f"a job for {group.name} came while the cluster slept")
-                lifecycle.submit(control, ReactivateCluster(cluster_id=cluster.id, wanted_groups=(group.name,)), origin)
+                lifecycle.submit(control, ReactivateCluster(cluster_id=cluster.id, groups={group.name: 1}), origin)
         elif sum(cluster.group_targets.values()) < cluster.max_workers and group.count.maximum > 0:
             origin = Origin("job", f"a job for {group.name} came and no agent serves that group")
             # Only as the cluster stands: of many jobs that come at once, one starts the agent.

@@ -33,7 +33,7 @@ from brain_clusters.domain.planning import distribute
 from brain_clusters.domain.specs import AgentGroup, Blueprint, Count, slug
 from brain_clusters.domain.states import Intent, OperationKind, advance
 from brain_clusters.errors import Conflict, Fault, InvalidInput, NotFound, TemporaryError
-from brain_clusters.services import blueprints, history
+from brain_clusters.services import blueprints, history, ledger
 from brain_clusters.services.control import Control
 
 log = logging.getLogger(__name__)
@@ -51,8 +51,8 @@ class Accepted:
     repeated: bool = False
 
 
-def submit(control: Control, command: Command, origin: Origin) -> Accepted:
-    """Record ``command`` and ask a worker to run it.
+def submit(control: Control, command: Command, origin: Origin, entry: ledger.Entry | None = None) -> Accepted:
+    """Record ``command`` and ask a worker to run it. entry: the decision that it carries out, for the ledger.
 
     Raises InvalidInput, NotFound or Conflict when it cannot be, and TemporaryError when PostgreSQL is away. With
     Redis away it is recorded all the same, and delivered later by the sweep.
@@ -60,6 +60,8 @@ def submit(control: Control, command: Command, origin: Origin) -> Accepted:
     backlogs = waiting_jobs(control, command)
     with control.database.transaction() as session:
         accepted = record(session, command, origin, control.settings.start_timeout_seconds, backlogs)
+        if entry is not None and not accepted.repeated:
+            ledger.write(session, entry, accepted.operation.id)
     if not accepted.repeated:
         publish(control, accepted.operation)
     return accepted
@@ -233,7 +235,7 @@ def _apply(session: Session, cluster: Cluster, command: Command, backlogs: Mappi
         # The autoscaler only sends this after it saw an empty queue: then whatever waits now is new.
         cluster.asleep_backlog = 0 if command.if_generation is not None else sum(backlogs.values())
     elif command.kind is OperationKind.REACTIVATE:
-        _reactivate(cluster, blueprint, backlogs, getattr(command, "wanted_groups", ()))
+        _reactivate(cluster, blueprint, backlogs, getattr(command, "groups", {}))
     if before is Intent.ASLEEP and cluster.intent is Intent.RUNNING:
         cluster.ready_since_wake = False
         cluster.hibernated_at = None
@@ -304,17 +306,15 @@ def _update(cluster: Cluster, command: UpdateCluster, blueprint: Blueprint) -> N
             setattr(cluster, name, value)
 
 
-def _reactivate(
-    cluster: Cluster, blueprint: Blueprint, backlogs: Mapping[str, int], wanted_groups: tuple[str, ...]
-) -> None:
+def _reactivate(cluster: Cluster, blueprint: Blueprint, backlogs: Mapping[str, int], wanted: Mapping[str, int]) -> None:
     """Set at least min_workers, with an agent in every group for which a job waits or comes, if max_workers allows."""
-    # One each, however many jobs wait: the autoscaler sizes the groups as soon as they work.
-    waiting = dict.fromkeys([*(name for name, count in backlogs.items() if count), *wanted_groups], 1)
-    # A group whose minimum is positive has its agent anyway; the others with jobs come on top.
-    extra = sum(1 for group in blueprint.groups if group.name in waiting and group.count.minimum == 0)
+    # One each, however many jobs wait, unless the autoscaler has sized them: it does so as soon as they work.
+    claims = {**dict.fromkeys((name for name, count in backlogs.items() if count), 1), **wanted}
+    # A group whose minimum is positive has its agents anyway; what is wanted beyond comes on top.
+    extra = sum(max(0, claims.get(group.name, 0) - group.count.minimum) for group in blueprint.groups)
     fixed = sum(group.count.minimum for group in blueprint.groups)
     target = min(cluster.max_workers, max(cluster.min_workers, fixed + extra))
-    cluster.group_targets = distribute(target, blueprint.groups, waiting)
+    cluster.group_targets = distribute(target, blueprint.groups, claims)
     cluster.target_workers = sum(cluster.group_targets.values())
     cluster.scaled_at = func.now()
 

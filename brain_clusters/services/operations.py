@@ -44,7 +44,7 @@ def run(control: Control, operation_id: uuid.UUID) -> bool:
             operation.lease_until = None
             session.flush()
             if operation.cluster_id is not None:
-                followup = reconcile(session, operation.cluster_id, operation.request.get("wanted_groups", ()))
+                followup = reconcile(session, operation.cluster_id, tuple(operation.request.get("groups", ())))
             failpoint("planned")
     except TemporaryError:
         raise

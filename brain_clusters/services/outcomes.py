@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -93,11 +93,15 @@ def _count(session: Session, changed: Sequence[tuple[str, JobStatus]]) -> None:
 # --- what got lost ----------------------------------------------------------------------------------------------
 
 
-def sweep(control: Control, idle_groups: Mapping[tuple[str, str], str]) -> int:
+IdleGroups = Callable[[], Mapping[tuple[str, str], str]]
+
+
+def sweep(control: Control, idle_groups: IdleGroups) -> int:
     """Publish again what is accepted and nowhere; return how many.
 
-    idle_groups: queue by (cluster_id, group name) of groups where nothing waits and nothing is held. A job that was
-    published there longer than _LOST_SECONDS ago and has no outcome is lost: Redis lost data, or a publish failed.
+    idle_groups: returns the queue by (cluster_id, group name) of groups where nothing waits and nothing is held. A
+    job that was published there longer than _LOST_SECONDS ago and has no outcome is lost: Redis lost data, or a
+    publish failed.
     """
     found = [*_unpublished(control), *_missing(control, idle_groups)]
     if not found:
@@ -140,11 +144,12 @@ def _unpublished(control: Control) -> list[tuple[Job, str]]:
     return found
 
 
-def _missing(control: Control, idle_groups: Mapping[tuple[str, str], str]) -> list[tuple[Job, str]]:
+def _missing(control: Control, idle_groups: IdleGroups) -> list[tuple[Job, str]]:
     with control.database.transaction() as session:
         if not _any_published(session):
             return []
-        keys = list(idle_groups)
+        idle = idle_groups()
+        keys = list(idle)
         found: list[Job] = []
         for start in range(0, len(keys), 1000):
             found += session.scalars(
@@ -157,7 +162,7 @@ def _missing(control: Control, idle_groups: Mapping[tuple[str, str], str]) -> li
                 .order_by(Job.created_at)
                 .limit(_BATCH)
             )
-    return [(job, idle_groups[job.cluster_id, job.group_name]) for job in found]
+    return [(job, idle[job.cluster_id, job.group_name]) for job in found]
 
 
 def _any_published(session: Session) -> bool:

@@ -73,6 +73,16 @@ BLUEPRINT: Schema = {
         "meta": {"description": "The blueprint's text, as described in blueprints/README.md."},
     }
 }
+REPLAY: Schema = {
+    **BLUEPRINT,
+    "limit": {
+        "type": "integer",
+        "min": 1,
+        "max": 10_000,
+        "default": 1000,
+        "meta": {"description": "How many of the newest decisions are made again."},
+    },
+}
 
 BODIES: dict[OperationKind, Schema] = {
     OperationKind.CREATE: CREATE,

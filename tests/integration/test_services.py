@@ -569,7 +569,7 @@ def test_waking_restores_the_minimum_and_an_agent_wherever_a_job_waits(stage: St
     stage.do(HibernateCluster(cluster_id=cluster_id))
     stage.settle(cluster_id)
     stage.redis.lpush(names.group_queue(cluster_id, "driver"), "{}", "{}", "{}")
-    stage.do(ReactivateCluster(cluster_id=cluster_id, wanted_groups=("Packer",)))
+    stage.do(ReactivateCluster(cluster_id=cluster_id, groups={"Packer": 1}))
     assert stage.cluster(cluster_id).group_targets == {"Boss": 1, "Clerk": 1, "Packer": 1, "Driver": 1}
 
 
@@ -843,7 +843,7 @@ def test_the_tick_scales_a_group_whose_jobs_wait_and_keeps_its_inputs(stage: Sta
         accepted = session.scalars(
             select(Event).where(Event.kind == "operation.accepted", Event.actor == "autoscaler")
         ).one()
-    assert "Packer: 20 jobs wait" in accepted.reason
+    assert "Packer: 20 waiting and 0 running jobs: up from 1 to 4" in accepted.reason
     assert accepted.data["signals"]["Packer"]["ready"] == 20
     before = stage.cluster(cluster_id).generation
     stage.tick()

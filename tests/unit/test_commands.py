@@ -43,7 +43,7 @@ def test_a_request_is_json() -> None:
     assert json.loads(json.dumps(as_request(command))) == {
         "blueprint_id": "b", "name": "n", "type": "project", "tags": ["a", "b"], "config": {"deep": [1, {"x": None}]},
     }  # fmt: skip
-    assert as_request(ReactivateCluster(cluster_id="c", wanted_groups=("w",)))["wanted_groups"] == ["w"]
+    assert as_request(ReactivateCluster(cluster_id="c", groups={"w": 2}))["groups"] == {"w": 2}
 
 
 def test_a_command_cannot_be_changed() -> None:

@@ -1,0 +1,107 @@
+"""One look at one cluster, whatever it is doing: scale it, let it sleep, wake it, give it up, or leave it. Pure.
+
+The tick acts on a choice, ``explain`` shows the one of now, ``replay`` makes stored ones again by another blueprint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from brain_clusters.domain import scaling, sleeping
+from brain_clusters.domain.scaling import CLUSTER, ClusterDecision, ClusterView, Gate, State
+from brain_clusters.domain.signals import GroupSignals
+
+Action = Literal["scale", "hibernate", "reactivate", "destroy", "hold", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """A cluster and where it stands.
+
+    phase: asleep; starting (its agents of the first start are not all there); changing (on its way to another size);
+    settled. asleep_backlog, look_ahead and fired: see ``sleeping.waking``. hibernated_seconds: how long it has slept.
+    """
+
+    view: ClusterView
+    phase: Literal["asleep", "starting", "changing", "settled"]
+    asleep_backlog: int = 0
+    hibernated_seconds: float | None = None
+    look_ahead: float = 2.0
+    fired: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What to do. groups: the new counts of groups (scale), or what each begins with (reactivate).
+
+    hold: a gate held something back; none: nothing was to be done. state: for the next look. wake_in: seconds until
+    a sleeping cluster has to start for what is due; None when nothing is.
+    """
+
+    action: Action
+    reason: str
+    groups: Mapping[str, int] = field(default_factory=dict)
+    held: Mapping[str, Gate] = field(default_factory=dict)
+    state: State = field(default_factory=dict)
+    wake_in: float | None = None
+
+    def after(self, before: Mapping[str, int]) -> dict[str, int]:
+        """Return the counts that were decided; for a hold, those that there would be without its gates."""
+        if self.action in ("hibernate", "destroy"):
+            return dict.fromkeys(before, 0)
+        wanted = {name: gate.wanted for name, gate in self.held.items() if self.action == "hold" and name in before}
+        return {**before, **self.groups, **wanted}
+
+
+def choose(situation: Situation, signals: Mapping[str, GroupSignals], state: State, now: float) -> Choice:
+    """Choose what to do with a cluster. See ``scaling.decide`` for signals, state and now."""
+    if situation.phase == "asleep":
+        return _asleep(situation, signals)
+    view = situation.view
+    if situation.phase == "settled":
+        sleep = sleeping.hibernation(view, signals)
+        if sleep.sleeps:
+            return Choice("hibernate", sleep.reason)
+    else:
+        sleep = sleeping.Sleep(False, "")
+    decision = scaling.decide(view, signals, state, now)
+    if situation.phase == "starting":
+        decision = _only_growth(view, decision)
+    held = dict(decision.held)
+    if sleep.held is not None:
+        held.setdefault(CLUSTER, sleep.held)
+    if decision.groups:
+        return Choice("scale", decision.reason, decision.groups, held, decision.state)
+    reason = "; ".join(_sentence(name, gate) for name, gate in held.items()) or decision.reason
+    return Choice("hold" if held else "none", reason, {}, held, decision.state)
+
+
+def _sentence(name: str, gate: Gate) -> str:
+    return gate.reason if name == CLUSTER else f"{name}: {gate.reason}"
+
+
+def _only_growth(view: ClusterView, decision: ClusterDecision) -> ClusterDecision:
+    """Leave to a cluster that is just being started what it has; more may come before all are there."""
+    growth = {name: count for name, count in decision.groups.items() if count > view.targets.get(name, 0)}
+    if len(growth) == len(decision.groups):
+        return decision
+    return replace(decision, groups={}, reason="it is being started, so none is taken away")
+
+
+def _asleep(situation: Situation, signals: Mapping[str, GroupSignals]) -> Choice:
+    wake = sleeping.waking(
+        situation.view,
+        signals,
+        asleep_backlog=situation.asleep_backlog,
+        look_ahead=situation.look_ahead,
+        fired=situation.fired,
+    )
+    if wake.wakes:
+        return Choice("reactivate", wake.reason, wake.groups, wake_in=wake.wake_in)
+    limit, slept = situation.view.blueprint.lifecycle.destroy.hibernated_seconds, situation.hibernated_seconds
+    if limit is not None and slept is not None and slept >= limit and not any(one.held for one in signals.values()):
+        reason = f"it slept for {slept:.0f} s, as destroy_conditions ask for"
+        return Choice("destroy", reason, wake_in=wake.wake_in)
+    return Choice("hold" if wake.held else "none", wake.reason, {}, wake.held, wake_in=wake.wake_in)

@@ -1,0 +1,102 @@
+"""What the autoscaler remembers from one tick to the next: in Redis, so that any worker may run the next tick.
+
+It is one JSON text for all clusters that are awake. Losing it loses no intent and no history: rates are learned anew,
+and a stabilization window begins anew with the count that stands, so that nothing shrinks for its loss.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from brain_clusters.broker.client import Broker, temporary_when_away
+from brain_clusters.domain.gates import GroupState
+from brain_clusters.domain.signals import Learned
+
+_KEY = "brain:scaling"
+# Long beyond any pause between two ticks that a window could bridge.
+_KEPT_SECONDS = 3600
+# A change of this number makes old memories unreadable on purpose.
+_FORMAT = 1
+
+
+@dataclass(slots=True)
+class ClusterMemory:
+    """One cluster's memory. told: the gates that were last written down, and when (seconds since the epoch)."""
+
+    learned: dict[str, Learned] = field(default_factory=dict)
+    state: dict[str, GroupState] = field(default_factory=dict)
+    told: tuple[str, float] = ("", 0.0)
+
+
+@dataclass(slots=True)
+class Memory:
+    """All clusters' memories by id. at: the time of the last tick (seconds since the epoch), None at first."""
+
+    at: float | None = None
+    clusters: dict[str, ClusterMemory] = field(default_factory=dict)
+
+    def of(self, cluster_id: str) -> ClusterMemory:
+        """Return a cluster's memory; a new one where there is none."""
+        return self.clusters.setdefault(cluster_id, ClusterMemory())
+
+
+def load(broker: Broker) -> Memory:
+    """Return what the last tick left. Raises TemporaryError when Redis is away."""
+    with temporary_when_away():
+        stored: Any = broker.redis.get(_KEY)
+    try:
+        found = json.loads(stored) if stored else {}
+        if found.get("format") != _FORMAT:
+            return Memory()
+        return Memory(found["at"], {name: _cluster(one) for name, one in found["clusters"].items()})
+    except (ValueError, TypeError, KeyError, AttributeError):  # agents run users' code, which can write here
+        return Memory()
+
+
+def save(broker: Broker, memory: Memory) -> None:
+    """Leave ``memory`` for the next tick. Raises TemporaryError when Redis is away."""
+    clusters = {name: _listed(one) for name, one in memory.clusters.items()}
+    text = json.dumps({"format": _FORMAT, "at": memory.at, "clusters": clusters}, separators=(",", ":"))
+    with temporary_when_away():
+        broker.redis.set(_KEY, text, ex=_KEPT_SECONDS)
+
+
+def _listed(memory: ClusterMemory) -> list[Any]:
+    learned = {
+        name: (one.begun, one.at, one.jobs, one.stable, one.burst, one.service_time)
+        for name, one in memory.learned.items()
+    }
+    return [learned, state_as_json(memory.state), memory.told]
+
+
+def _cluster(found: list[Any]) -> ClusterMemory:
+    learned, state, told = found
+    return ClusterMemory(
+        {name: Learned(*one) for name, one in learned.items()},
+        {name: _state(one) for name, one in state.items()},
+        (str(told[0]), float(told[1])),
+    )
+
+
+def _state(found: list[Any]) -> GroupState:
+    target, peaks, lows, grown, votes, panic_until = found
+    return GroupState(target, _needs(peaks), _needs(lows), _needs(grown), votes, panic_until)
+
+
+def _needs(found: list[Any]) -> tuple[tuple[float, int], ...]:
+    return tuple((float(at), int(count)) for at, count in found)
+
+
+def state_as_json(state: Mapping[str, GroupState]) -> dict[str, Any]:
+    """Return states as JSON-ready data for the ledger."""
+    return {
+        name: (one.target, one.peaks, one.lows, one.grown, one.votes, one.panic_until) for name, one in state.items()
+    }
+
+
+def state_from_json(found: Mapping[str, Any]) -> dict[str, GroupState]:
+    """Return what ``state_as_json`` wrote."""
+    return {name: _state(one) for name, one in found.items()}
