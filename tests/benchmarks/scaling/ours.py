@@ -1,11 +1,11 @@
 """Our own autoscaler: ``brain_clusters.domain`` as it is, fed with what the tick of ``services`` would see.
 
 The blueprint is an ordinary one that sets no scaling key, so that we run at our defaults as the peers do at theirs.
-Every polling_interval (2 s) the signals are made from what is readable: the queue, what agents hold, their beats, the
-ETAs that are known. The service time is the mean of the agents' own moving averages (weight 0.2), the start time that
-of starts which happened, the arrival rate what ``domain.signals.learn`` makes of two looks; all are unknown at first.
-A job that arrives while nobody serves wakes one agent at once, as ``services.jobs`` does. While the broker is away
-nothing is known, and the look counts as unknown.
+Every polling_interval (2 s) the signals are made as ``services.observation`` makes them, from what is readable: the
+queue, what agents hold, their beats, the ETAs that are known; and ``domain.choosing`` chooses, as in the tick. The
+service time is the mean of the agents' own moving averages, the start time that of starts which happened, the arrival
+rate what ``domain.signals.learn`` makes of looks; all are unknown at first. A job that arrives while nobody serves
+wakes one agent at once, as ``services.jobs`` does. While the broker is away nothing is known, and nothing remembered.
 
 A cluster has one supervisor while it is awake. Peers have none, so its time is kept apart in ``overhead_seconds``.
 """
@@ -13,11 +13,10 @@ A cluster has one supervisor while it is awake. Peers have none, so its time is 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from brain_clusters.blueprints.validator import parse_blueprint
-from brain_clusters.domain import scaling, sleeping
+from brain_clusters.domain.choosing import Choice, Situation, choose
 from brain_clusters.domain.scaling import ClusterView, State
 from brain_clusters.domain.signals import GroupSignals, Learned, learn
 from tests.benchmarks.scaling.scaler import Scaler
@@ -35,6 +34,8 @@ agents:
 HEAD, WORK = "Head", "Work"
 NAME = "ours"
 _IDLE_HEAD = GroupSignals(ready=0, running=0, agents_ready=1)
+_QUIET = GroupSignals(ready=0, running=0)
+_BLIND = GroupSignals(beats_fresh=False)
 
 
 class Ours(Scaler):
@@ -55,7 +56,6 @@ class Ours(Scaler):
         self._started = False
         self._state: State = {}
         self._learned: Learned | None = None
-        self._service: float | None = None
         self._ended = 0
         self._unknown = 0
 
@@ -67,59 +67,45 @@ class Ours(Scaler):
         return self._scaled(now, 1) if view.desired == 0 else None
 
     def tick(self, now: float, view: Simulation) -> int | None:
-        if not self.awake:
-            return self._tick_asleep(now, view)
         if not view.readable:
-            wanted = self._decide(now, view, self._unreadable(view))
-            self._unknown += 1
-            return wanted
-        self._unknown = 0
+            return self._tick_blind(now, view)
         before = self._ended
         seen = self._look(now, view)
-        if seen.backlog or seen.leaving or view.finished > before:  # outcomes count: a short job may be in no look
+        if seen.backlog or seen.leaving or self._ended > before:  # outcomes count: a short job may be in no look
             self._worked = now
-        if not self._started:
-            self._started = view.serving >= view.desired
-        settled = self._started and view.serving == view.desired and not view.leaving and not view.starting
-        if settled and sleeping.hibernation(self._view(now, view.desired), self._signals(seen)).sleeps:
-            return self._sleep(now)
-        return self._decide(now, view, seen)
+        choice = choose(self._situation(now, view), {HEAD: self._head(_IDLE_HEAD), WORK: seen}, self._state, now)
+        self._state = choice.state
+        self._unknown = 0
+        return self._act(now, choice)
 
     def ended(self, now: float) -> None:
         """Charge the supervisor of a cluster that is still awake at the end."""
         if self.awake:
             self._sleep(now)
 
-    # Decisions.
+    # Choices, and what is done about them.
 
-    def _decide(self, now: float, view: Simulation, seen: GroupSignals) -> int | None:
-        decision = scaling.decide(self._view(now, view.desired), self._signals(seen), self._state, now)
-        self._state = decision.state
-        wanted = decision.groups.get(WORK)
-        if wanted is None or (wanted < view.desired and not self._started):
-            return None  # while a cluster is being started only growth counts
-        return self._scaled(now, wanted)
+    def _tick_blind(self, now: float, view: Simulation) -> int | None:
+        if not self.awake:
+            return None
+        choice = choose(self._situation(now, view), {HEAD: _BLIND, WORK: _BLIND}, {}, now)
+        self._unknown += 1
+        return self._act(now, choice)
+
+    def _act(self, now: float, choice: Choice) -> int | None:
+        if choice.action == "reactivate":
+            return self._wake(now, choice.groups.get(WORK, 0))
+        if choice.action == "hibernate":
+            return self._sleep(now)
+        return self._scaled(now, choice.groups[WORK]) if WORK in choice.groups else None
 
     def _scaled(self, now: float, wanted: int) -> int:
         self._changed = now
         return wanted
 
-    def _tick_asleep(self, now: float, view: Simulation) -> int | None:
-        if not view.readable:
-            return None
-        wake = sleeping.waking(
-            self._view(now, 0),
-            self._signals(self._look(now, view)),
-            asleep_backlog=0,
-            look_ahead=self.interval,
-            fired=None,
-        )
-        return self._wake(now, wake.groups.get(WORK, 0)) if wake.wakes else None
-
     def _wake(self, now: float, workers: int) -> int:
         self.awake, self._started = True, False
         self._woken = self._worked = now
-        self._state, self._learned = {}, None
         return self._scaled(now, workers)
 
     def _sleep(self, now: float) -> int:
@@ -128,6 +114,18 @@ class Ours(Scaler):
         return self._scaled(now, 0)
 
     # What is seen.
+
+    def _situation(self, now: float, view: Simulation) -> Situation:
+        return Situation(view=self._view(now, view.desired), phase=self._phase(view), look_ahead=self.interval)
+
+    def _phase(self, view: Simulation) -> Literal["asleep", "starting", "changing", "settled"]:
+        if not self.awake:
+            return "asleep"
+        converged = view.serving == view.desired and not view.leaving and not view.starting
+        self._started = self._started or converged
+        if not self._started:
+            return "starting"
+        return "settled" if converged else "changing"
 
     def _view(self, now: float, workers: int) -> ClusterView:
         return ClusterView(
@@ -140,20 +138,15 @@ class Ours(Scaler):
             unknown_ticks=self._unknown,
         )
 
-    def _signals(self, seen: GroupSignals) -> Mapping[str, GroupSignals]:
-        return {HEAD: _IDLE_HEAD if seen.ready is not None else GroupSignals(agents_ready=1), WORK: seen}
-
-    def _unreadable(self, view: Simulation) -> GroupSignals:
-        return GroupSignals(agents_ready=view.serving, agents_starting=len(view.starting))
+    def _head(self, awake: GroupSignals) -> GroupSignals:
+        return awake if self.awake else _QUIET
 
     def _look(self, now: float, view: Simulation) -> GroupSignals:
         held, next_due = self._etas(now, view)
-        averages = view.service_averages()
-        self._service = sum(averages) / len(averages) if averages else self._service
-        jobs, ended = view.in_system + held, view.finished - self._ended
-        self._ended = view.finished
-        windows = (self.policy.stable_window_seconds, self.policy.panic_window_seconds)
-        self._learned = learn(self._learned, now, jobs, ended, windows, self._service)
+        ended, self._ended = view.finished - self._ended, view.finished
+        if view.alive:
+            self._learn(now, view, ended)
+        learned = self._learned
         return GroupSignals(
             ready=view.ready,
             running=len(view.busy),
@@ -165,11 +158,19 @@ class Ours(Scaler):
             agents_draining=len(view.leaving),
             beats_age=0.0,
             oldest_age=view.oldest_age(),
-            arrival_rate=self._learned.stable,
-            burst_rate=self._learned.burst,
-            service_time=self._service,
+            arrival_rate=learned.stable if learned else 0.0,
+            burst_rate=learned.burst if learned else 0.0,
+            service_time=learned.service_time if learned else None,
             start_time=view.last_start or None,
         )
+
+    def _learn(self, now: float, view: Simulation, ended: int) -> None:
+        if self._learned is None and not view.in_system and not ended:
+            return
+        averages = view.service_averages()
+        service = sum(averages) / len(averages) if averages else None
+        windows = (self.policy.stable_window_seconds, self.policy.panic_window_seconds)
+        self._learned = learn(self._learned, now, view.in_system, ended, windows, service)
 
     def _etas(self, now: float, view: Simulation) -> tuple[int, float | None]:
         """Return how many jobs wait for their ETA, and the seconds until the first of them is due."""

@@ -54,7 +54,8 @@ def _trace(
 
 def _stream(rng: random.Random, rate: Rate, highest: float, length: float) -> list[float]:
     """Return arrivals of a Poisson process whose rate changes, by thinning (Lewis and Shedler, 1979)."""
-    found, at = [], 0.0
+    found: list[float] = []
+    at = 0.0
     while True:
         at += rng.expovariate(highest)
         if at >= length:
