@@ -6,13 +6,14 @@ import pytest
 
 from tests.benchmarks.scaling import measure, oracle, plots, report, run, traces
 from tests.benchmarks.scaling.celery_pool import CeleryPool
-from tests.benchmarks.scaling.engine import Run, Simulation, simulate
+from tests.benchmarks.scaling.engine import Simulation, simulate
 from tests.benchmarks.scaling.judoscale import Judoscale
 from tests.benchmarks.scaling.keda import Hpa, Keda
 from tests.benchmarks.scaling.knative import Knative, Kpa
 from tests.benchmarks.scaling.measure import Figures, percentile, spreads, verdict
 from tests.benchmarks.scaling.ours import Ours
 from tests.benchmarks.scaling.ray_serve import Delays, RayServe
+from tests.benchmarks.scaling.records import Run
 from tests.benchmarks.scaling.scaler import Scaler
 from tests.benchmarks.scaling.step import Step, step
 from tests.benchmarks.scaling.traces import Trace

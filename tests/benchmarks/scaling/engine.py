@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 
+from tests.benchmarks.scaling.records import BUSY, GONE, IDLE, STARTING, Agent, Run, Sample
 from tests.benchmarks.scaling.scaler import Scaler
 from tests.benchmarks.scaling.traces import Trace
 
@@ -21,55 +21,6 @@ _READY, _DONE, _KILL, _TICK, _OUT, _BACK, _SAMPLE = range(7)
 _OVERTIME = 3600.0
 # As agents have it in brain_clusters.agent.beats.
 _EWMA_WEIGHT = 0.2
-STARTING, IDLE, BUSY, GONE = "starting", "idle", "busy", "gone"
-
-
-class Agent:
-    """One agent. job: the index of its job while busy; run: counts its jobs, so that late events are known.
-
-    service: the moving average of its service times, as its beats tell it; None before the first job ended.
-    """
-
-    __slots__ = ("asked", "draining", "idle_since", "job", "run", "service", "state")
-
-    def __init__(self, asked: float) -> None:
-        self.asked = asked
-        self.idle_since = asked
-        self.state = STARTING
-        self.draining = False
-        self.job = -1
-        self.run = 0
-        self.service: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One point of a run's picture."""
-
-    at: float
-    backlog: int
-    agents: int
-    desired: int
-
-
-@dataclass(slots=True)
-class Run:
-    """What one run came to.
-
-    waits: seconds from arrival or due time to the begin of the run that succeeded; of the ``undone`` jobs, to the end.
-    overhead_seconds: of agents that a scaler needs beside those that serve the queue; not part of agent_seconds.
-    """
-
-    waits: list[float]
-    agent_seconds: float
-    overhead_seconds: float
-    actions: int
-    interrupted: int
-    undone: int
-    most_agents: int
-    runs: list[int]
-    ended: float
-    samples: list[Sample] = field(default_factory=list)
 
 
 class Simulation:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from tests.benchmarks.scaling.engine import Run
+from tests.benchmarks.scaling.records import Run
 from tests.benchmarks.scaling.traces import Trace
 
 # Waits that differ by less are the same: the phases of ticks alone make more.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import insort
 from heapq import heappop, heappush
 
-from tests.benchmarks.scaling.engine import Run
+from tests.benchmarks.scaling.records import Run
 from tests.benchmarks.scaling.traces import Trace
 
 NAME = "oracle"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 BLUEPRINT = """
 metadata: {{id: replay, name: Replay, version: "1"}}
-cluster: {{type: department, min_workers: 1, max_workers: {all}, default_workers: 1}}
+cluster: {{type: department, min_workers: 1, max_workers: {all}, default_workers: 1, scaling: {scaling}}}
 agents:
   - {{role: supervisor, name: Head, count: 1}}
   - {{role: worker, name: Work, count: 0-{workers}}}
@@ -39,16 +39,16 @@ _BLIND = GroupSignals(beats_fresh=False)
 
 
 class Ours(Scaler):
-    """One cluster with one scalable group."""
+    """One cluster with one scalable group. scaling: a YAML flow mapping for ``cluster.scaling``; empty by default."""
 
     name = NAME
     hook = "zero"
     victims = "idle"
     undo = True
 
-    def __init__(self, maximum: int = 20, seed: int = 0) -> None:
+    def __init__(self, maximum: int = 20, seed: int = 0, scaling: str = "{}") -> None:
         super().__init__(maximum, seed)
-        self.blueprint = parse_blueprint(BLUEPRINT.format(all=maximum + 1, workers=maximum))
+        self.blueprint = parse_blueprint(BLUEPRINT.format(all=maximum + 1, workers=maximum, scaling=scaling))
         self.policy = self.blueprint.scaling
         self.interval = self.policy.polling_interval_seconds
         self.awake = False

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from tests.benchmarks.scaling.engine import Sample
+from tests.benchmarks.scaling.records import Sample
 
 Point = tuple[float, float]
 
