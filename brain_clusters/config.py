@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from brain_clusters.errors import ConfigError
 
@@ -68,9 +69,31 @@ def _host_id(text: str) -> str:
     return text
 
 
-def setting(variable: str, parse: Callable[[str], Any], default: Any, about: str, *, secret: bool = False) -> Any:
-    """Declare one field of Settings: its variable, how it is read, and a sentence about it."""
-    return field(default=default, metadata={"variable": variable, "parse": parse, "about": about, "secret": secret})
+def _web_hook(text: str) -> str:
+    """Return ``text`` when it is a URL that can be posted to."""
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname or not re.fullmatch("[!-~]+", text):
+        raise ValueError("must be a URL such as https://hooks.example.org/brain")
+    _ = url.port  # raises ValueError where it is no port
+    return text
+
+
+def setting(
+    variable: str, parse: Callable[[str], Any], default: Any, about: str, *,
+    secret: bool = False, mask: Callable[[str], str] | None = None,
+) -> Any:  # fmt: skip
+    """Declare one field of Settings: its variable, how it is read, and a sentence about it.
+
+    mask: how a secret is shown; as a URL without its password unless given.
+    """
+    about_it = {"variable": variable, "parse": parse, "about": about, "secret": secret, "mask": mask}
+    return field(default=default, metadata=about_it)
+
+
+def mask_path(url: str) -> str:
+    """Return the scheme and host of ``url``; the secret of a web hook is most often its path."""
+    found = urlsplit(url)
+    return f"{found.scheme}://{found.netloc.rpartition('@')[2]}/{SECRET_MASK}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +169,10 @@ class Settings:
         "BRAIN_HISTORY_RETENTION_SECONDS", _number(int, 60, 315_360_000), 2_592_000,
         "How long events, ended operations and rows of ended agents are kept.",
     )  # fmt: skip
+    admin_webhook_url: str | None = setting(
+        "BRAIN_ADMIN_WEBHOOK_URL", _web_hook, None,
+        "Where alerts with the action notify_admin are posted to, as JSON.", secret=True, mask=mask_path,
+    )  # fmt: skip
     log_level: str = setting("BRAIN_LOG_LEVEL", str.upper, "INFO", "DEBUG, INFO, WARNING or ERROR.")
     commit: str | None = setting("BRAIN_COMMIT", str, None, "The commit that was built, shown by /version.")
 
@@ -181,19 +208,19 @@ class Settings:
             rows.append(
                 {
                     "variable": variable,
-                    "value": self._shown(item.name, secret=item.metadata["secret"]),
+                    "value": self._shown(item.name, item.metadata["mask"], secret=item.metadata["secret"]),
                     "source": source,
                     "about": item.metadata["about"],
                 }
             )
         return rows
 
-    def _shown(self, name: str, *, secret: bool) -> str:
+    def _shown(self, name: str, mask: Callable[[str], str] | None, *, secret: bool) -> str:
         value = getattr(self, name)
         if value is None:
             return "(embedded)" if name in ("database_url", "redis_url") else "(none)"
         if secret and isinstance(value, str):
-            return mask_url(value)
+            return (mask or mask_url)(value)
         if isinstance(value, tuple):
             return ",".join(SECRET_MASK if secret else word for word in value) or "(none)"
         return str(value)

@@ -15,6 +15,7 @@ from brain_clusters.db.models import (
     ScalingDecision,
     StoredBlueprint,
 )
+from brain_clusters.domain.alerts import AlertRule, AlertState
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, READY_AGENT_STATUSES, TRANSITIONS
 
 _CLUSTER = (
@@ -116,6 +117,20 @@ def whole_blueprint(row: StoredBlueprint, versions: Sequence[StoredBlueprint]) -
 def event(row: Event) -> dict[str, Any]:
     """Return an event."""
     return _fields(row, _EVENT)
+
+
+def alert(rule: AlertRule, state: AlertState) -> dict[str, Any]:
+    """Return an alert of a cluster's blueprint and where it stands."""
+    return {
+        "name": rule.name,
+        "condition": str(rule.condition),
+        "resolve": None if rule.resolve is None else str(rule.resolve),
+        "action": list(rule.actions),
+        "for_seconds": rule.for_seconds,
+        "resolve_after_seconds": rule.resolve_after_seconds,
+        "severity": rule.severity,
+        **_fields(state, ("state", "since", "value", "fired_at", "resolved_at")),
+    }
 
 
 def metrics(row: Metrics) -> dict[str, Any]:

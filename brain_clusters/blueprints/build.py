@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from brain_clusters.blueprints.alerts import alert_rules
+from brain_clusters.blueprints.nodes import escape
 from brain_clusters.blueprints.schema_scaling import FIELDS
 from brain_clusters.domain.durations import parse_duration, parse_percent
 from brain_clusters.domain.specs import (
@@ -45,6 +47,7 @@ def build(document: Mapping[str, Any]) -> Blueprint:
         lifecycle=_lifecycle(document.get("lifecycle", {})),
         resources=document.get("resources", {}),
         monitoring=document.get("monitoring", {}),
+        alerts=alert_rules(document.get("monitoring", {}).get("alerts", [])),
     )
 
 
@@ -59,6 +62,16 @@ def superior(group: Mapping[str, Any], groups: list[Mapping[str, Any]]) -> str |
         found = [each for each in groups if wanted == each["name"]]
         found += [each for each in groups if slug(wanted) == slug(each["name"])]
     return str(found[0]["name"]) if found else None
+
+
+def located_conditions(stated: Any) -> Iterator[tuple[str, str, Any]]:
+    """Yield (JSON pointer, key, value) of a mapping, or of a list of mappings and bare words."""
+    entries = [("", stated)] if isinstance(stated, dict) else [(f"/{n}", entry) for n, entry in enumerate(stated)]
+    for place, entry in entries:
+        if isinstance(entry, str):
+            yield place, entry, True
+        elif entry is not None:
+            yield from ((place + escape(key), key, value) for key, value in entry.items() if not key.startswith("x-"))
 
 
 def _groups(entries: list[Mapping[str, Any]]) -> Iterator[AgentGroup]:
@@ -124,11 +137,7 @@ def _lifecycle(stated: Mapping[str, Any]) -> Lifecycle:
 
 
 def _conditions(stated: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (key, value) of a mapping, or of a list of mappings and bare words."""
-    for entry in [stated] if isinstance(stated, dict) else stated:
-        for key, value in [(entry, True)] if isinstance(entry, str) else entry.items():
-            if not key.startswith("x-"):
-                yield key, value
+    return ((key, value) for _, key, value in located_conditions(stated))
 
 
 def _seconds(stated: Mapping[str, Any], key: str) -> float | None:

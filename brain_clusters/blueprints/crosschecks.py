@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from brain_clusters.blueprints.build import superior
+from brain_clusters.blueprints.crosschecks_lifecycle import lifecycle_faults
+from brain_clusters.blueprints.crosschecks_scaling import scaling_faults
 from brain_clusters.blueprints.messages import clipped, nearest
-from brain_clusters.domain.durations import parse_percent
 from brain_clusters.domain.specs import parse_count, slug
 from brain_clusters.domain.states import AgentRole
 from brain_clusters.errors import Fault
@@ -19,13 +20,14 @@ from brain_clusters.errors import Fault
 Groups = list[Mapping[str, Any]]
 
 
-def cross_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
-    """Yield every fault between the sound parts of ``document``."""
+def cross_faults(document: Mapping[str, Any], stated: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield every fault between the sound parts of ``document``; ``stated`` is the same without the defaults."""
     cluster: Mapping[str, Any] = document.get("cluster", {})
     entries = document.get("agents", [])
     groups: Groups = [entry if isinstance(entry, dict) else {} for entry in entries]
     yield from _worker_bounds(cluster)
-    yield from _thresholds(cluster.get("scaling", {}))
+    yield from scaling_faults(cluster, stated.get("cluster", {}).get("scaling", {}), groups)
+    yield from lifecycle_faults(document)
     yield from _names(groups)
     yield from _supervisor(groups)
     yield from _work(groups)
@@ -47,17 +49,6 @@ def _worker_bounds(cluster: Mapping[str, Any]) -> Iterator[Fault]:
     elif default is not None and highest is not None and default > highest:
         told = f"default_workers is {default}, more than max_workers ({highest}); lower it"
         yield Fault("/cluster/default_workers", told)
-
-
-def _thresholds(scaling: Mapping[str, Any]) -> Iterator[Fault]:
-    # The defaults do overlap (up above 0, down below 1): on a queue length, nothing lies between them.
-    down, up = scaling.get("scale_down_threshold"), scaling.get("scale_up_threshold")
-    if down is None:
-        return
-    low, high = (parse_percent(value) if isinstance(value, str) else value for value in (down, 0 if up is None else up))
-    if low >= high:
-        told = "state scale_up_threshold, above it" if up is None else f"it must be below scale_up_threshold ({up})"
-        yield Fault("/cluster/scaling/scale_down_threshold", f"scale_down_threshold is {down}; {told}")
 
 
 def _names(groups: Groups) -> Iterator[Fault]:
@@ -145,3 +136,16 @@ def _totals(cluster: Mapping[str, Any], groups: Groups) -> Iterator[Fault]:
     if lowest is not None and most < lowest:
         told = f"the agent groups have at most {most} agents, fewer than min_workers ({lowest})"
         yield Fault("/cluster/min_workers", f"{told}; lower it or raise a count")
+    yield from _default(cluster, fewest, most)
+
+
+def _default(cluster: Mapping[str, Any], fewest: int, most: int) -> Iterator[Fault]:
+    default, lowest, highest = (cluster.get(f"{key}_workers") for key in ("default", "min", "max"))
+    if default is None or lowest is None or highest is None or not lowest <= default <= highest:
+        return  # said already
+    if default < fewest:
+        told = f"default_workers is {default}, less than the {fewest} agents that the groups need at least; raise it"
+        yield Fault("/cluster/default_workers", told)
+    elif default > most >= lowest:
+        told = f"default_workers is {default}, more than the agent groups can hold ({most}); lower it or raise a count"
+        yield Fault("/cluster/default_workers", told)

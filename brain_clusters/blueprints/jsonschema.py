@@ -74,6 +74,8 @@ def _inner(rule: Mapping[str, Any], types: list[str]) -> dict[str, Any]:
         inner["propertyNames"] = _rule(rule["keysrules"])
     if "valuesrules" in rule:
         inner["additionalProperties"] = _rule(rule["valuesrules"])
+    if "words" in rule.get("meta", {}):  # one of these words, or a list
+        inner["anyOf"] = [{"enum": rule["meta"]["words"]}, {"type": "array"}]
     if "anyof" in rule:
         inner["anyOf"] = [_rule(each) for each in rule["anyof"]]
     return inner

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from brain_clusters.blueprints.alerts import ALERTS
 from brain_clusters.blueprints.schema_scaling import SCALING
 from brain_clusters.domain.specs import MAX_COUNT
 from brain_clusters.domain.states import AgentRole, ClusterType
@@ -142,7 +143,7 @@ LIFECYCLE = {
         "A cluster goes to sleep when all that are stated hold.",
         {
             "idle_time": _duration("No job has run or waited for so long."),
-            "task_queue_empty": _flag("No job waits."),
+            "task_queue_empty": _flag("No job waits; always needed, so false is refused."),
             "load_below": {
                 "type": ["number", "string"],
                 "check_with": "percent",
@@ -176,18 +177,7 @@ LIFECYCLE = {
 
 MONITORING: dict[str, Rule] = {
     "metrics": _texts("The metrics that people watch first."),
-    "alerts": {
-        "type": "list",
-        "maxlength": 100,
-        "schema": _keys(
-            "One alert.",
-            {
-                "condition": _text("When it fires, such as error_rate > 10%.", required=True),
-                "action": _text("What happens then, such as notify_admin.", required=True),
-            },
-        ),
-        "meta": {"description": "What to do when a metric leaves its bounds."},
-    },
+    "alerts": ALERTS,
 }
 
 BLUEPRINT = {

@@ -140,8 +140,12 @@ SCALING: dict[str, Any] = {
             "on_timeout": _choice("scale_down.on_timeout", "Then: wait on, or stop it (its jobs run again)."),
         },
     ),
-    "idle_workers": _number("idle_workers", "Agents kept while there is nothing to do.", 0, MAX_COUNT),
-    "buffer_workers": _number("buffer_workers", "Agents kept beyond what is needed.", 0, MAX_COUNT),
+    "idle_workers": _number(
+        "idle_workers", "Agents of each scalable group kept while there is nothing to do.", 0, MAX_COUNT
+    ),
+    "buffer_workers": _number(
+        "buffer_workers", "Agents of each scalable group kept beyond what is needed.", 0, MAX_COUNT
+    ),
     "fallback": _keys(
         "What to do when the signals are unknown.",
         {

@@ -109,6 +109,8 @@ def _parses(parse: Callable[[Any], object]) -> Callable[..., None]:
     """Return a Cerberus check that lets ``parse`` judge, and adopts its sentence."""
 
     def check_with(self: _Strict, field: str, value: object) -> None:
+        if value is None:  # whether that may be is up to ``nullable``
+            return
         try:
             parse(value)
         except ValueError as refusal:

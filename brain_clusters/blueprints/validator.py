@@ -8,24 +8,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from brain_clusters.blueprints.alerts import alert_faults
 from brain_clusters.blueprints.build import build
 from brain_clusters.blueprints.crosschecks import cross_faults
 from brain_clusters.blueprints.loader import load, read
 from brain_clusters.blueprints.messages import KeyFault
 from brain_clusters.blueprints.nodes import Document, unescape
 from brain_clusters.blueprints.schema import BLUEPRINT
-from brain_clusters.blueprints.validation import check
+from brain_clusters.blueprints.validation import MAX_FAULTS, check
 from brain_clusters.domain.specs import Blueprint
 from brain_clusters.errors import Fault, InvalidInput
 
 
-def parse_blueprint(text: str | bytes, *, source: str = "blueprint") -> Blueprint:
-    """Return what ``text`` says. ``source`` names it in messages. Raise InvalidInput with all faults."""
+def parse_blueprint(text: str | bytes, *, source: str = "blueprint", stored: bool = False) -> Blueprint:
+    """Return what ``text`` says. ``source`` names it in messages. Raise InvalidInput with all faults.
+
+    stored: it was accepted before, maybe by an older version that refused fewer contradictions. Clusters run from it,
+    so its parts are not checked against each other again.
+    """
     document = load(text)
     faults = list(document.faults)
     checked: dict[str, Any] = {}
     if document.root is not None:
-        checked, found = _checked(document)
+        checked, found = _checked(document, crossed=not stored)
         faults += (_located(fault, document) for fault in found if not _is_known(fault, document.faults))
     if faults:
         faults.sort(key=lambda fault: (fault.line or 0, fault.column or 0))
@@ -47,12 +52,18 @@ def format_faults(source: str, faults: Iterable[Fault]) -> str:
     )
 
 
-def _checked(document: Document) -> tuple[dict[str, Any], list[Fault]]:
+def _checked(document: Document, *, crossed: bool) -> tuple[dict[str, Any], list[Fault]]:
     """Return (document with defaults, faults of the schema and between the parts)."""
     stated = document.root.plain() if document.root else None
     _keep_version_text(stated, document)
     checked, faults = check(stated, BLUEPRINT, ignore_x_keys=True)
-    faults += cross_faults(_without(checked, [*faults, *document.faults]))
+    # With more faults than are told, what is wrong beyond those is not known, so nothing else may be read.
+    if not crossed or len(faults) > MAX_FAULTS:
+        return checked, faults
+    known = [*faults, *document.faults]
+    sound = _without(checked, known)
+    faults += cross_faults(sound, _without(stated if isinstance(stated, dict) else {}, known))
+    faults += alert_faults(sound)
     return checked, faults
 
 

@@ -7,11 +7,9 @@ from typing import Any
 from celery import Celery
 
 from brain_clusters.broker import names
+from brain_clusters.domain.specs import VISIBILITY_SECONDS
 
 TRANSPORT = "brain_clusters.broker.transport:Transport"
-
-# Far beyond any job: messages go back to their queue when their owner is known dead, never because time passed.
-_VISIBILITY_SECONDS = 10**8
 
 
 def transport_options(owner: str) -> dict[str, Any]:
@@ -25,7 +23,7 @@ def transport_options(owner: str) -> dict[str, Any]:
         "unacked_index_key": names.unacked_index_key(owner),
         "unacked_mutex_key": f"brain:unacked_mutex:{owner}",
         "claim_key": names.claim_key(owner),
-        "visibility_timeout": _VISIBILITY_SECONDS,
+        "visibility_timeout": VISIBILITY_SECONDS,
         "polling_interval": 0.5,
         "socket_timeout": 10,
         "socket_connect_timeout": 3,

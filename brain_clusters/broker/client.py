@@ -84,6 +84,10 @@ class Broker:
         """Ask a lifecycle worker to run an operation. Raises TemporaryError when Redis is away."""
         self._send(names.RUN_OPERATION_TASK, [operation_id], names.LIFECYCLE_QUEUE)
 
+    def publish_notification(self, event_id: int) -> None:
+        """Ask a lifecycle worker to tell the admin of an event. Raises TemporaryError when Redis is away."""
+        self._send(names.NOTIFY_TASK, [event_id], names.LIFECYCLE_QUEUE)
+
     def publish_jobs(self, queue: str, jobs: Sequence[QueuedJob]) -> None:
         """Put ``jobs`` into a group's queue, in order. Raises TemporaryError; then none, some or all are there."""
         if len(jobs) == 1:

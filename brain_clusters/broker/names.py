@@ -7,6 +7,7 @@ JOB_TASK = "brain.job"
 RUN_OPERATION_TASK = "brain.operations.run"
 TICK_TASK = "brain.autoscale.tick"
 SWEEP_TASK = "brain.sweep"
+NOTIFY_TASK = "brain.notify"
 
 # The header of our messages that says when they were published (seconds since the epoch, by the sender's clock).
 PUBLISHED_HEADER = "brain_published_at"

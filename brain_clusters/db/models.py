@@ -366,10 +366,10 @@ class ScalingDecision(Base):
 
 
 class Alert(Base):
-    """One alert of one cluster's blueprint that is pending, fires or fired. name: its condition and action.
+    """One alert of one cluster's blueprint that is pending, fires or fired. name: unique in the blueprint.
 
-    state: pending (the condition holds, not yet for long enough), firing or resolved. since: when that began.
-    value: the metric when it was last looked at.
+    state: pending (the condition holds, not yet for long enough), firing, clearing (it still fires; since then it
+    could be over) or resolved. since: when that began. value: the metric when it was last looked at, up to its end.
     """
 
     __tablename__ = "alerts"

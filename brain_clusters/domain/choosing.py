@@ -74,7 +74,8 @@ def choose(situation: Situation, signals: Mapping[str, GroupSignals], state: Sta
         held.setdefault(CLUSTER, sleep.held)
     if decision.groups:
         return Choice("scale", decision.reason, decision.groups, held, decision.state)
-    reason = "; ".join(_sentence(name, gate) for name, gate in held.items()) or decision.reason
+    reason = "; ".join(_sentence(name, gate) for name, gate in held.items())
+    reason = reason or "; ".join(part for part in (decision.reason, sleep.reason) if part)
     return Choice("hold" if held else "none", reason, {}, held, decision.state)
 
 

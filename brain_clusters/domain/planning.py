@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from brain_clusters.domain.specs import AgentGroup
+from brain_clusters.domain.specs import AgentGroup, Count
 from brain_clusters.domain.states import (
     READY_AGENT_STATUSES,
     AgentRole,
@@ -71,6 +71,27 @@ def _evenly(left: int, rooms: Mapping[str, int]) -> dict[str, int]:
             given[name] += 1
         left -= len(open_groups[:left])
     return given
+
+
+def one_step_up(
+    targets: Mapping[str, int], groups: Sequence[AgentGroup], backlogs: Mapping[str, int], limit: int
+) -> dict[str, int]:
+    """Return the new counts of the groups that grow when a cluster makes one step; {} where there is no room.
+
+    The step is that of ``policy: step``, n to int(n * 1.2) + 1, within ``limit``, to where most jobs wait.
+    """
+    n = sum(targets.get(group.name, 0) for group in groups)
+    wanted = min(limit, int(n * 1.2) + 1)
+    if wanted <= n:
+        return {}
+    shared = distribute(wanted, [_at_least(group, targets.get(group.name, 0)) for group in groups], backlogs)
+    return {name: count for name, count in shared.items() if count > targets.get(name, 0)}
+
+
+def _at_least(group: AgentGroup, count: int) -> AgentGroup:
+    """Return ``group`` with ``count`` as its minimum; one that is not scalable stays at it."""
+    highest = max(count, group.count.maximum) if group.count.scalable else count
+    return replace(group, count=Count(count, highest, group.count.scalable))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from brain_clusters.domain import sizing
 from brain_clusters.domain.gates import within
 from brain_clusters.domain.scaling import CLUSTER, ClusterView, Gate
 from brain_clusters.domain.signals import GroupSignals, total
-from brain_clusters.domain.specs import HibernateRules
+from brain_clusters.domain.specs import Blueprint, HibernateRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,13 @@ def hibernation(view: ClusterView, signals: Mapping[str, GroupSignals]) -> Sleep
     ``idle_workers`` or ``buffer_workers``, which stay.
     """
     whole, policy = total(signals), view.blueprint.scaling
-    rules = _rules(view)
+    rules = _rules(view.blueprint, view.persistent)
     if rules is None or whole.backlog is None or whole.backlog > 0 or whole.leaving or view.idle_seconds is None:
-        return Sleep(False, "it works, or stays awake by its type or its reserves")
+        return Sleep(False, "")
     idle = f"no job for {view.idle_seconds:.0f} s"
     needed = rules.idle_seconds or 0.0
     if view.idle_seconds < needed:
-        return _held(f"{idle}; it sleeps after {needed:g} s", "idle_time")
+        return Sleep(False, f"{idle}; it sleeps after {needed:g} s")  # nothing is held back: it is not time yet
     if not whole.beats_fresh:
         return _held(f"{idle}, but an agent's beat is missing", "unknown")
     if rules.load_below_percent is not None and (whole.load_percent or 0.0) >= rules.load_below_percent:
@@ -52,11 +52,17 @@ def hibernation(view: ClusterView, signals: Mapping[str, GroupSignals]) -> Sleep
     return Sleep(True, f"{idle}, nothing waits and nothing runs")
 
 
-def _rules(view: ClusterView) -> HibernateRules | None:
-    policy, rules = view.blueprint.scaling, view.blueprint.lifecycle.hibernate
+def sleeps_after(blueprint: Blueprint, *, persistent: bool) -> float | None:
+    """Return the seconds without work before a cluster may sleep; None: it never does by itself."""
+    rules = _rules(blueprint, persistent)
+    return None if rules is None else rules.idle_seconds or 0.0
+
+
+def _rules(blueprint: Blueprint, persistent: bool) -> HibernateRules | None:
+    policy, rules = blueprint.scaling, blueprint.lifecycle.hibernate
     if rules is not None:
         return rules
-    stays = view.persistent or policy.idle_workers > 0 or policy.buffer_workers > 0
+    stays = persistent or policy.idle_workers > 0 or policy.buffer_workers > 0
     return None if stays else HibernateRules(idle_seconds=policy.hibernate_after_seconds)
 
 

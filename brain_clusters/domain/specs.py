@@ -11,9 +11,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
+from brain_clusters.domain.alerts import AlertRule
 from brain_clusters.domain.states import AgentRole, ClusterType
 
 MAX_COUNT = 10_000
+# For how long the broker keeps a message for the agent that took it, three years. Far beyond any job: messages go back
+# to their queue when their owner is known dead, never because time passed.
+VISIBILITY_SECONDS = 10**8
 _COUNT = re.compile(r"\s*([0-9]{1,5})(?:\s*-\s*([0-9]{1,5}))?\s*", re.ASCII)
 
 
@@ -186,6 +190,7 @@ class Blueprint:
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     resources: Mapping[str, Any] = field(default_factory=dict)
     monitoring: Mapping[str, Any] = field(default_factory=dict)
+    alerts: tuple[AlertRule, ...] = ()
 
     @property
     def supervisor(self) -> AgentGroup:

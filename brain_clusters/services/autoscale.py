@@ -28,6 +28,7 @@ from brain_clusters.services import (
     observed,
     operations,
     outcomes,
+    sensing,
     ticks,
 )
 from brain_clusters.services.control import Control
@@ -56,7 +57,7 @@ def tick(control: Control) -> bool:
         outcomes.collect(control)
         remembered = memory.load(control.broker)
         last_look = remembered.at
-        reading = observation.read(control, clusters, remembered)
+        reading = sensing.read(control, clusters, remembered)
     except TemporaryError as exc:
         log.warning("tick knows nothing: %s", exc)
         _blind(control, clusters)
@@ -65,8 +66,9 @@ def tick(control: Control) -> bool:
     observed.write(control, clusters, reading)
     choices = Choices(control, remembered, last_look, reading.now)
     for cluster in clusters.values():
-        with _alone(cluster):
-            choices.make(cluster)
+        if not cluster.resting:
+            with _alone(cluster):
+                choices.make(cluster)
     choices.write_down(clusters)
     memory.save(control.broker, remembered)
     _settle(control, clusters)
@@ -218,11 +220,11 @@ def _idle_groups(clusters: Mapping[str, SeenCluster], reading: Reading) -> dict[
         if reading.beats.get(agent.agent_id, {}).get("in_flight")
     }
     return {
-        (cluster.id, group.name): cluster.queue(group)
+        (cluster.id, group.name): queue
         for cluster in clusters.values()
-        for group in cluster.blueprint.groups
+        for group, queue in zip(cluster.blueprint.groups, cluster.queues, strict=True)
         if cluster.intent is not Intent.GONE
-        and _is_empty(cluster.signals[group.name])
+        and (cluster.resting or _is_empty(cluster.signals[group.name]))
         and (cluster.id, group.name) not in working
     }
 

@@ -33,7 +33,7 @@ def parsed(session: Session, blueprint_id: str, version: str) -> Blueprint:
         raise NotFound(f"there is no blueprint {blueprint_id!r} in version {version!r}")
     if len(known) >= _KNOWN_LIMIT:
         known.clear()
-    found = parse_blueprint(stored.blueprint_yaml, source=f"blueprint {blueprint_id} {version}")
+    found = parse_blueprint(stored.blueprint_yaml, source=f"blueprint {blueprint_id} {version}", stored=True)
     known[blueprint_id, version] = found
     return found
 

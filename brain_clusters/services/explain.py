@@ -17,7 +17,7 @@ from brain_clusters.domain.scaling import held_as_json
 from brain_clusters.domain.signals import GroupSignals
 from brain_clusters.domain.specs import Blueprint
 from brain_clusters.errors import Conflict, NotFound, TemporaryError
-from brain_clusters.services import blueprints, clusters, ledger, memory, observation
+from brain_clusters.services import blueprints, clusters, ledger, memory, observation, sensing
 from brain_clusters.services.control import Control
 from brain_clusters.services.memory import ClusterMemory, Memory
 from brain_clusters.services.observation import SeenCluster
@@ -38,7 +38,7 @@ def explain(control: Control, cluster_id: str) -> dict[str, Any]:
         last_look = remembered.at
         # The whole memory is the tick's to keep: this look learns on a copy of one cluster's part, and forgets it.
         mine = Memory(last_look, {cluster_id: remembered.clusters.get(cluster_id, ClusterMemory())})
-        now = observation.read(control, {cluster_id: found}, mine).now
+        now = sensing.read(control, {cluster_id: found}, mine, rest=False).now
         known = True
     except TemporaryError:
         known, last_look, now, mine = False, None, found.at, Memory()

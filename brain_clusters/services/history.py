@@ -24,17 +24,17 @@ def record(
     operation_id: uuid.UUID | None = None,
     agent_id: str | None = None,
     data: Mapping[str, Any] | None = None,
-) -> None:
-    """Add one event to ``session`` and say it in the log. kind: "subject.verb"; reason: a sentence."""
-    session.add(
-        Event(
-            kind=kind,
-            reason=reason,
-            actor=actor,
-            cluster_id=cluster_id,
-            operation_id=operation_id,
-            agent_id=agent_id,
-            data=dict(data or {}),
-        )
+) -> Event:
+    """Add one event to ``session``, say it in the log and return it. kind: "subject.verb"; reason: a sentence."""
+    event = Event(
+        kind=kind,
+        reason=reason,
+        actor=actor,
+        cluster_id=cluster_id,
+        operation_id=operation_id,
+        agent_id=agent_id,
+        data=dict(data or {}),
     )
+    session.add(event)
     log.info("%s cluster=%s operation=%s agent=%s: %s", kind, cluster_id, operation_id, agent_id, reason)
+    return event

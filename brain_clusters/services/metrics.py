@@ -23,33 +23,43 @@ _RATE_WINDOW_SECONDS = 60.0
 # The draft of the Idempotency-Key header leaves the time to the server; a day is what payment APIs keep.
 _IDEMPOTENCY_SECONDS = 86_400
 
+# Jobs that ended in the window, how many of them failed, and their mean seconds.
+JobRate = tuple[int, int, float | None]
+
 
 def sample(control: Control, clusters: Mapping[str, SeenCluster], reading: Reading) -> None:
     """Write one row per cluster, when it is time, in one statement."""
     if not clusters or not ticks.due(control, "metrics", control.settings.metrics_interval_seconds):
         return
     with control.database.transaction() as session:
-        rates = _job_rates(session)
-        failed = _failed_agents(session)
-        memory = _memory_bytes()
+        rates = job_rates(session)
+        failed = failed_agents(session)
+        memory = memory_bytes()
         rows = [
-            _row(cluster, reading, rates.get(cluster.id), failed.get(cluster.id, 0), memory)
+            {
+                "cluster_id": cluster.id,
+                **figures(cluster, reading.beats, rates.get(cluster.id), failed.get(cluster.id, 0), memory),
+            }
             for cluster in clusters.values()
         ]
         session.execute(insert(Metrics), rows)
 
 
-def _row(cluster: SeenCluster, reading: Reading, rate: Any, failed_agents: int, memory: int | None) -> dict[str, Any]:
+def figures(
+    cluster: SeenCluster, beats_by_agent: Mapping[str, Mapping[str, Any]], rate: JobRate | None, failed_agents: int,
+    memory: int | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return a sample of one cluster. memory: this machine's bytes, None where they are unknown."""
     whole = cluster.whole
-    beats = [reading.beats[agent.agent_id] for agent in cluster.agents if agent.agent_id in reading.beats]
-    resident = sum(beat.get("memory", 0) for beat in beats)
+    beats = [beats_by_agent[agent.agent_id] for agent in cluster.agents if agent.agent_id in beats_by_agent]
+    cpus = [beat["cpu"] for beat in beats if beat.get("cpu") is not None]
+    resident = [beat["memory"] for beat in beats if beat.get("memory") is not None]
     busy = sum(agent.status is AgentStatus.BUSY for agent in cluster.agents)
     idle = sum(agent.status is AgentStatus.IDLE for agent in cluster.agents)
     done, errors, seconds = rate or (0, 0, None)
     return {
-        "cluster_id": cluster.id,
-        "cpu_usage": round(sum(beat.get("cpu", 0.0) for beat in beats), 1) if beats else None,
-        "memory_usage": round(100.0 * resident / memory, 3) if beats and memory else None,
+        "cpu_usage": round(sum(cpus), 1) if cpus else None,
+        "memory_usage": round(100.0 * sum(resident) / memory, 3) if resident and memory else None,
         "tasks_per_minute": done * 60.0 / _RATE_WINDOW_SECONDS,
         "avg_response_time": None if seconds is None else round(1000.0 * float(seconds), 1),
         "error_rate": round(100.0 * errors / done, 2) if done else 0.0,
@@ -62,7 +72,7 @@ def _row(cluster: SeenCluster, reading: Reading, rate: Any, failed_agents: int, 
     }
 
 
-def _job_rates(session: Session) -> dict[str, tuple[int, int, float | None]]:
+def job_rates(session: Session) -> dict[str, JobRate]:
     """Return by cluster: jobs that ended in the last minute, how many of them failed, and their mean seconds."""
     rows = session.execute(
         select(
@@ -77,7 +87,8 @@ def _job_rates(session: Session) -> dict[str, tuple[int, int, float | None]]:
     return {cluster_id: (done, failed, seconds) for cluster_id, done, failed, seconds in rows}
 
 
-def _failed_agents(session: Session) -> dict[str, int]:
+def failed_agents(session: Session) -> dict[str, int]:
+    """Return by cluster how many agents died unasked in the last FAILURE_WINDOW_SECONDS."""
     window = func.now() - timedelta(seconds=FAILURE_WINDOW_SECONDS)
     rows = session.execute(
         select(Agent.cluster_id, func.count())
@@ -87,7 +98,7 @@ def _failed_agents(session: Session) -> dict[str, int]:
     return dict(rows.all())
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes() -> int | None:
     """Return this machine's memory, which memory_usage is a share of; None where the system does not tell."""
     import os
 

@@ -12,30 +12,20 @@ from typing import Any
 from sqlalchemy import Float, Text, cast, func, select
 from sqlalchemy.orm import Session
 
-from brain_clusters.broker import backlog, names
-from brain_clusters.broker.backlog import QueueDepth, Reading
-from brain_clusters.db.models import Agent, Cluster, Job
+from brain_clusters.broker import names
+from brain_clusters.db.models import Agent, Cluster
 from brain_clusters.domain import schedules
 from brain_clusters.domain.choosing import Situation
 from brain_clusters.domain.scaling import ClusterView
-from brain_clusters.domain.signals import GroupSignals, Learned, learn, total
-from brain_clusters.domain.specs import AgentGroup, Blueprint, ScalingSchedule
-from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, ClusterStatus, ClusterType, Intent, JobStatus
+from brain_clusters.domain.signals import GroupSignals
+from brain_clusters.domain.specs import Blueprint, ScalingSchedule
+from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, ClusterStatus, ClusterType, Intent
 from brain_clusters.errors import InvalidInput
 from brain_clusters.services import blueprints
-from brain_clusters.services.control import Control
-from brain_clusters.services.measured import Measured, measured
-from brain_clusters.services.memory import Memory
 
 log = logging.getLogger(__name__)
 
-_FLOAT = Float(53)
-_QUIET = GroupSignals(ready=0, running=0)
-_UNMEASURED = Measured()
 _STARTING = (ClusterStatus.PLANNING, ClusterStatus.SPAWNING)
-
-# By (cluster id, group name): how many jobs wait in PostgreSQL for their ETA, and when the first is due (epoch).
-Etas = Mapping[tuple[str, str], tuple[int, float]]
 
 
 @dataclass(slots=True)
@@ -53,7 +43,8 @@ class SeenAgent:
 class SeenCluster:
     """A cluster's row and what was found about it.
 
-    signals is empty while Redis does not answer; whole is their total. idle_seconds and the others count from the
+    signals is empty while Redis does not answer, and while the cluster is resting, which is that nothing waits, runs
+    or could change; whole is their total. idle_seconds and the others count from the
     database's clock. at: that clock, in seconds since the epoch.
     """
 
@@ -78,10 +69,12 @@ class SeenCluster:
     signals: Mapping[str, GroupSignals] = field(default_factory=dict)
     whole: GroupSignals = field(default_factory=GroupSignals)
     unfinished: bool = False
+    resting: bool = False
 
-    def queue(self, group: AgentGroup) -> str:
-        """Return the queue of one of its groups."""
-        return names.group_queue(self.id, group.slug)
+    @property
+    def queues(self) -> list[str]:
+        """The queue of each of its groups, in blueprint order."""
+        return [names.group_queue(self.id, group.slug) for group in self.blueprint.groups]
 
     def situation(self, settings_start_timeout: float, look_ahead: float, last_look: float | None) -> Situation:
         """Return what ``domain.choosing`` needs. last_look: when the tick before was (seconds since the epoch)."""
@@ -145,12 +138,17 @@ _INTENTS = {str(member): member for member in Intent}
 _AGENT_STATUSES = {str(member): member for member in AgentStatus}
 
 
+def epoch(column: Any) -> Any:
+    """Return a time, or an interval, as SQL for its seconds."""
+    return cast(func.extract("epoch", column), Float(53))
+
+
 def load(session: Session, cluster_id: str | None = None) -> dict[str, SeenCluster]:
     """Return every cluster that is not destroyed, or one of them, with its live agents."""
     at = float(session.scalar(select(func.extract("epoch", func.now()))) or 0.0)
 
     def age(column: Any) -> Any:
-        return cast(func.extract("epoch", func.now() - column), _FLOAT)
+        return epoch(func.now() - column)
 
     query = select(
         Cluster.id, cast(Cluster.type, Text), cast(Cluster.status, Text), cast(Cluster.intent, Text),
@@ -158,7 +156,7 @@ def load(session: Session, cluster_id: str | None = None) -> dict[str, SeenClust
         Cluster.max_workers, Cluster.generation, Cluster.asleep_backlog, Cluster.load_percentage,
         age(Cluster.scaled_at), age(func.greatest(Cluster.last_active, Cluster.created_at)),
         age(Cluster.hibernated_at), Cluster.unknown_ticks,
-        cast(func.extract("epoch", Cluster.wake_at), _FLOAT),
+        epoch(Cluster.wake_at),
     ).where(Cluster.status != ClusterStatus.DESTROYED)  # fmt: skip
     agents = select(
         Agent.cluster_id, Agent.agent_id, Agent.group_name, cast(Agent.status, Text), Agent.tasks_completed,
@@ -186,138 +184,3 @@ def _cluster(session: Session, row: Any, at: float) -> SeenCluster:
         targets, low, high, generation, asleep, load_percentage, since_change or 0.0, idle or 0.0, hibernated, unknown,
         wake_at, at, unfinished=status not in ("active", "hibernated"),
     )  # fmt: skip
-
-
-# --- Redis ------------------------------------------------------------------------------------------------------
-
-
-def read(control: Control, clusters: Mapping[str, SeenCluster], memory: Memory) -> Reading:
-    """Read Redis for ``clusters``, learn from it, and fill in their signals.
-
-    Raises TemporaryError when Redis does not answer: nothing is known then, which is not that nothing waits.
-    """
-    queues = [cluster.queue(group) for cluster in clusters.values() for group in cluster.blueprint.groups]
-    agent_ids = [agent.agent_id for cluster in clusters.values() for agent in cluster.agents]
-    reading = backlog.read(control.broker.redis, queues, agent_ids)
-    known = measured(control)
-    with control.database.transaction() as session:
-        waiting = _etas(session)
-    for cluster in clusters.values():
-        _fill(cluster, reading, memory, known, waiting)
-    memory.at = reading.now
-    memory.clusters = {name: one for name, one in memory.clusters.items() if name in clusters}
-    return reading
-
-
-def _etas(session: Session) -> Etas:
-    query = (
-        select(Job.cluster_id, Job.group_name, func.count(), cast(func.extract("epoch", func.min(Job.eta)), _FLOAT))
-        .where(Job.status == JobStatus.QUEUED, Job.published_at.is_(None), Job.eta.is_not(None))
-        .group_by(Job.cluster_id, Job.group_name)
-    )
-    return {(cluster_id, group): (count, due) for cluster_id, group, count, due in session.execute(query)}
-
-
-def _fill(
-    cluster: SeenCluster, reading: Reading, memory: Memory,
-    known: Mapping[tuple[str, str], Measured], waiting: Etas,
-) -> None:  # fmt: skip
-    members: dict[str, list[SeenAgent]] = {}
-    for agent in cluster.agents:
-        members.setdefault(agent.group, []).append(agent)
-    found = {}
-    for group in cluster.blueprint.groups:
-        depth = reading.queues[cluster.queue(group)]
-        due = waiting.get((cluster.id, group.name))
-        agents = members.get(group.name, _NOBODY)
-        if not agents and depth.length == 0 and depth.held == 0 and due is None:
-            found[group.name] = _QUIET  # most groups of most clusters: they sleep
-            continue
-        seen = _Group(group, depth, agents, reading)
-        learned = _learn(cluster, group, seen, memory) if agents else memory_of(memory, cluster.id, group.name)
-        measures = known.get((cluster.blueprint.id, group.name), _UNMEASURED)
-        found[group.name] = seen.signals(due, learned, measures)
-    cluster.signals = found
-    cluster.whole = total(found) if any(one is not _QUIET for one in found.values()) else _QUIET
-
-
-_NOBODY: list[SeenAgent] = []
-
-
-def memory_of(memory: Memory, cluster_id: str, group: str) -> Learned | None:
-    """Return what was learned about a group, if anything."""
-    found = memory.clusters.get(cluster_id)
-    return None if found is None else found.learned.get(group)
-
-
-def _learn(cluster: SeenCluster, group: AgentGroup, seen: _Group, memory: Memory) -> Learned | None:
-    """Learn from this look. A fixed group is not sized, so only its service time could matter: nothing is kept."""
-    before = memory_of(memory, cluster.id, group.name)
-    if not group.count.scalable or (before is None and seen.jobs == 0 and seen.ended == 0):
-        return before
-    scaling = cluster.blueprint.scaling
-    windows = (scaling.stable_window_seconds, scaling.panic_window_seconds)
-    learned = learn(before, seen.now, seen.jobs, seen.ended, windows, seen.service_time)
-    memory.of(cluster.id).learned[group.name] = learned
-    return learned
-
-
-class _Group:
-    """One group with agents, as the reading shows it."""
-
-    def __init__(self, group: AgentGroup, depth: QueueDepth, agents: list[SeenAgent], reading: Reading) -> None:
-        self.group, self.depth, self.now = group, depth, reading.now
-        self.ready = self.starting = self.draining = 0
-        self.running = self.reserved = self.leaving = self.ended = 0
-        self.beats: list[Mapping[str, Any]] = []
-        for agent in agents:
-            beat, held = reading.beats.get(agent.agent_id), reading.held[agent.agent_id]
-            if beat is not None:
-                known = agent.tasks_completed + agent.tasks_failed
-                self.ended += max(0, beat["completed"] + beat["failed"] - known)
-            if agent.status is AgentStatus.DRAINING:
-                self.draining += 1
-                self.leaving += held
-                continue
-            running = held if beat is None else min(held, beat["in_flight"])
-            self.running += running
-            self.reserved += held - running
-            if agent.status is AgentStatus.STARTING and beat is None:
-                self.starting += 1
-                continue
-            self.ready += 1
-            if beat is not None:
-                self.beats.append(beat)
-        self.jobs = depth.length + depth.held + self.running + self.reserved + self.leaving
-
-    @property
-    def service_time(self) -> float | None:
-        times = [beat["service_time"] for beat in self.beats if beat["service_time"] is not None]
-        return sum(times) / len(times) if times else None
-
-    def signals(self, due: tuple[int, float] | None, learned: Learned | None, measures: Measured) -> GroupSignals:
-        depth, now, beats = self.depth, self.now, self.beats
-        cpus = [beat["cpu"] for beat in beats if beat["cpu"] is not None]
-        waiting, first = due or (0, None)
-        dues = [one for one in (first, depth.next_due_at) if one is not None]
-        service = learned.service_time if learned and learned.service_time is not None else measures.service_time
-        return GroupSignals(
-            ready=depth.length,
-            running=self.running,
-            reserved=self.reserved,
-            leaving=self.leaving,
-            held=depth.held + waiting,
-            next_due=max(0.0, min(dues) - now) if dues else None,
-            agents_ready=self.ready,
-            agents_starting=self.starting,
-            agents_draining=self.draining,
-            beats_fresh=len(beats) == self.ready,
-            beats_age=max((max(0.0, now - beat["at"]) for beat in beats if beat["at"]), default=None),
-            slots=self.group.concurrency,
-            oldest_age=None if depth.oldest_published_at is None else max(0.0, now - depth.oldest_published_at),
-            arrival_rate=learned.stable if learned else 0.0,
-            burst_rate=learned.burst if learned else 0.0,
-            service_time=service,
-            start_time=measures.start_time,
-            cpu_percent=sum(cpus) / len(cpus) if cpus else None,
-        )

@@ -58,7 +58,7 @@ def keys_of(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
         yield key, rule
         yield from keys_of(rule.get("conditions", {}))
         inner = rule.get("schema", {})
-        inner = inner.get("schema", {}) if rule["type"] == "list" else inner
+        inner = inner.get("schema", {}) if "list" in rule["type"] else inner
         yield from keys_of(inner)
 
 

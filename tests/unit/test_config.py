@@ -47,6 +47,10 @@ def test_a_variable_set_to_nothing_counts_as_not_set() -> None:
         ("BRAIN_DATABASE_URL", "mysql://x", "must begin with postgresql://"),
         ("BRAIN_API_KEYS", "short", "at least 16 characters"),
         ("BRAIN_HOST_ID", "a host", "may hold up to 100"),
+        ("BRAIN_ADMIN_WEBHOOK_URL", "file:///etc/passwd", "must be a URL such as https://"),
+        ("BRAIN_ADMIN_WEBHOOK_URL", "http:///path", "must be a URL such as https://"),
+        ("BRAIN_ADMIN_WEBHOOK_URL", "http://there/a b", "must be a URL such as https://"),
+        ("BRAIN_ADMIN_WEBHOOK_URL", "http://there:70000/", "BRAIN_ADMIN_WEBHOOK_URL"),
         ("BRAIN_LOG_LEVEL", "loud", "'LOUD' is none of"),
     ],
 )
@@ -68,9 +72,11 @@ def test_describe_masks_secrets_and_names_sources() -> None:
         "BRAIN_DATABASE_URL": f"postgresql://me:{PASSWORD}@there/x",
         "BRAIN_REDIS_URL": f"redis://:{PASSWORD}@there/0",
         "BRAIN_API_KEYS": f"{KEY},{KEY}2",
+        "BRAIN_ADMIN_WEBHOOK_URL": f"https://me:{PASSWORD}@there:8443/{KEY}?a={PASSWORD}",
     }
     rows = {row["variable"]: row for row in Settings.from_env(environ).describe(environ)}
     assert rows["BRAIN_DATABASE_URL"]["value"] == f"postgresql://me:{SECRET_MASK}@there/x"
+    assert rows["BRAIN_ADMIN_WEBHOOK_URL"]["value"] == f"https://there:8443/{SECRET_MASK}"
     assert rows["BRAIN_REDIS_URL"]["source"] == "environment"
     assert rows["BRAIN_API_PORT"]["source"] == "default"
     assert not any(PASSWORD in row["value"] or KEY in row["value"] for row in rows.values())

@@ -11,7 +11,7 @@ from brain_clusters.api import views
 from brain_clusters.api.context import answer, control
 from brain_clusters.api.requests import PAGE, read_query
 from brain_clusters.domain.states import ClusterStatus, ClusterType
-from brain_clusters.services import clusters
+from brain_clusters.services import alerts, clusters
 from brain_clusters.services.clusters import ClusterFilter
 from brain_clusters.services.paging import Page
 from brain_clusters.services.requests import Schema
@@ -94,3 +94,12 @@ def events(cluster_id: str) -> flask.Response:
     with control().database.transaction() as session:
         page = clusters.events(session, cluster_id, limit=query["limit"], cursor=query.get("cursor"))
     return page_of("events", page, views.event)
+
+
+@routes.get("/<cluster_id>/alerts")
+def alerts_of(cluster_id: str) -> flask.Response:
+    """List the alerts of a cluster's blueprint and where each stands."""
+    read_query({})
+    with control().database.transaction() as session:
+        rows = [views.alert(rule, state) for rule, state in alerts.listing(session, cluster_id)]
+    return answer({"alerts": rows, "total": len(rows)})

@@ -1,0 +1,228 @@
+"""From one look at Redis to the signals of every group. Clusters where nothing is to be done are only recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from brain_clusters.broker import backlog, names
+from brain_clusters.broker.backlog import QueueDepth, Reading
+from brain_clusters.db.models import Job
+from brain_clusters.domain import resting
+from brain_clusters.domain.signals import GroupSignals, Learned, learn, total
+from brain_clusters.domain.specs import AgentGroup
+from brain_clusters.domain.states import AgentStatus, ClusterStatus, ClusterType, Intent, JobStatus
+from brain_clusters.services.control import Control
+from brain_clusters.services.measured import Measured, measured
+from brain_clusters.services.memory import Memory
+from brain_clusters.services.observation import SeenAgent, SeenCluster, epoch
+
+_QUIET = GroupSignals(ready=0, running=0)
+_UNMEASURED = Measured()
+_NOBODY: list[SeenAgent] = []
+# Below so many jobs per second, the last of a burst are forgotten and the cluster is at rest.
+_STILL = 0.01
+
+# By (cluster id, group name): how many jobs wait in PostgreSQL for their ETA, and when the first is due (epoch).
+Etas = Mapping[tuple[str, str], tuple[int, float]]
+
+
+def read(control: Control, clusters: Mapping[str, SeenCluster], memory: Memory, *, rest: bool = True) -> Reading:
+    """Read Redis for ``clusters``, learn from it, and fill in their signals.
+
+    rest: leave those without signals that need no look, and mark them as resting. Raises TemporaryError when Redis
+    does not answer: nothing is known then, which is not that nothing waits.
+    """
+    queues = [queue for cluster in clusters.values() for queue in cluster.queues]
+    agent_ids = [agent.agent_id for cluster in clusters.values() for agent in cluster.agents]
+    reading = backlog.read(control.broker.redis, queues, agent_ids)
+    known = measured(control)
+    with control.database.transaction() as session:
+        etas = _etas(session)
+    waited_for, resting_ones = {cluster_id for cluster_id, _ in etas}, Resting(reading, memory)
+    for cluster in clusters.values():
+        if rest and cluster.id not in waited_for and resting_ones.holds(cluster):
+            cluster.resting = True
+            cluster.whole = _idle(len(cluster.agents))
+        else:
+            _fill(cluster, reading, memory, known, etas)
+    memory.at = reading.now
+    memory.clusters = {name: one for name, one in memory.clusters.items() if _is_kept(clusters.get(name))}
+    return reading
+
+
+def _etas(session: Session) -> Etas:
+    query = (
+        select(Job.cluster_id, Job.group_name, func.count(), epoch(func.min(Job.eta)))
+        .where(Job.status == JobStatus.QUEUED, Job.published_at.is_(None), Job.eta.is_not(None))
+        .group_by(Job.cluster_id, Job.group_name)
+    )
+    return {(cluster_id, group): (count, due) for cluster_id, group, count, due in session.execute(query)}
+
+
+def _is_kept(cluster: SeenCluster | None) -> bool:
+    return cluster is not None and not cluster.resting
+
+
+# --- at rest ----------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1000)
+def _idle(agents: int) -> GroupSignals:
+    return GroupSignals(ready=0, running=0, agents_ready=agents)
+
+
+class Resting:
+    """Recognises clusters where nothing is there to do, nothing remembered still counts, and nothing could change."""
+
+    def __init__(self, reading: Reading, memory: Memory) -> None:
+        self._reading, self._memory = reading, memory
+        # Many clusters share a blueprint, whose rules need be asked once for each set of counts. It lives as long.
+        self._limits: dict[tuple[Any, ...], float | None] = {}
+
+    def holds(self, cluster: SeenCluster) -> bool:
+        """Return whether ``cluster`` rests."""
+        if cluster.unknown_ticks or cluster.wake_at is not None or cluster.blueprint.alerts:
+            return False
+        depths = self._reading.queues
+        for queue in cluster.queues:
+            depth = depths[queue]
+            if depth.length or depth.held:
+                return False
+        if cluster.intent is Intent.ASLEEP:
+            return self._sleeps_on(cluster)
+        return cluster.status is ClusterStatus.ACTIVE and self._is_idle(cluster) and self._stays(cluster)
+
+    def _sleeps_on(self, cluster: SeenCluster) -> bool:
+        slept, limit = cluster.hibernated_seconds, resting.sleeps_on(cluster.blueprint)
+        settled = cluster.status is ClusterStatus.HIBERNATED and not cluster.asleep_backlog
+        return settled and limit is not None and slept is not None and slept < limit
+
+    def _is_idle(self, cluster: SeenCluster) -> bool:
+        held, beats = self._reading.held, self._reading.beats
+        return all(
+            agent.status is AgentStatus.IDLE and not held[agent.agent_id] and agent.agent_id in beats
+            for agent in cluster.agents
+        )
+
+    def _stays(self, cluster: SeenCluster) -> bool:
+        found = self._memory.clusters.get(cluster.id)
+        if found is not None and any(one.stable >= _STILL for one in found.learned.values()):
+            return False
+        bounds, kind = (cluster.min_workers, cluster.max_workers), cluster.type
+        key = (id(cluster.blueprint), tuple(cluster.group_targets.items()), bounds, kind)
+        if key not in self._limits:
+            targets = tuple(cluster.group_targets.get(group.name, 0) for group in cluster.blueprint.groups)
+            persistent = kind is ClusterType.PERSISTENT
+            self._limits[key] = resting.rests_for(cluster.blueprint, targets, bounds, persistent=persistent)
+        limit = self._limits[key]
+        return limit is not None and cluster.idle_seconds < limit
+
+
+# --- signals ----------------------------------------------------------------------------------------------------
+
+
+def _fill(
+    cluster: SeenCluster, reading: Reading, memory: Memory,
+    known: Mapping[tuple[str, str], Measured], etas: Etas,
+) -> None:  # fmt: skip
+    members: dict[str, list[SeenAgent]] = {}
+    for agent in cluster.agents:
+        members.setdefault(agent.group, []).append(agent)
+    found = {}
+    for group in cluster.blueprint.groups:
+        depth = reading.queues[names.group_queue(cluster.id, group.slug)]
+        due = etas.get((cluster.id, group.name))
+        agents = members.get(group.name, _NOBODY)
+        if not agents and depth.length == 0 and depth.held == 0 and due is None:
+            found[group.name] = _QUIET  # most groups of most clusters: they sleep
+            continue
+        seen = _Group(group, depth, agents, reading)
+        learned = _learn(cluster, group, seen, memory) if agents else memory_of(memory, cluster.id, group.name)
+        measures = known.get((cluster.blueprint.id, group.name), _UNMEASURED)
+        found[group.name] = seen.signals(due, learned, measures)
+    cluster.signals = found
+    cluster.whole = total(found) if any(one is not _QUIET for one in found.values()) else _QUIET
+
+
+def memory_of(memory: Memory, cluster_id: str, group: str) -> Learned | None:
+    """Return what was learned about a group, if anything."""
+    found = memory.clusters.get(cluster_id)
+    return None if found is None else found.learned.get(group)
+
+
+def _learn(cluster: SeenCluster, group: AgentGroup, seen: _Group, memory: Memory) -> Learned | None:
+    """Learn from this look. A fixed group is not sized, so only its service time could matter: nothing is kept."""
+    before = memory_of(memory, cluster.id, group.name)
+    if not group.count.scalable or (before is None and seen.jobs == 0 and seen.ended == 0):
+        return before
+    scaling = cluster.blueprint.scaling
+    windows = (scaling.stable_window_seconds, scaling.panic_window_seconds)
+    learned = learn(before, seen.now, seen.jobs, seen.ended, windows, seen.service_time)
+    memory.of(cluster.id).learned[group.name] = learned
+    return learned
+
+
+class _Group:
+    """One group with agents, as the reading shows it."""
+
+    def __init__(self, group: AgentGroup, depth: QueueDepth, agents: list[SeenAgent], reading: Reading) -> None:
+        self.group, self.depth, self.now = group, depth, reading.now
+        self.ready = self.starting = self.draining = 0
+        self.running = self.reserved = self.leaving = self.ended = 0
+        self.beats: list[Mapping[str, Any]] = []
+        for agent in agents:
+            beat, held = reading.beats.get(agent.agent_id), reading.held[agent.agent_id]
+            if beat is not None:
+                known = agent.tasks_completed + agent.tasks_failed
+                self.ended += max(0, beat["completed"] + beat["failed"] - known)
+            if agent.status is AgentStatus.DRAINING:
+                self.draining += 1
+                self.leaving += held
+                continue
+            running = held if beat is None else min(held, beat["in_flight"])
+            self.running += running
+            self.reserved += held - running
+            if agent.status is AgentStatus.STARTING and beat is None:
+                self.starting += 1
+                continue
+            self.ready += 1
+            if beat is not None:
+                self.beats.append(beat)
+        self.jobs = depth.length + depth.held + self.running + self.reserved + self.leaving
+
+    @property
+    def service_time(self) -> float | None:
+        times = [beat["service_time"] for beat in self.beats if beat["service_time"] is not None]
+        return sum(times) / len(times) if times else None
+
+    def signals(self, due: tuple[int, float] | None, learned: Learned | None, measures: Measured) -> GroupSignals:
+        depth, now, beats = self.depth, self.now, self.beats
+        cpus = [beat["cpu"] for beat in beats if beat["cpu"] is not None]
+        waiting, first = due or (0, None)
+        dues = [one for one in (first, depth.next_due_at) if one is not None]
+        service = learned.service_time if learned and learned.service_time is not None else measures.service_time
+        return GroupSignals(
+            ready=depth.length,
+            running=self.running,
+            reserved=self.reserved,
+            leaving=self.leaving,
+            held=depth.held + waiting,
+            next_due=max(0.0, min(dues) - now) if dues else None,
+            agents_ready=self.ready,
+            agents_starting=self.starting,
+            agents_draining=self.draining,
+            beats_fresh=len(beats) == self.ready,
+            beats_age=max((max(0.0, now - beat["at"]) for beat in beats if beat["at"]), default=None),
+            slots=self.group.concurrency,
+            oldest_age=None if depth.oldest_published_at is None else max(0.0, now - depth.oldest_published_at),
+            arrival_rate=learned.stable if learned else 0.0,
+            burst_rate=learned.burst if learned else 0.0,
+            service_time=service,
+            start_time=measures.start_time,
+            cpu_percent=sum(cpus) / len(cpus) if cpus else None,
+        )
