@@ -9,15 +9,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from brain_clusters.broker.backlog import Reading
-from brain_clusters.db.models import Alert, Event
+from brain_clusters.db.models import Alert, Cluster, Event
 from brain_clusters.domain import alerts as domain
 from brain_clusters.domain.alerts import AlertRule, AlertState, Transition
 from brain_clusters.errors import TemporaryError
@@ -29,6 +29,7 @@ from brain_clusters.services.observation import SeenCluster
 log = logging.getLogger(__name__)
 
 _FIELDS = ("state", "since", "fired_at", "resolved_at", "value")
+_TICK_IS_OVER_SECONDS = 30.0
 States = dict[tuple[str, str], AlertState]
 
 
@@ -69,6 +70,25 @@ def evaluate(control: Control, figures: Mapping[str, Figures], now: datetime) ->
         alert_actions.act(control, event, watched[str(event.cluster_id)])
     told = {cluster_id for (cluster_id, _), state in stored.items() if alert_actions.is_recent(state, now)}
     alert_actions.sweep(control, {key: watched[key] for key in told})
+
+
+def end_destroyed(control: Control) -> None:
+    """End the alerts of clusters that were gone before a tick could see that they went."""
+    open_alert = select(Alert.name).where(Alert.cluster_id == Cluster.id, Alert.state != "resolved").exists()
+    # A tick that still saw the cluster is over by then.
+    gone = Cluster.destroyed_at < func.now() - timedelta(seconds=_TICK_IS_OVER_SECONDS)
+    with control.database.transaction() as session:
+        ending = {
+            cluster.id: Figures(
+                cluster_id=cluster.id,
+                blueprint=blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version),
+                generation=cluster.generation,
+                values={},
+                is_ending=True,
+            )
+            for cluster in session.scalars(select(Cluster).where(gone, open_alert))
+        }
+    evaluate(control, ending, datetime.now(UTC))
 
 
 def listing(session: Session, cluster_id: str) -> list[tuple[AlertRule, AlertState]]:
@@ -121,7 +141,7 @@ def _write(session: Session, looks: Sequence[_Look]) -> list[Event]:
 def _record(session: Session, look: _Look) -> Event:
     rule, values = look.rule, look.figures.values
     shown = ", ".join(f"{name} is {_shown(values.get(name))}" for name in rule.condition.metrics)
-    over = "is over: the cluster is being destroyed" if look.figures.is_ending else f"is over: {shown}"
+    over = "is over: the cluster was destroyed" if look.figures.is_ending else f"is over: {shown}"
     told = f"{rule.condition}: {shown}" if look.told == "firing" else f"{rule.condition} {over}"
     todo = rule.actions if look.told == "firing" else [one for one in rule.actions if one == "notify_admin"]
     data: dict[str, Any] = {

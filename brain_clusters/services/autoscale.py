@@ -20,6 +20,7 @@ from brain_clusters.domain.signals import GroupSignals
 from brain_clusters.domain.states import Intent
 from brain_clusters.errors import BrainError, TemporaryError
 from brain_clusters.services import (
+    alerts,
     ledger,
     lifecycle,
     memory,
@@ -61,6 +62,7 @@ def tick(control: Control) -> bool:
     except TemporaryError as exc:
         log.warning("tick knows nothing: %s", exc)
         _blind(control, clusters)
+        alerts.watch(control, clusters, None)
         _settle(control, clusters)
         return True
     observed.write(control, clusters, reading)
@@ -74,6 +76,7 @@ def tick(control: Control) -> bool:
     _settle(control, clusters)
     outcomes.sweep(control, lambda: _idle_groups(clusters, reading))
     metrics.sample(control, clusters, reading)
+    alerts.watch(control, clusters, reading)
     return True
 
 

@@ -26,7 +26,7 @@ from brain_clusters.broker.client import Broker
 from brain_clusters.config import Settings, child_environment
 from brain_clusters.db.models import Agent, Alert, Cluster, Event, Job, Operation
 from brain_clusters.domain.commands import CreateCluster, DestroyCluster, HibernateCluster, Origin
-from brain_clusters.domain.states import AgentStatus, Intent, JobStatus
+from brain_clusters.domain.states import AgentStatus, ClusterStatus, Intent, JobStatus
 from brain_clusters.errors import TemporaryError
 from brain_clusters.genesis.process.desk import Ended
 from brain_clusters.ports import free_port
@@ -201,8 +201,24 @@ def test_the_end_of_a_cluster_ends_its_alerts(stage: Stage) -> None:
     stage.see(shop, running=5)
     lifecycle.submit(stage.control, DestroyCluster(cluster_id=shop), ORIGIN)
     stage.watch()
-    assert stage.events("alert.resolved")[0].reason == "running > 1 is over: the cluster is being destroyed"
+    assert stage.events("alert.resolved")[0].reason == "running > 1 is over: the cluster was destroyed"
     assert stage.states() == {shop: "resolved"}
+
+
+def test_a_cluster_that_is_gone_before_a_tick_sees_it_leaves_no_alert_firing(stage: Stage) -> None:
+    shop = stage.cluster("{condition: running > 1, action: notify_admin}")
+    stage.see(shop, running=5)
+    destroyed = lifecycle.submit(stage.control, DestroyCluster(cluster_id=shop), ORIGIN)
+    assert operations.run(stage.control, destroyed.operation.id)
+    assert stage.row(shop).status is ClusterStatus.DESTROYED
+    alerts.end_destroyed(stage.control)
+    assert stage.states() == {shop: "firing"}
+    with stage.control.database.transaction() as session:
+        session.execute(text("UPDATE clusters SET destroyed_at = now() - interval '1 minute'"))
+    for _ in range(2):
+        alerts.end_destroyed(stage.control)
+    assert stage.states() == {shop: "resolved"}
+    assert stage.kinds().count("alert.resolved") == 1
 
 
 # --- what the tick knows ----------------------------------------------------------------------------------------

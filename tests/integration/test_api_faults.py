@@ -300,6 +300,7 @@ def test_every_promised_route_is_there(api_app: Flask) -> None:
         ("/api/clusters/<>/hierarchy", "GET"),
         ("/api/clusters/<>/metrics", "GET"),
         ("/api/clusters/<>/events", "GET"),
+        ("/api/clusters/<>/alerts", "GET"),
         ("/api/clusters/<>/jobs", "GET POST"),
         ("/api/jobs/<>", "GET"),
         ("/api/blueprints", "GET POST"),
