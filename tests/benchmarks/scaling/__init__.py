@@ -1,4 +1,4 @@
-"""A replay of recorded shapes of load against autoscalers: what each makes jobs wait, and what it costs.
+"""A replay of known shapes of load against autoscalers: what each makes jobs wait, and what it costs.
 
 ``engine`` is a discrete-event simulator of one queue served by agents, ``traces`` the loads, ``scaler`` the contract
 of an autoscaler. ``ours`` drives ``brain_clusters.domain.scaling`` itself; the peers are our own short versions of

@@ -218,13 +218,11 @@ class Simulation:
         self.agent_seconds += self.now - agent.asked
 
     def _apply(self, wanted: int | None) -> None:
-        if wanted is None:
-            return
-        wanted = max(self.scaler.minimum, min(wanted, self.scaler.maximum))
-        if wanted != self.desired:
+        if wanted is not None:
+            wanted = max(self.scaler.minimum, min(wanted, self.scaler.maximum))
+            self.actions += wanted != self.desired
             self.desired = wanted
-            self.actions += 1
-        self._reconcile()
+            self._reconcile()
 
     def _reconcile(self) -> None:
         missing = self.desired - self.capacity

@@ -3,8 +3,8 @@
 Adapters report queue time every 10 s; it is aggregated and looked at every 10 s. A queue time above the range starts
 one more process, again at the next look; when it stayed below the range for the downscale delay (10 minutes), one
 stops, and the delay begins anew. While any job is busy nothing goes down: that is an option, and the one it names for
-jobs that must not be cut off. The range depends on the plan's settings; 0.5 s and 0.1 s here. An older guide has three
-minutes between two upscales; the shorter is kinder. A process that goes has 30 s, as on Heroku.
+jobs that must not be cut off. The range is the user's; 0.5 s and 0.1 s here, as no default for workers was found. An
+older guide has three minutes between two upscales; the shorter is kinder. A process that goes has 30 s, as on Heroku.
 
 Sources: https://judoscale.com/docs/tuning-your-application (one step, downscale delay 10 minutes, upscale frequency);
 https://judoscale.com/guides/autoscaling-behavior/ (10-second aggregates); https://judoscale.com/docs/long-running-jobs-ruby

@@ -37,7 +37,7 @@ class Hpa:
     def __init__(self, maximum: int, minimum: int = 1, target: float = LIST_LENGTH) -> None:
         self.minimum, self.maximum, self.target = minimum, maximum, target
         self._wishes: list[tuple[float, int]] = []
-        self._ups: list[tuple[float, int]] = []
+        self._changes: list[tuple[float, int]] = []
 
     def desired(self, now: float, metric: float, replicas: int) -> int:
         """Return the replicas after a sync at ``now``."""
@@ -45,9 +45,10 @@ class Hpa:
         wish = math.ceil(metric / self.target) if abs(1.0 - ratio) > TOLERANCE else replicas
         wanted = self._stabilized(now, wish, replicas)
         if wanted > replicas:
-            wanted = min(wanted, self._limit_up(now, replicas), self.maximum)
-            self._ups.append((now, wanted - replicas))
-        return max(wanted, self.minimum)
+            wanted = max(replicas, min(wanted, self._limit_up(now, replicas), self.maximum))
+        wanted = max(wanted, self.minimum)
+        self._changes.append((now, wanted - replicas))
+        return wanted
 
     def _stabilized(self, now: float, wish: int, replicas: int) -> int:
         if not self._wishes:
@@ -58,8 +59,8 @@ class Hpa:
         return wish if wish > replicas else min(replicas, highest)
 
     def _limit_up(self, now: float, replicas: int) -> int:
-        self._ups = [(at, added) for at, added in self._ups if at > now - UP_PERIOD]
-        begin = replicas - sum(added for _, added in self._ups)
+        self._changes = [(at, change) for at, change in self._changes if at > now - UP_PERIOD]
+        begin = replicas - sum(change for _, change in self._changes)
         return max(begin + UP_PODS, math.ceil(begin * (1 + UP_PERCENT / 100)))
 
 

@@ -11,7 +11,7 @@ Sources: https://docs.ray.io/en/latest/serve/advanced-guides/advanced-autoscalin
 https://docs.ray.io/en/latest/serve/api/doc/ray.serve.config.AutoscalingConfig.html; ray-project/ray
 python/ray/serve/autoscaling_policy.py (_apply_delay_logic, _get_cold_start_scale_up_replicas),
 python/ray/serve/_private/constants.py (CONTROL_LOOP_INTERVAL_S, record and push intervals,
-DEFAULT_GRACEFUL_SHUTDOWN_TIMEOUT_S).
+DEFAULT_GRACEFUL_SHUTDOWN_TIMEOUT_S), python/ray/serve/_private/router.py (should_send_scaled_to_zero_optimized_push).
 """
 
 from __future__ import annotations
