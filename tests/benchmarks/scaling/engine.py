@@ -52,8 +52,6 @@ class Simulation:
         self._heap: list[tuple[float, int, int, Agent | None, int]] = []
         self._order = count()
 
-    # What scalers read.
-
     @property
     def ready(self) -> int:
         return len(self.queue)
