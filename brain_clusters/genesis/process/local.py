@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import signal
 import sys
@@ -12,7 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from brain_clusters.processes import ProcessId
+from brain_clusters.genesis.process.desk import Ended
+from brain_clusters.processes import ProcessId, tail
+
+log = logging.getLogger(__name__)
 
 _LOG_KEEP_SECONDS = 86_400.0
 _LOG_BYTES = 10_000_000
@@ -40,6 +44,32 @@ class LocalAgent:
         """Send a signal, if the process still is the same one."""
         if self.process is not None:
             self.process.send(number)
+
+    def leave(self) -> None:
+        """Ask it, once, to finish what it does and end. While it is being born nothing is asked: its pid comes soon."""
+        if self.asked_to_leave_at is None and self.process is not None:
+            self.asked_to_leave_at = time.monotonic()
+            self.signal(signal.SIGTERM)
+
+
+def obituary(agent: LocalAgent, log_dir: Path) -> Ended:
+    """Return what is told of an agent that is gone: whether it left as asked, and else why it died."""
+    if agent.asked_to_leave_at is not None:
+        return Ended(agent.agent_id, asked=True, error=agent.error)
+    error = agent.error
+    if error is None:
+        last_words = tail(log_dir / f"{agent.agent_id}.log", 3).strip()
+        error = _how_it_ended(agent.code) + (f"; its log ends: {last_words[-500:]}" if last_words else "")
+    log.warning("agent %s died: %s", agent.agent_id, error)
+    return Ended(agent.agent_id, asked=False, error=error)
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is None:
+        return "ended unasked"
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exited with {code} unasked"
 
 
 def exit_descriptor(pid: int) -> int | None:
