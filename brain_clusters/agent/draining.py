@@ -40,8 +40,6 @@ class Draining:
         consumer.hub.on_tick.add(self._leave_when_done)
         signal.signal(signal.SIGUSR1, self._drain)
         signal.signal(signal.SIGUSR2, self._go_on)
-        for number in SIGNALS:
-            signal.siginterrupt(number, False)  # a job's system calls need not know of it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     # The handlers only set a flag: they interrupt anything, a job's code and lock holders too.

@@ -164,6 +164,7 @@ class Host:
             if kind == "spawned":
                 self._follow(report["agent"], ProcessId(report["pid"], report["started"]), reaped_here=True)
             elif kind == "ready" and (agent := self._agents.get(report["agent"])):
+                agent.ready = True
                 self._ready[agent.agent_id] = self._handle(agent)
             elif kind == "exited" and (agent := self._of_pid(report["pid"])):
                 agent.code = report["code"]
@@ -295,6 +296,8 @@ class Host:
         elif agent.process is None and time.monotonic() - agent.since > _SPAWN_PATIENCE_SECONDS:
             del self._agents[agent.agent_id]
             self._recover(row)
+        else:
+            agent.go_on()
 
     def _recover(self, row: Wanted) -> None:
         """Deal with a row of ours that no process of ours answers to: find it, start it, or report its end."""
@@ -319,7 +322,7 @@ class Host:
         self._nursery.spawn(spec)
 
     def _drain(self, agent: LocalAgent, row: Wanted) -> None:
-        agent.leave()
+        agent.drain()
         if row.kill_after is not None and row.draining_seconds > row.kill_after:
             agent.signal(signal.SIGKILL)
 
@@ -344,8 +347,8 @@ class Host:
             log.info("found %d agents that still run", sum(process is not None for process in found.values()))
 
     def _adopt(self, agent_id: str, process: ProcessId) -> None:
-        """Follow a process that is known by its lock file."""
-        self._agents[agent_id] = LocalAgent(agent_id, "", time.monotonic())
+        """Follow a process that is known by its lock file. An earlier host may have told it to drain, or to go on."""
+        self._agents[agent_id] = LocalAgent(agent_id, "", time.monotonic(), ready=True, drains=None)
         self._ready[agent_id] = {"pid": process.pid, "started": process.started}
         self._follow(agent_id, process)
 
