@@ -50,6 +50,10 @@ class Counters:
             self._service_time = before + _EWMA_WEIGHT * (seconds - before)
             self._idle_since = time.time()
 
+    def in_flight(self) -> int:
+        """Return how many jobs are being done. Takes no lock: one number is read whole."""
+        return self._in_flight
+
     def snapshot(self) -> dict[str, Any]:
         """Return the counters as they stand in a beat."""
         with self._lock:

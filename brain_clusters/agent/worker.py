@@ -17,6 +17,7 @@ from celery.signals import worker_ready
 from brain_clusters.agent import job as job_module
 from brain_clusters.agent.beats import Beats
 from brain_clusters.agent.config import AgentConfig
+from brain_clusters.agent.draining import Draining
 from brain_clusters.agent.handlers import Handler
 from brain_clusters.broker.app import make_app, transport_options
 from brain_clusters.broker.client import connect
@@ -46,7 +47,10 @@ def run(
     config: AgentConfig,
     on_ready: Callable[[], None],
 ) -> int:
-    """Be the agent ``spec`` until told to stop by SIGTERM; return the exit code. Called in the forked child."""
+    """Be the agent ``spec`` until told to stop; return the exit code. Called in the forked child.
+
+    SIGTERM ends it once it has finished what it does; for SIGUSR1 and SIGUSR2 see ``agent.draining``.
+    """
     lock = _hold_identity(Path(config.run_dir), spec.agent_id)
     if lock is None:
         return EXIT_ALREADY_RUNNING
@@ -54,14 +58,16 @@ def run(
     client = connect(config.redis_url)
     runner.bind(spec, handler, JobRecords(client, ttl_seconds=config.job_ttl))
     app.conf.broker_transport_options = transport_options(spec.agent_id)
+    draining = Draining(runner.counters.in_flight)
     beats = Beats(
         client,
         spec.agent_id,
-        lambda: {**runner.counters.snapshot(), "slots": spec.concurrency},
+        lambda: {**runner.counters.snapshot(), "slots": spec.concurrency, "draining": draining.on},
         host_id=config.host_id,
     )
 
-    def announce(**_: Any) -> None:
+    def announce(sender: Any, **_: Any) -> None:
+        draining.listen(sender)
         beats.start(interval=config.beat_interval, stale=config.beat_stale, orphan=config.orphan_after)
         on_ready()
 

@@ -72,6 +72,15 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
 
     # Delivery tags that this process works on, whatever connection they came by.
     _at_work: ClassVar[set[str]] = set()
+    # Whether this process takes messages; false while it drains.
+    taking: ClassVar[bool] = True
+
+    def can_consume(self) -> bool:
+        """Return whether to ask for a message, and to read the reply. What was asked for is read in any case.
+
+        Else a message could lie in the claim list, seen by nobody, for as long as the last job takes.
+        """
+        return (self.taking or self.channel.asks) and bool(super().can_consume())
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Record ``message`` as delivered and not acknowledged."""
@@ -124,6 +133,11 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         """Leave out CLIENT SETINFO: redis-py reads its own package's metadata for it, 1 ms per connection."""
         found: dict[str, Any] = super()._connparams(asynchronous=asynchronous)
         return {**found, "driver_info": None}
+
+    @property
+    def asks(self) -> bool:
+        """Whether a question for a message is under way; its reply may bring one."""
+        return bool(self._in_poll)
 
     def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
         """Begin to consume: at the start of a worker, and anew after every loss of its connection."""

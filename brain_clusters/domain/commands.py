@@ -88,6 +88,10 @@ class DestroyCluster:
 Command = CreateCluster | UpdateCluster | ScaleCluster | HibernateCluster | ReactivateCluster | DestroyCluster
 
 
+# The actor of what nobody asked for: such a command takes no agent from its work.
+AUTOSCALER = "autoscaler"
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Who sent a command and why, for the history. message_id makes a redelivered message the same operation."""

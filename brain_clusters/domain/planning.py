@@ -96,40 +96,61 @@ def _at_least(group: AgentGroup, count: int) -> AgentGroup:
 
 @dataclass(frozen=True, slots=True)
 class AgentView:
-    """What planning needs to know of one live agent. idle_since: None while it works or has not worked yet."""
+    """What planning needs to know of one live agent.
+
+    idle_since: None while it works or has not worked yet. draining_since: None for one whose drain cannot be undone.
+    """
 
     agent_id: str
     group: str
     status: AgentStatus
     spawned_at: datetime
     idle_since: datetime | None = None
+    draining_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done: agents to start by group, and the agent_ids to drain."""
+    """What is to be done: agents to start by group, and the agent_ids to drain and whose drain to undo."""
 
     start: Mapping[str, int]
     drain: tuple[str, ...]
+    undo: tuple[str, ...] = ()
 
 
-def plan(desired: Mapping[str, int], agents: Sequence[AgentView]) -> Plan:
+def plan(desired: Mapping[str, int], agents: Sequence[AgentView], *, busy_may_leave: bool) -> Plan:
     """Return what brings ``agents`` (the live ones) to ``desired`` counts by group.
 
-    Draining agents are no capacity. Victims: starting ones, then the longest idle, then busy ones, which finish
-    what they do before they leave.
+    Draining agents are no capacity, but drains are undone before an agent is started: the latest first, since those
+    that drain for long have probably left. Victims: starting ones, then the longest idle, then busy ones, which
+    finish what they do before they leave. Unless busy_may_leave, a group stays too large until one of them is idle.
     """
     start: dict[str, int] = {}
     drain: list[str] = []
-    staying = [agent for agent in agents if agent.status is not AgentStatus.DRAINING]
-    for group in {**desired, **{agent.group: 0 for agent in staying if agent.group not in desired}}:
-        members = [agent for agent in staying if agent.group == group]
-        missing = desired.get(group, 0) - len(members)
-        if missing > 0:
-            start[group] = missing
-        elif missing < 0:
-            drain.extend(agent.agent_id for agent in sorted(members, key=_victim_order)[:-missing])
-    return Plan(start, tuple(drain))
+    undo: list[str] = []
+    for group in {**desired, **{agent.group: 0 for agent in agents if agent.group not in desired}}:
+        members = [agent for agent in agents if agent.group == group]
+        staying = [agent for agent in members if agent.status is not AgentStatus.DRAINING]
+        surplus = len(staying) - desired.get(group, 0)
+        if surplus > 0:
+            victims = [agent for agent in staying if busy_may_leave or agent.status is not AgentStatus.BUSY]
+            drain.extend(agent.agent_id for agent in sorted(victims, key=_victim_order)[:surplus])
+        elif surplus < 0:
+            back = _undoable(members)[:-surplus]
+            undo.extend(back)
+            if missing := -surplus - len(back):
+                start[group] = missing
+    return Plan(start, tuple(drain), tuple(undo))
+
+
+def _undoable(members: Sequence[AgentView]) -> list[str]:
+    """Return who may be told to stay after all, the one that drains for the shortest time first."""
+    since = {
+        agent.agent_id: agent.draining_since
+        for agent in members
+        if agent.status is AgentStatus.DRAINING and agent.draining_since is not None
+    }
+    return sorted(since, key=lambda agent_id: since[agent_id], reverse=True)
 
 
 def _victim_order(agent: AgentView) -> tuple[int, float]:

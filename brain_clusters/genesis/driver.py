@@ -25,3 +25,10 @@ class Driver(ABC):
     @abstractmethod
     def drain(self, agent_ids: Sequence[str]) -> None:
         """Let ``agent_ids`` finish what they do and leave. Raises TemporaryError when the engine does not answer."""
+
+    @abstractmethod
+    def resume(self, agent_ids: Sequence[str]) -> None:
+        """Let ``agent_ids``, which were to drain, go on. One that has left is reported as ended, as it was asked to.
+
+        Raises TemporaryError when the engine does not answer.
+        """

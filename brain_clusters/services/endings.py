@@ -34,8 +34,16 @@ def end_operations(session: Session, cluster: Cluster, census: Census, done: boo
             continue  # its worker has not come to it yet
         elif done:
             finish(session, operation, OperationStatus.SUCCEEDED, None, _result(cluster))
+        elif _all_came(cluster, census):
+            # What is left is to leave, and an agent that leaves may have hours of work to finish.
+            operation.deadline_at = None
         elif operation.deadline_at is not None and now is not None and operation.deadline_at < now:
             finish(session, operation, OperationStatus.FAILED, _late(session, cluster, census))
+
+
+def _all_came(cluster: Cluster, census: Census) -> bool:
+    """Return whether no agent is to be started any more."""
+    return cluster.intent is not Intent.RUNNING or (census.starting == 0 and census.ready >= cluster.target_workers)
 
 
 def _contradicted(kind: OperationKind, intent: Intent) -> bool:

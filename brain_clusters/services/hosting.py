@@ -21,7 +21,8 @@ from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, Inten
 from brain_clusters.genesis.process.desk import Ended, Wanted
 from brain_clusters.services import blueprints, history
 from brain_clusters.services.control import Control
-from brain_clusters.services.reconcile import Followup, act, lock_agents, reconcile, spec_of
+from brain_clusters.services.leaving import lock_agents
+from brain_clusters.services.reconcile import Followup, act, reconcile, spec_of
 
 # The host's key in Redis outlives a few missed beats; its agents leave 60 s after it is gone.
 _HOST_KEY_SECONDS = 30

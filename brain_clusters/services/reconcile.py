@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,7 +20,7 @@ from brain_clusters.broker import backlog, names
 from brain_clusters.db.models import Agent, Cluster, Job, StoredBlueprint
 from brain_clusters.domain import planning
 from brain_clusters.domain.agents import AgentSpec
-from brain_clusters.domain.planning import AgentView, Census
+from brain_clusters.domain.planning import Census
 from brain_clusters.domain.specs import AgentGroup, Blueprint
 from brain_clusters.domain.states import (
     FINISHED_JOB_STATUSES,
@@ -31,7 +31,7 @@ from brain_clusters.domain.states import (
     JobStatus,
 )
 from brain_clusters.errors import TemporaryError
-from brain_clusters.services import blueprints, history, lifecycle
+from brain_clusters.services import blueprints, history, leaving, lifecycle
 from brain_clusters.services.control import Control
 from brain_clusters.services.endings import end_operations
 
@@ -42,11 +42,12 @@ class Followup:
 
     start: dict[str, list[AgentSpec]] = field(default_factory=dict)
     drain: dict[str, list[str]] = field(default_factory=dict)
+    undo: dict[str, list[str]] = field(default_factory=dict)
     purge: list[str] = field(default_factory=list)
 
 
 def reconcile(session: Session, cluster_id: str, first: Sequence[str] = ()) -> Followup:
-    """Plan and write the rows of one cluster: new agents, drains, status, and the operations that are done.
+    """Plan and write the rows of one cluster: new agents, drains begun and undone, status, operations that are done.
 
     first: groups whose agents are to be started before all others, as a job waits for them.
     """
@@ -58,10 +59,12 @@ def reconcile(session: Session, cluster_id: str, first: Sequence[str] = ()) -> F
         return followup
     blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
     agents = _live(session, cluster_id)
-    desired = cluster.group_targets if cluster.intent is Intent.RUNNING else {}
-    plan = planning.plan(desired, [_view(agent) for agent in agents])
-    if plan.drain:
-        _drain(session, agents, plan.drain, followup)
+    plan = leaving.make_plan(session, cluster, blueprint, agents)
+    if plan.drain or plan.undo:
+        session.flush()
+        leaving.lock_agents(session, [*plan.drain, *plan.undo])
+        followup.drain = leaving.drain(session, agents, plan.drain) if plan.drain else {}
+        followup.undo = leaving.undo(session, agents, plan.undo) if plan.undo else {}
     if plan.start:
         order = [group.name for group in blueprint.groups]
         wanted_first = dict(sorted(plan.start.items(), key=lambda item: (item[0] not in first, order.index(item[0]))))
@@ -77,6 +80,8 @@ def act(control: Control, followup: Followup) -> None:
     for name, agent_ids in followup.drain.items():
         if name not in followup.start:
             control.drivers[name].drain(agent_ids)
+    for name, agent_ids in followup.undo.items():
+        control.drivers[name].resume(agent_ids)
     if followup.purge:
         with suppress(TemporaryError):  # nobody reads these queues any more, and pruning deletes them once more
             backlog.purge(control.broker.redis, followup.purge)
@@ -90,46 +95,6 @@ def _live(session: Session, cluster_id: str) -> list[Agent]:
             .order_by(Agent.spawned_at, Agent.agent_id)
         )
     )
-
-
-def _view(agent: Agent) -> AgentView:
-    idle_since = agent.last_active if agent.status is AgentStatus.IDLE else None
-    return AgentView(agent.agent_id, agent.group_name, agent.status, agent.spawned_at, idle_since)
-
-
-# --- agents that leave ------------------------------------------------------------------------------------------
-
-
-def lock_agents(session: Session, agent_ids: Iterable[str]) -> None:
-    """Lock rows in an order that is the same for all: two who each hold what the other wants would be a deadlock."""
-    wanted = select(Agent.id).where(Agent.agent_id.in_(list(agent_ids))).order_by(Agent.id)
-    session.execute(wanted.with_for_update())
-
-
-def _drain(session: Session, agents: Sequence[Agent], leaving: Sequence[str], followup: Followup) -> None:
-    """Mark agents as draining; those that no host has taken yet are simply not started."""
-    session.flush()
-    lock_agents(session, leaving)
-    never_started = set(
-        session.scalars(
-            update(Agent)
-            .where(Agent.agent_id.in_(leaving), Agent.host_id.is_(None), Agent.status == AgentStatus.STARTING)
-            .values(status=AgentStatus.STOPPED, stopped_at=func.now())
-            .returning(Agent.agent_id)
-            .execution_options(synchronize_session=False)
-        )
-    )
-    session.execute(
-        update(Agent)
-        .where(Agent.agent_id.in_(set(leaving) - never_started), Agent.status.in_(LIVE_AGENT_STATUSES))
-        .values(status=AgentStatus.DRAINING, draining_at=func.now())
-        .execution_options(synchronize_session=False)
-    )
-    for agent in agents:
-        if agent.agent_id in leaving:
-            session.refresh(agent)
-            if agent.status is AgentStatus.DRAINING:
-                followup.drain.setdefault(agent.driver, []).append(agent.agent_id)
 
 
 # --- agents that come -------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from brain_clusters.broker.jobs import JobRecords, JobReport
 from brain_clusters.config import Settings
 from brain_clusters.db.models import Agent, Cluster, Event, Job, Metrics, Operation, StoredBlueprint
 from brain_clusters.domain.commands import (
+    AUTOSCALER,
     Command,
     CreateCluster,
     DestroyCluster,
@@ -669,6 +670,160 @@ def test_an_agent_that_drains_and_dies_has_left_as_asked(stage: Stage) -> None:
     stage.desk().ended([Ended(agent.agent_id, asked=False, error="killed by SIGKILL") for agent in draining])
     assert stage.agents(cluster_id, AgentStatus.FAILED) == []
     assert stage.cluster(cluster_id).status is ClusterStatus.HIBERNATED
+
+
+def by_autoscaler(stage: Stage, cluster_id: str, **groups: int) -> Operation:
+    """Scale as the autoscaler does, and run it."""
+    operation = stage.submit(ScaleCluster(cluster_id=cluster_id, groups=groups), Origin(AUTOSCALER, "few jobs"))
+    assert stage.run(operation)
+    return stage.operation(operation)
+
+
+def with_packers(stage: Stage, count: int) -> str:
+    """Return a cluster with so many packers and no driver, of a blueprint that the ticks here leave as it is."""
+    thresholds = "scale_up_threshold: 2, scale_down_threshold: 1"
+    text = SHOP.replace("id: shop", "id: steady").replace(
+        thresholds, "scale_up_threshold: 100000, scale_down_threshold: 0"
+    )
+    blueprints.store(stage.control, text)
+    cluster_id = stage.active(blueprint_id="steady")
+    stage.do(ScaleCluster(cluster_id=cluster_id, groups={"Packer": count, "Driver": 0}))
+    stage.settle(cluster_id)
+    return cluster_id
+
+
+def work(stage: Stage, *agents: Agent) -> None:
+    """Have agents hold a job each, and a tick see it."""
+    for agent in agents:
+        stage.redis.hset(names.unacked_key(agent.agent_id), "tag", "{}")
+    stage.beat(*agents, in_flight=1, state="busy")
+    stage.tick()
+
+
+def packers(stage: Stage, cluster_id: str, *statuses: AgentStatus) -> list[Agent]:
+    return [agent for agent in stage.agents(cluster_id, *statuses) if agent.group_name == "Packer"]
+
+
+def test_a_scale_up_undoes_drains_before_it_starts_agents(stage: Stage) -> None:
+    cluster_id = stage.active(target_workers=6)
+    before = {agent.agent_id for agent in stage.agents(cluster_id)}
+    stage.do(ScaleCluster(cluster_id=cluster_id, target_workers=3))
+    assert len(stage.agents(cluster_id, AgentStatus.DRAINING)) == 3
+    up = stage.do(ScaleCluster(cluster_id=cluster_id, target_workers=6))
+    assert {agent.agent_id for agent in stage.agents(cluster_id)} == before
+    assert stage.groups(cluster_id, AgentStatus.IDLE) == {"Boss": 1, "Clerk": 1, "Packer": 2, "Driver": 2}
+    assert not any(agent.draining_at for agent in stage.agents(cluster_id))
+    assert not any(wanted.draining for wanted in stage.desk().wanted())
+    assert stage.operation(up).status is OperationStatus.SUCCEEDED
+    assert stage.cluster(cluster_id).status is ClusterStatus.ACTIVE
+
+
+def test_a_cluster_that_is_woken_while_it_falls_asleep_keeps_its_agents(stage: Stage) -> None:
+    cluster_id = stage.active()
+    before = {agent.agent_id for agent in stage.agents(cluster_id)}
+    slept = stage.do(HibernateCluster(cluster_id=cluster_id))
+    assert len(stage.agents(cluster_id, AgentStatus.DRAINING)) == 3
+    woken = stage.do(ReactivateCluster(cluster_id=cluster_id, wanted_groups=("Packer",)))
+    assert stage.operation(slept).status is OperationStatus.FAILED
+    assert {agent.agent_id for agent in stage.agents(cluster_id)} == before
+    assert stage.operation(woken).status is OperationStatus.SUCCEEDED
+    assert stage.cluster(cluster_id).status is ClusterStatus.ACTIVE
+
+
+def test_an_agent_that_was_just_leaving_when_its_drain_was_undone_is_replaced_without_a_failure(stage: Stage) -> None:
+    cluster_id = stage.active()
+    stage.do(ScaleCluster(cluster_id=cluster_id, target_workers=2))
+    [leaving] = stage.agents(cluster_id, AgentStatus.DRAINING)
+    stage.do(ScaleCluster(cluster_id=cluster_id, target_workers=3))
+    stage.desk().ended([Ended(leaving.agent_id, asked=True)])
+    assert stage.agents(cluster_id, AgentStatus.FAILED) == []
+    [replacement] = stage.agents(cluster_id, AgentStatus.STARTING)
+    assert replacement.not_before is None
+    assert replacement.group_name == leaving.group_name
+
+
+def test_an_agent_that_has_left_before_its_drain_is_undone_stays_ended(stage: Stage) -> None:
+    cluster_id = stage.active()
+    stage.do(ScaleCluster(cluster_id=cluster_id, target_workers=2))
+    [leaving] = stage.agents(cluster_id, AgentStatus.DRAINING)
+    stage.desk().ended([Ended(leaving.agent_id, asked=True)])
+    stage.do(ScaleCluster(cluster_id=cluster_id, target_workers=3))
+    assert stage.agents(cluster_id, AgentStatus.STOPPED)[0].agent_id == leaving.agent_id
+    assert len(stage.agents(cluster_id, AgentStatus.STARTING)) == 1
+
+
+def test_agents_that_drain_before_they_were_ready_are_gone_for_good(stage: Stage) -> None:
+    cluster_id = stage.create()
+    stage.desk().claim(10)
+    stage.do(ScaleCluster(cluster_id=cluster_id, target_workers=2))
+    [leaving] = stage.agents(cluster_id, AgentStatus.DRAINING)
+    stage.do(ScaleCluster(cluster_id=cluster_id, target_workers=3))
+    assert stage.agents(cluster_id, AgentStatus.DRAINING)[0].agent_id == leaving.agent_id
+    assert len(stage.agents(cluster_id, AgentStatus.STARTING)) == 3
+
+
+def test_an_agent_that_is_being_killed_for_its_late_drain_is_not_told_to_go_on(stage: Stage) -> None:
+    text = SHOP.replace("id: shop", "id: hasty").replace(
+        "cooldown_period: 0", "cooldown_period: 0, scale_down: {drain_timeout: 1 minute, on_timeout: stop}"
+    )
+    blueprints.store(stage.control, text)
+    cluster_id = stage.active(blueprint_id="hasty", target_workers=4)
+    stage.do(ScaleCluster(cluster_id=cluster_id, target_workers=2))
+    late, fair = sorted(agent.agent_id for agent in stage.agents(cluster_id, AgentStatus.DRAINING))
+    stage.sql(f"UPDATE cluster_agents SET draining_at = now() - interval '61 s' WHERE agent_id = '{late}'")
+    stage.do(ScaleCluster(cluster_id=cluster_id, target_workers=4))
+    assert [agent.agent_id for agent in stage.agents(cluster_id, AgentStatus.DRAINING)] == [late]
+    assert fair in {agent.agent_id for agent in stage.agents(cluster_id, AgentStatus.IDLE)}
+    assert len(stage.agents(cluster_id, AgentStatus.STARTING)) == 1
+
+
+def test_a_person_may_let_busy_agents_leave_when_they_are_done(stage: Stage) -> None:
+    cluster_id = with_packers(stage, 3)
+    work(stage, *packers(stage, cluster_id))
+    stage.do(ScaleCluster(cluster_id=cluster_id, groups={"Packer": 1}))
+    assert len(packers(stage, cluster_id, AgentStatus.DRAINING)) == 2
+
+
+def test_the_autoscaler_waits_for_busy_agents_and_its_operation_with_it(stage: Stage) -> None:
+    cluster_id = with_packers(stage, 3)
+    first, second, third = packers(stage, cluster_id)
+    work(stage, first, second)
+    down = by_autoscaler(stage, cluster_id, Packer=0)
+    assert [agent.agent_id for agent in packers(stage, cluster_id, AgentStatus.DRAINING)] == [third.agent_id]
+    assert stage.cluster(cluster_id).status is ClusterStatus.SCALING_DOWN
+    stage.settle(cluster_id)
+    stage.earlier("operations", "deadline_at", 3600)
+    work(stage, first, second)
+    assert stage.operation(down).status is OperationStatus.RUNNING
+    # One is done: the next tick but one lets it go.
+    stage.redis.delete(names.unacked_key(first.agent_id))
+    stage.beat(first)
+    stage.tick()
+    stage.tick()
+    assert [agent.agent_id for agent in packers(stage, cluster_id, AgentStatus.DRAINING)] == [first.agent_id]
+    assert [agent.agent_id for agent in packers(stage, cluster_id, AgentStatus.BUSY)] == [second.agent_id]
+    # A person's word counts more.
+    stage.do(HibernateCluster(cluster_id=cluster_id))
+    assert packers(stage, cluster_id, AgentStatus.BUSY) == []
+
+
+def test_agents_that_still_finish_do_not_fail_the_operation_that_starts_others(stage: Stage) -> None:
+    cluster_id = with_packers(stage, 2)
+    work(stage, *packers(stage, cluster_id))
+    by_autoscaler(stage, cluster_id, Packer=1)
+    up = by_autoscaler(stage, cluster_id, Driver=1)
+    stage.settle(cluster_id)
+    stage.earlier("operations", "deadline_at", 3600)
+    stage.tick()
+    assert stage.operation(up).status is OperationStatus.RUNNING
+    for agent in packers(stage, cluster_id):
+        stage.redis.delete(names.unacked_key(agent.agent_id))
+        stage.beat(agent)
+    stage.tick()
+    stage.tick()
+    stage.settle(cluster_id)
+    assert stage.operation(up).status is OperationStatus.SUCCEEDED
+    assert stage.groups(cluster_id) == {"Boss": 1, "Clerk": 1, "Packer": 1, "Driver": 1}
 
 
 def test_agents_that_no_host_has_taken_are_not_started_to_be_drained(stage: Stage) -> None:

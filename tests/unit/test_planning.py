@@ -14,6 +14,7 @@ from brain_clusters.domain.planning import (
     RESTART_DELAY_LIMIT_SECONDS,
     AgentView,
     Census,
+    Plan,
     cluster_status,
     converged,
     distribute,
@@ -141,9 +142,14 @@ def test_marketing_with_six_agents_is_one_supervisor_three_specialists_and_two_w
 # --- plan -------------------------------------------------------------------------------------------------------
 
 
-def agent(name: str, group: str, status: AgentStatus, *, age: float = 100, idle: float | None = None) -> AgentView:
+def agent(
+    name: str, group: str, status: AgentStatus, *,
+    age: float = 100, idle: float | None = None, draining: float | None = None,
+) -> AgentView:  # fmt: skip
+    """Return an agent; times are seconds ago."""
     idle_since = None if idle is None else NOW - timedelta(seconds=idle)
-    return AgentView(name, group, status, NOW - timedelta(seconds=age), idle_since)
+    draining_since = None if draining is None else NOW - timedelta(seconds=draining)
+    return AgentView(name, group, status, NOW - timedelta(seconds=age), idle_since, draining_since)
 
 
 @st.composite
@@ -153,6 +159,7 @@ def live_agents(draw: st.DrawFn) -> list[AgentView]:
         agent(
             f"{group}{place}", group, status, age=draw(st.integers(0, 900)),
             idle=draw(st.integers(0, 900)) if status is AgentStatus.IDLE else None,
+            draining=draw(st.none() | st.integers(0, 900)) if status is AgentStatus.DRAINING else None,
         )
         for place, (group, status) in enumerate(found)
     ]  # fmt: skip
@@ -161,48 +168,87 @@ def live_agents(draw: st.DrawFn) -> list[AgentView]:
 desired_counts = st.dictionaries(st.sampled_from("abc"), st.integers(0, 6))
 
 
-def after(agents: list[AgentView], started: dict[str, int], drained: tuple[str, ...]) -> list[AgentView]:
-    """Return the agents once the plan's starts are there and its drains are on their way."""
-    staying = [one for one in agents if one.agent_id not in drained]
-    leaving = [agent(one.agent_id, one.group, AgentStatus.DRAINING) for one in agents if one.agent_id in drained]
-    new = [agent(f"{g}-new{n}", g, AgentStatus.STARTING) for g, count in started.items() for n in range(count)]
-    return [*staying, *leaving, *new]
+def after(agents: list[AgentView], made: Plan) -> list[AgentView]:
+    """Return the agents once the plan's starts are there, and its drains begun and undone."""
+    changed = dict.fromkeys(made.drain, AgentStatus.DRAINING) | dict.fromkeys(made.undo, AgentStatus.IDLE)
+    there = [agent(one.agent_id, one.group, changed.get(one.agent_id, one.status)) for one in agents]
+    new = [agent(f"{g}-new{n}", g, AgentStatus.STARTING) for g, count in made.start.items() for n in range(count)]
+    return [*there, *new]
 
 
-@given(desired_counts, live_agents())
+def members(agents: list[AgentView], group: str, *, draining: bool = False) -> list[AgentView]:
+    of_group = [one for one in agents if one.group == group]
+    return [one for one in of_group if (one.status is AgentStatus.DRAINING) == draining]
+
+
+@given(desired_counts, live_agents(), st.booleans())
 def test_a_plan_brings_every_group_to_its_count_and_does_nothing_more(
-    desired: dict[str, int], agents: list[AgentView]
+    desired: dict[str, int], agents: list[AgentView], busy_may_leave: bool
 ) -> None:
-    made = plan(desired, agents)
+    made = plan(desired, agents, busy_may_leave=busy_may_leave)
     for group in "abc":
-        there = [one for one in agents if one.group == group and one.status is not AgentStatus.DRAINING]
+        there, wanted = members(agents, group), desired.get(group, 0)
+        kept = 0 if busy_may_leave else sum(one.status is AgentStatus.BUSY for one in there)
+        undone = [one for one in agents if one.group == group and one.agent_id in made.undo]
         drained = [one for one in there if one.agent_id in made.drain]
-        wanted = desired.get(group, 0)
-        assert made.start.get(group, 0) == max(0, wanted - len(there))
-        assert len(drained) == max(0, len(there) - wanted)
-    assert len(set(made.drain)) == len(made.drain)
-    again = plan(desired, after(agents, dict(made.start), made.drain))
-    assert (dict(again.start), again.drain) == ({}, ())
+        assert made.start.get(group, 0) + len(undone) == max(0, wanted - len(there))
+        assert len(drained) == max(0, len(there) - max(wanted, kept))
+    assert len({*made.drain, *made.undo}) == len(made.drain) + len(made.undo)
+    again = plan(desired, after(agents, made), busy_may_leave=busy_may_leave)
+    assert (dict(again.start), again.drain, again.undo) == ({}, (), ())
 
 
-@given(desired_counts, live_agents())
+@given(desired_counts, live_agents(), st.booleans())
 def test_an_agent_that_leaves_already_is_neither_counted_nor_drained_again(
-    desired: dict[str, int], agents: list[AgentView]
+    desired: dict[str, int], agents: list[AgentView], busy_may_leave: bool
 ) -> None:
-    made = plan(desired, agents)
+    made = plan(desired, agents, busy_may_leave=busy_may_leave)
     leaving = {one.agent_id for one in agents if one.status is AgentStatus.DRAINING}
     assert not leaving & set(made.drain)
+    assert set(made.undo) <= leaving
+
+
+@given(desired_counts, live_agents())
+def test_no_agent_is_started_while_a_drain_of_its_group_can_be_undone(
+    desired: dict[str, int], agents: list[AgentView]
+) -> None:
+    made = plan(desired, agents, busy_may_leave=True)
+    for group in "abc":
+        undoable = [one for one in members(agents, group, draining=True) if one.draining_since is not None]
+        undone = [one for one in undoable if one.agent_id in made.undo]
+        left = [one for one in undoable if one.agent_id not in made.undo]
+        assert not (left and made.start.get(group))
+        assert all(one.draining_since >= other.draining_since for one in undone for other in left)
+    assert all(one.draining_since is not None for one in agents if one.agent_id in made.undo)
 
 
 @given(desired_counts, live_agents())
 def test_a_busy_agent_is_never_drained_while_one_that_is_not_busy_stays(
     desired: dict[str, int], agents: list[AgentView]
 ) -> None:
-    drained = set(plan(desired, agents).drain)
+    drained = set(plan(desired, agents, busy_may_leave=True).drain)
     for group in "abc":
-        members = [one for one in agents if one.group == group and one.status is not AgentStatus.DRAINING]
-        if any(one.status is AgentStatus.BUSY and one.agent_id in drained for one in members):
-            assert all(one.status is AgentStatus.BUSY for one in members if one.agent_id not in drained)
+        there = members(agents, group)
+        if any(one.status is AgentStatus.BUSY and one.agent_id in drained for one in there):
+            assert all(one.status is AgentStatus.BUSY for one in there if one.agent_id not in drained)
+
+
+@given(desired_counts, live_agents())
+def test_a_busy_agent_is_never_drained_unless_it_may_be(desired: dict[str, int], agents: list[AgentView]) -> None:
+    drained = set(plan(desired, agents, busy_may_leave=False).drain)
+    assert not any(one.status is AgentStatus.BUSY for one in agents if one.agent_id in drained)
+
+
+def test_the_latest_drains_are_undone_and_only_the_rest_is_started() -> None:
+    agents = [
+        agent("idle", "a", AgentStatus.IDLE, idle=5),
+        agent("long", "a", AgentStatus.DRAINING, draining=50),
+        agent("late", "a", AgentStatus.DRAINING),
+        agent("short", "a", AgentStatus.DRAINING, draining=1),
+        agent("elsewhere", "b", AgentStatus.DRAINING, draining=1),
+    ]
+    assert plan({"a": 2}, agents, busy_may_leave=True) == Plan({}, (), ("short",))
+    assert plan({"a": 5}, agents, busy_may_leave=True) == Plan({"a": 2}, (), ("short", "long"))
 
 
 def test_victims_are_starting_ones_then_the_longest_idle_then_busy_ones() -> None:
@@ -213,11 +259,18 @@ def test_victims_are_starting_ones_then_the_longest_idle_then_busy_ones() -> Non
         agent("starting-old", "a", AgentStatus.STARTING, age=9),
         agent("starting-young", "a", AgentStatus.STARTING, age=1),
     ]
-    assert plan({}, agents).drain == ("starting-young", "starting-old", "idle-long", "idle-short", "busy")
+    assert plan({}, agents, busy_may_leave=True).drain == (
+        "starting-young",
+        "starting-old",
+        "idle-long",
+        "idle-short",
+        "busy",
+    )
+    assert plan({}, agents, busy_may_leave=False).drain[-1] == "idle-short"
 
 
 def test_agents_of_a_group_that_is_wanted_no_more_leave() -> None:
-    assert plan({"a": 1}, [agent("x", "gone", AgentStatus.IDLE)]).drain == ("x",)
+    assert plan({"a": 1}, [agent("x", "gone", AgentStatus.IDLE)], busy_may_leave=True).drain == ("x",)
 
 
 # --- what it adds up to -----------------------------------------------------------------------------------------

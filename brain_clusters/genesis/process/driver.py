@@ -28,3 +28,8 @@ class ProcessDriver(Driver):
         """Wake the hosts for the rows of ``agent_ids``, which were committed as draining before."""
         if agent_ids:
             self._wake()
+
+    def resume(self, agent_ids: Sequence[str]) -> None:
+        """Wake the hosts for the rows of ``agent_ids``, which were committed as draining no more before."""
+        if agent_ids:
+            self._wake()

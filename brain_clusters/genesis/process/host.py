@@ -19,10 +19,18 @@ from typing import Any
 
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import BrainError, TemporaryError
-from brain_clusters.genesis.process.desk import Desk, Ended, Wanted
-from brain_clusters.genesis.process.local import LocalAgent, end_session, exit_descriptor, holder, lock_path, tidy_logs
+from brain_clusters.genesis.process.desk import Desk, Wanted
+from brain_clusters.genesis.process.local import (
+    LocalAgent,
+    end_session,
+    exit_descriptor,
+    holder,
+    lock_path,
+    obituary,
+    tidy_logs,
+)
 from brain_clusters.genesis.process.nursery import Nursery
-from brain_clusters.processes import ProcessId, tail, wake_pipe
+from brain_clusters.processes import ProcessId, wake_pipe
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +164,7 @@ class Host:
             if kind == "spawned":
                 self._follow(report["agent"], ProcessId(report["pid"], report["started"]), reaped_here=True)
             elif kind == "ready" and (agent := self._agents.get(report["agent"])):
+                agent.ready = True
                 self._ready[agent.agent_id] = self._handle(agent)
             elif kind == "exited" and (agent := self._of_pid(report["pid"])):
                 agent.code = report["code"]
@@ -242,7 +251,7 @@ class Host:
             if agent.process is not None:
                 end_session(agent.process.pid)
             self._desk.release(agent.agent_id)
-        self._desk.ended([self._obituary(agent) for agent in self._dead])
+        self._desk.ended([obituary(agent, self._log_dir) for agent in self._dead])
         for agent in self._dead:
             lock_path(self._run_dir, agent.agent_id).unlink(missing_ok=True)
         self._dead.clear()
@@ -258,16 +267,6 @@ class Host:
             return False
         self._adopt(agent.agent_id, process)
         return True
-
-    def _obituary(self, agent: LocalAgent) -> Ended:
-        asked = agent.asked_to_leave_at is not None
-        error = agent.error
-        if error is None and not asked:
-            last_words = tail(self._log_dir / f"{agent.agent_id}.log", 3).strip()
-            error = _how_it_ended(agent.code) + (f"; its log ends: {last_words[-500:]}" if last_words else "")
-        if not asked:
-            log.warning("agent %s died: %s", agent.agent_id, error)
-        return Ended(agent.agent_id, asked, error)
 
     # --- what is done -------------------------------------------------------------------------------------------
 
@@ -286,7 +285,7 @@ class Host:
             if row.spec.agent_id not in buried:
                 self._make_true(row)
         for agent_id in self._agents.keys() - wanted.keys():
-            self._ask_to_leave(self._agents[agent_id])
+            self._agents[agent_id].leave()
 
     def _make_true(self, row: Wanted) -> None:
         agent = self._agents.get(row.spec.agent_id)
@@ -297,6 +296,8 @@ class Host:
         elif agent.process is None and time.monotonic() - agent.since > _SPAWN_PATIENCE_SECONDS:
             del self._agents[agent.agent_id]
             self._recover(row)
+        else:
+            agent.go_on()
 
     def _recover(self, row: Wanted) -> None:
         """Deal with a row of ours that no process of ours answers to: find it, start it, or report its end."""
@@ -321,23 +322,15 @@ class Host:
         self._nursery.spawn(spec)
 
     def _drain(self, agent: LocalAgent, row: Wanted) -> None:
-        self._ask_to_leave(agent)
+        agent.drain()
         if row.kill_after is not None and row.draining_seconds > row.kill_after:
             agent.signal(signal.SIGKILL)
-
-    def _ask_to_leave(self, agent: LocalAgent) -> None:
-        if agent.asked_to_leave_at is not None:
-            return
-        if agent.process is None:
-            return  # it is being born; its pid comes in a moment
-        agent.asked_to_leave_at = time.monotonic()
-        agent.signal(signal.SIGTERM)
 
     def _let_all_leave(self) -> None:
         assert self._stopping is not None  # noqa: S101 - for the type checker
         late = time.monotonic() - self._stopping > self._grace
         for agent in list(self._agents.values()):
-            self._ask_to_leave(agent)
+            agent.leave()
             if late:
                 agent.signal(signal.SIGKILL)
 
@@ -354,8 +347,8 @@ class Host:
             log.info("found %d agents that still run", sum(process is not None for process in found.values()))
 
     def _adopt(self, agent_id: str, process: ProcessId) -> None:
-        """Follow a process that is known by its lock file."""
-        self._agents[agent_id] = LocalAgent(agent_id, "", time.monotonic())
+        """Follow a process that is known by its lock file. An earlier host may have told it to drain, or to go on."""
+        self._agents[agent_id] = LocalAgent(agent_id, "", time.monotonic(), ready=True, drains=None)
         self._ready[agent_id] = {"pid": process.pid, "started": process.started}
         self._follow(agent_id, process)
 
@@ -366,11 +359,3 @@ class Host:
         self._selector.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
-
-
-def _how_it_ended(code: int | None) -> str:
-    if code is None:
-        return "ended unasked"
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exited with {code} unasked"

@@ -1,0 +1,121 @@
+"""Which agents of a cluster leave and which of those stay after all, and how that is written into their rows."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from brain_clusters.db.models import Agent, Cluster, Operation
+from brain_clusters.domain import planning
+from brain_clusters.domain.commands import AUTOSCALER
+from brain_clusters.domain.planning import AgentView, Plan
+from brain_clusters.domain.specs import Blueprint
+from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, Intent, OperationKind
+
+log = logging.getLogger(__name__)
+
+
+def make_plan(session: Session, cluster: Cluster, blueprint: Blueprint, agents: Sequence[Agent]) -> Plan:
+    """Return what brings ``agents``, the live ones of ``cluster``, to what is wanted."""
+    desired = cluster.group_targets if cluster.intent is Intent.RUNNING else {}
+    lost_before = _lost_before(session, blueprint, agents)
+    views = [_view(agent, lost_before) for agent in agents]
+    plan = planning.plan(desired, views, busy_may_leave=True)
+    busy = {agent.agent_id for agent in agents if agent.status is AgentStatus.BUSY}
+    if busy.isdisjoint(plan.drain) or not _shrinks_by_itself(session, cluster):
+        return plan
+    return planning.plan(desired, views, busy_may_leave=False)
+
+
+def _view(agent: Agent, lost_before: datetime | None) -> AgentView:
+    idle_since = agent.last_active if agent.status is AgentStatus.IDLE else None
+    # One that was never ready is stopped for good, and one that is late is killed: both are as good as gone.
+    late = lost_before is not None and agent.draining_at is not None and agent.draining_at < lost_before
+    draining_since = None if late or agent.ready_at is None else agent.draining_at
+    return AgentView(agent.agent_id, agent.group_name, agent.status, agent.spawned_at, idle_since, draining_since)
+
+
+def _lost_before(session: Session, blueprint: Blueprint, agents: Sequence[Agent]) -> datetime | None:
+    """Return the time for which holds: whose drain began before it, is being killed. None when nobody is."""
+    if blueprint.scaling.on_drain_timeout != "stop":
+        return None
+    if all(agent.status is not AgentStatus.DRAINING for agent in agents):
+        return None
+    now: datetime = session.scalars(select(func.clock_timestamp())).one()
+    return now - timedelta(seconds=blueprint.scaling.drain_timeout_seconds)
+
+
+def _shrinks_by_itself(session: Session, cluster: Cluster) -> bool:
+    """Return whether the autoscaler, and no person, chose the present size: then who works stays until it is idle."""
+    newest = session.execute(
+        select(Operation.kind, Operation.origin)
+        .where(Operation.cluster_id == cluster.id, Operation.generation == cluster.generation)
+        .order_by(Operation.created_at.desc())
+        .limit(1)
+    ).first()
+    return newest is not None and tuple(newest) == (OperationKind.SCALE, AUTOSCALER)
+
+
+def lock_agents(session: Session, agent_ids: Iterable[str]) -> None:
+    """Lock rows in an order that is the same for all: two who each hold what the other wants would be a deadlock."""
+    wanted = select(Agent.id).where(Agent.agent_id.in_(list(agent_ids))).order_by(Agent.id)
+    session.execute(wanted.with_for_update())
+
+
+def drain(session: Session, agents: Sequence[Agent], leaving: Sequence[str]) -> dict[str, list[str]]:
+    """Mark agents, whose rows are locked, as draining; return them by driver.
+
+    Those that no host has taken yet are simply not started.
+    """
+    never_started = set(
+        session.scalars(
+            update(Agent)
+            .where(Agent.agent_id.in_(leaving), Agent.host_id.is_(None), Agent.status == AgentStatus.STARTING)
+            .values(status=AgentStatus.STOPPED, stopped_at=func.now())
+            .returning(Agent.agent_id)
+            .execution_options(synchronize_session=False)
+        )
+    )
+    session.execute(
+        update(Agent)
+        .where(Agent.agent_id.in_(set(leaving) - never_started), Agent.status.in_(LIVE_AGENT_STATUSES))
+        .values(status=AgentStatus.DRAINING, draining_at=func.now())
+        .execution_options(synchronize_session=False)
+    )
+    return _by_driver(session, agents, leaving, AgentStatus.DRAINING)
+
+
+def undo(session: Session, agents: Sequence[Agent], staying: Sequence[str]) -> dict[str, list[str]]:
+    """Have agents that drain, and whose rows are locked, go on; return them by driver.
+
+    The tick tells which of them are busy. One that is just leaving is reported as ended, as it was asked to, and is
+    replaced then.
+    """
+    session.execute(
+        update(Agent)
+        .where(Agent.agent_id.in_(staying), Agent.status == AgentStatus.DRAINING)
+        .values(status=AgentStatus.IDLE, draining_at=None)
+        .execution_options(synchronize_session=False)
+    )
+    found = _by_driver(session, agents, staying, AgentStatus.IDLE)
+    for driver, agent_ids in found.items():
+        log.info("driver=%s agents=%s go on instead of leaving", driver, ",".join(agent_ids))
+    return found
+
+
+def _by_driver(
+    session: Session, agents: Sequence[Agent], changed: Sequence[str], status: AgentStatus
+) -> dict[str, list[str]]:
+    """Read again what was changed; return by driver the agents that have ``status``."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for agent in agents:
+        if agent.agent_id in changed:
+            session.refresh(agent)
+            if agent.status is status:
+                found[agent.driver].append(agent.agent_id)
+    return dict(found)
