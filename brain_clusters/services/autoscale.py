@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from brain_clusters.broker.backlog import Reading
 from brain_clusters.domain.choosing import Choice, choose
 from brain_clusters.domain.commands import (
+    AUTOSCALER,
     Command,
     DestroyCluster,
     HibernateCluster,
@@ -40,7 +41,6 @@ from brain_clusters.services.reconcile import Followup, act, reconcile
 
 log = logging.getLogger(__name__)
 
-_ACTOR = "autoscaler"
 # Jobs that are due until the tick after the next are queued now, and wait in Redis for the rest of their time: there
 # an agent finds them to the millisecond.
 DUE_HORIZON_TICKS = 2.0
@@ -137,7 +137,7 @@ class Choices:
         command = command_of(cluster, choice)
         if command is not None and entry is not None:
             inputs = {"signals": entry.inputs["signals"]}
-            lifecycle.submit(self._control, command, Origin(_ACTOR, choice.reason, inputs=inputs), entry)
+            lifecycle.submit(self._control, command, Origin(AUTOSCALER, choice.reason, inputs=inputs), entry)
 
     def _note(self, cluster: SeenCluster, choice: Choice) -> None:
         """Note what is to be written about the cluster itself: how long it has been unknown, and when it must wake."""
