@@ -6,11 +6,11 @@ The tick acts on a choice, ``explain`` shows the one of now, ``replay`` makes st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from brain_clusters.domain import scaling, sleeping
-from brain_clusters.domain.scaling import CLUSTER, ClusterDecision, ClusterView, Gate, State
+from brain_clusters.domain.scaling import CLUSTER, ClusterView, Gate, State
 from brain_clusters.domain.signals import GroupSignals
 
 Action = Literal["scale", "hibernate", "reactivate", "destroy", "hold", "none"]
@@ -66,9 +66,7 @@ def choose(situation: Situation, signals: Mapping[str, GroupSignals], state: Sta
             return Choice("hibernate", sleep.reason)
     else:
         sleep = sleeping.Sleep(False, "")
-    decision = scaling.decide(view, signals, state, now)
-    if situation.phase == "starting":
-        decision = _only_growth(view, decision)
+    decision = scaling.decide(view, signals, state, now, starting=situation.phase == "starting")
     held = dict(decision.held)
     if sleep.held is not None:
         held.setdefault(CLUSTER, sleep.held)
@@ -81,14 +79,6 @@ def choose(situation: Situation, signals: Mapping[str, GroupSignals], state: Sta
 
 def _sentence(name: str, gate: Gate) -> str:
     return gate.reason if name == CLUSTER else f"{name}: {gate.reason}"
-
-
-def _only_growth(view: ClusterView, decision: ClusterDecision) -> ClusterDecision:
-    """Leave to a cluster that is just being started what it has; more may come before all are there."""
-    growth = {name: count for name, count in decision.groups.items() if count > view.targets.get(name, 0)}
-    if len(growth) == len(decision.groups):
-        return decision
-    return replace(decision, groups={}, reason="it is being started, so none is taken away")
 
 
 def _asleep(situation: Situation, signals: Mapping[str, GroupSignals]) -> Choice:
@@ -104,5 +94,8 @@ def _asleep(situation: Situation, signals: Mapping[str, GroupSignals]) -> Choice
     limit, slept = situation.view.blueprint.lifecycle.destroy.hibernated_seconds, situation.hibernated_seconds
     if limit is not None and slept is not None and slept >= limit and not any(one.held for one in signals.values()):
         reason = f"it slept for {slept:.0f} s, as destroy_conditions ask for"
+        if situation.view.blueprint.scaling.dry_run:
+            gate = Gate("dry_run", f"dry_run: {reason}", 0)
+            return Choice("hold", gate.reason, {}, {CLUSTER: gate}, wake_in=wake.wake_in)
         return Choice("destroy", reason, wake_in=wake.wake_in)
     return Choice("hold" if wake.held else "none", wake.reason, {}, wake.held, wake_in=wake.wake_in)

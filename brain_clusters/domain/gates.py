@@ -64,12 +64,15 @@ def decide_group(
     """Decide the size of one scalable group under ``policy: target``."""
     target, now = moment.target, moment.now
     if state.target != target:  # somebody else scaled it, or it is new: what they wanted counts like a need of now
-        state = replace(state, peaks=(*state.peaks, (now, target)), lows=(), votes=0)
+        peaks = _peaks(state.peaks, now, target, policy.scale_down_stabilization_seconds)
+        state = replace(state, peaks=peaks, lows=(), votes=0)
     value, need = metric_value(policy, signals), needed(policy, signals)
     if signals.ready is not None and target == 0 and signals.ready > 0:
         return _from_zero(policy, group, signals, moment, replace(state, target=target))
     if value is None or need is None:
         return _unknown(policy, group, moment, replace(state, target=target, votes=0))
+    if (signals.ready or 0) > policy.activation_threshold:
+        need = max(need, 1)
     state = replace(state, target=target, panic_until=_panic_until(policy, signals, need, now, state))
     if state.panic_until > now:
         need = max(need, needed(policy, signals, signals.burst_rate) or 0)
@@ -122,8 +125,11 @@ def _from_zero(
     wanted = within(group, max((needed(policy, signals) or 0) + policy.buffer_workers, policy.idle_workers, 1))
     waiting = f"{signals.ready} jobs wait and no agent serves them"
     if (signals.ready or 0) <= policy.activation_threshold:
+        found = decide_group(policy, group, replace(signals, ready=0), moment, state)
+        if found.target > 0:  # what is kept in reserve is kept without these jobs too
+            return found
         reason = f"{waiting}, but that is not above activation_threshold {policy.activation_threshold}"
-        return _kept(moment, wanted, reason, "activation_threshold", state)
+        return _kept(moment, wanted, reason, "activation_threshold", found.state)
     state = replace(state, peaks=_peaks(state.peaks, moment.now, wanted, policy.scale_down_stabilization_seconds))
     state = replace(state, votes=0, panic_until=moment.now + policy.panic_window_seconds)
     return GroupDecision(wanted, wanted, f"{waiting}: up from 0 to {wanted}", None, state)
@@ -132,35 +138,40 @@ def _from_zero(
 def _up(
     policy: ScalingPolicy, signals: GroupSignals, value: float, moment: Moment, state: GroupState, wanted: int
 ) -> GroupDecision:
-    target = moment.target
+    target, goal = moment.target, wanted
     late = signals.oldest_age is not None and signals.oldest_age > policy.target_latency_seconds
     needs = f"{wanted} agents are needed for {told(signals)}"
-    if value <= policy.scale_up_threshold and not late:
-        # What is kept beyond the need is kept whatever waits.
-        reserve = min(wanted, max(signals.busy_agents + policy.buffer_workers, policy.idle_workers))
-        if not (policy.buffer_workers or policy.idle_workers) or reserve <= target:
+    if not late and (value <= policy.scale_up_threshold or wanted - target <= policy.tolerance * target):
+        goal = min(wanted, _reserve(policy, signals, target))
+        if goal <= target and value <= policy.scale_up_threshold:
             reason = f"{needs}, but {policy.metric} {value:g} is not above {policy.scale_up_threshold:g}"
             return _kept(moment, wanted, reason, "scale_up_threshold", state)
-        return GroupDecision(reserve, wanted, f"{told(signals)}: up from {target} to {reserve} in reserve", None, state)
-    if wanted - target <= policy.tolerance * target and not late:
-        reason = f"{needs}, which is within the tolerance of {policy.tolerance:.0%} of {target}"
-        return _kept(moment, wanted, reason, "tolerance", state)
+        if goal <= target:
+            reason = f"{needs}, which is within the tolerance of {policy.tolerance:.0%} of {target}"
+            return _kept(moment, wanted, reason, "tolerance", state)
     panics = state.panic_until > moment.now
     if policy.scale_up_stabilization_seconds > 0 and not panics:
         lowest = _lowest(policy, state, moment)
         if lowest <= target:
             seconds = policy.scale_up_stabilization_seconds
             return _kept(moment, wanted, f"{needs}, but not for {seconds:g} s yet", "scale_up.stabilization", state)
-        wanted = min(wanted, lowest)
-    allowed = wanted if panics else _limit(policy, state, moment)
+        goal = min(goal, lowest)
+    allowed = goal if panics else _limit(policy, state, moment)
     if allowed <= target:
         reason = f"{needs}, but it has grown by its most for {policy.scale_up_period_seconds:g} s already"
         return _kept(moment, wanted, reason, "scale_up.limit", state)
-    reached = min(wanted, allowed)
+    reached = min(goal, allowed)
     why = f"{told(signals)}: up from {target} to {reached}"
-    if reached < wanted:
-        why += f" of {wanted} wanted, the most in {policy.scale_up_period_seconds:g} s"
-    return GroupDecision(reached, wanted, why, None if reached == wanted else "scale_up.limit", state)
+    if reached < goal:
+        why += f" of {goal} wanted, the most in {policy.scale_up_period_seconds:g} s"
+    return GroupDecision(reached, wanted, why, None if reached == goal else "scale_up.limit", state)
+
+
+def _reserve(policy: ScalingPolicy, signals: GroupSignals, target: int) -> int:
+    """Return what is kept beyond the need, whatever waits; without such a rule, what is there."""
+    if not (policy.buffer_workers or policy.idle_workers):
+        return target
+    return max(signals.busy_agents + policy.buffer_workers, policy.idle_workers)
 
 
 def _limit(policy: ScalingPolicy, state: GroupState, moment: Moment) -> int:
@@ -191,6 +202,9 @@ def _down(
     if not signals.beats_fresh:
         reason = f"{would}, but an agent's beat is missing, so none is taken away"
         return _kept(moment, wanted, reason, "unknown", replace(state, votes=0))
+    if signals.backlog is None:
+        reason = f"{would}, but what waits or runs is unknown, so none is taken away"
+        return _kept(moment, wanted, reason, "unknown", replace(state, votes=0))
     if state.panic_until > moment.now:
         reason = f"{would}, but a burst is on or just over: no way down for {state.panic_until - moment.now:.0f} s"
         return _kept(moment, wanted, reason, "panic", replace(state, votes=0))
@@ -214,7 +228,7 @@ def _down(
     if kept == target:
         return _kept(moment, wanted, f"{would}, but all of the {target} are busy", "busy", state)
     reason = f"{told(signals)}: down from {target} to {kept}"
-    return GroupDecision(kept, wanted, reason, None, replace(state, votes=0))
+    return GroupDecision(kept, wanted, reason, None, state)  # the votes stand until the count has changed
 
 
 # --- windows ----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ arguments, a decision comes back. Acting on it is ``services.autoscale``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -71,15 +72,18 @@ class ClusterDecision:
     state: State = field(default_factory=dict)
 
 
-def decide(view: ClusterView, signals: Mapping[str, GroupSignals], state: State, now: float) -> ClusterDecision:
+def decide(
+    view: ClusterView, signals: Mapping[str, GroupSignals], state: State, now: float, *, starting: bool = False
+) -> ClusterDecision:
     """Decide a running cluster's group counts within its min_workers and max_workers.
 
     signals: one for each group of the blueprint. state: what the last decision returned, {} at first. now: seconds on
-    any clock that goes on evenly; its zero is of no matter.
+    any clock that goes on evenly; its zero is of no matter. starting: no group shrinks before all agents are there.
     """
     by_step = view.blueprint.scaling.policy == "step"
     found = _by_step(view, signals) if by_step else _by_target(view, signals, state, now)
-    return _remembered(view, _permitted(view, found), now)
+    permitted = _permitted(view, found)
+    return _remembered(view, _only_growth(view, permitted) if starting else permitted, now)
 
 
 def _by_target(view: ClusterView, signals: Mapping[str, GroupSignals], state: State, now: float) -> ClusterDecision:
@@ -109,7 +113,8 @@ def _reason(
         if name in decisions and changed[name] == wanted[name]:
             told.append(f"{name}: {decisions[name].reason}")
         else:
-            asked = "a schedule asks" if view.floor > view.min_workers else "the cluster's bounds ask"
+            by_schedule = view.floor > view.min_workers and changed[name] > wanted[name]
+            asked = "a schedule asks" if by_schedule else "the cluster's bounds ask"
             told.append(f"{name}: {asked} for {changed[name]} instead of {view.targets.get(name, 0)}")
     if not told:
         told = [f"{name}: {decision.reason}" for name, decision in decisions.items()]
@@ -155,15 +160,25 @@ def _permitted(view: ClusterView, decision: ClusterDecision) -> ClusterDecision:
     return replace(decision, groups=allowed, held={**decision.held, **held})
 
 
+def _only_growth(view: ClusterView, decision: ClusterDecision) -> ClusterDecision:
+    """Leave to a cluster that is just being started what it has; more may come before all are there."""
+    growth = {name: count for name, count in decision.groups.items() if count > view.targets.get(name, 0)}
+    if len(growth) == len(decision.groups):
+        return decision
+    if growth and _possible(view, {**view.targets, **growth}):
+        return replace(decision, groups=growth)
+    return replace(decision, groups={}, reason="it is being started, so none is taken away")
+
+
 def _remembered(view: ClusterView, decision: ClusterDecision, now: float) -> ClusterDecision:
-    """Write what changes into the state: the new count, and growth for the rate limit."""
+    """Write what changes into the state: the new count, growth for the rate limit, and that all votes were heard."""
     period, state = view.blueprint.scaling.scale_up_period_seconds, dict(decision.state)
     for name, before in decision.state.items():
         target = view.targets.get(name, 0)
         count = decision.groups.get(name, target)
         recent = tuple(one for one in before.grown if one[0] > now - period)
         grown = (*recent, (now, count - target)) if count > target else recent
-        state[name] = replace(before, target=count, grown=grown)
+        state[name] = replace(before, target=count, grown=grown, votes=before.votes if count == target else 0)
     return replace(decision, state=state)
 
 
@@ -199,16 +214,20 @@ def bound(view: ClusterView, wanted: Mapping[str, int], signals: Mapping[str, Gr
 
 def _by_step(view: ClusterView, signals: Mapping[str, GroupSignals]) -> ClusterDecision:
     policy, n, whole = view.blueprint.scaling, sum(view.targets.values()), total(signals)
-    value = sizing.metric_value(policy, whole)
+    value, bounds = sizing.metric_value(policy, whole), (view.fewest, view.max_workers)
+    decision = sizing.decide_step(policy, value, n, bounds, view.since_change)
+    if decision.target < view.fewest:  # neither a gate nor what is unknown holds a minimum back
+        return _shared(view, signals, view.fewest, f"the bounds or a schedule ask for {view.fewest} instead of {n}")
     if value is None:
         return _step_unknown(view)
-    decision = sizing.decide_step(policy, value, n, (view.fewest, view.max_workers), view.since_change)
     if decision.held:
-        return _step_held(decision.held, decision.reason, n)
+        ungated = sizing.decide_step(policy, value, n, bounds, math.inf)
+        return _step_held(decision.held, decision.reason, ungated.target)
     if decision.target == n:
         return ClusterDecision({}, decision.reason, {})
-    if decision.target < n and not whole.beats_fresh:
-        return _step_held("unknown", "an agent's beat is missing, so none is taken away", decision.target)
+    if decision.target < n and (whole.backlog is None or not whole.beats_fresh):
+        reason = "what waits or runs is unknown" if whole.backlog is None else "an agent's beat is missing"
+        return _step_held("unknown", f"{reason}, so none is taken away", decision.target)
     return _shared(view, signals, decision.target, decision.reason)
 
 
@@ -237,6 +256,8 @@ def _shared(view: ClusterView, signals: Mapping[str, GroupSignals], target: int,
     if not _possible(view, shared):
         return _step_held("bounds", _NO_ROOM, target)
     changed = _changed(view, shared)
+    if not changed and up:
+        return _step_held("bounds", f"{reason}, but the groups have no room", target)
     if not changed:
         return _step_held("busy", f"{reason}, but all agents are busy", target)
     return ClusterDecision(changed, reason, {})

@@ -119,7 +119,7 @@ def learn(
     the agents' own moving averages; None keeps what was known, also while a group sleeps.
     """
     if before is None or now <= before.at:
-        begun = before.begun if before else now
+        begun = min(before.begun, now) if before else now  # a clock that was set back
         known = service if service is not None else (before.service_time if before else None)
         return Learned(begun, now, jobs, before.stable if before else 0.0, before.burst if before else 0.0, known)
     elapsed, age = now - before.at, now - before.begun

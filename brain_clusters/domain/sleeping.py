@@ -108,12 +108,8 @@ def waking(
     groups = {name: _first_size(view, name, found) for name, found in signals.items() if found.ready}
     waiting = sum(found.ready or 0 for found in signals.values())
     due = {name: 1 for name, seconds in due_in.items() if jobs_count and seconds <= look_ahead}
-    if jobs_count and waiting > asleep_backlog:
-        reason = f"{waiting} jobs wait for a sleeping cluster"
-        if waiting - asleep_backlog <= policy.activation_threshold and not due:
-            reason += f", but that is not above activation_threshold {policy.activation_threshold}"
-            held = {CLUSTER: Gate("activation_threshold", reason, sum(groups.values()))}
-            return Wake(False, reason, held=held, wake_in=wake_in)
+    new, reason = waiting - asleep_backlog if jobs_count else 0, f"{waiting} jobs wait for a sleeping cluster"
+    if new > policy.activation_threshold or (new > 0 and due):
         return _allowed(view, Wake(True, reason, {**due, **groups}, wake_in=wake_in))
     if due:
         seconds = max(0.0, min(signals[name].next_due or 0.0 for name in due))
@@ -122,6 +118,10 @@ def waking(
         return _allowed(view, Wake(True, "a schedule of scaling asks for agents", wake_in=wake_in))
     if fired is not None:
         return _allowed(view, Wake(True, f"the schedule {fired!r} of reactivate_triggers fired", wake_in=wake_in))
+    if new > 0:  # last: a schedule that fired is seen once
+        reason += f", but that is not above activation_threshold {policy.activation_threshold}"
+        held = {CLUSTER: Gate("activation_threshold", reason, sum(groups.values()))}
+        return Wake(False, reason, held=held, wake_in=wake_in)
     return Wake(False, "nothing new waits, nothing is due", wake_in=wake_in)
 
 
