@@ -11,26 +11,7 @@ from dataclasses import dataclass, replace
 from brain_clusters.domain.signals import GroupSignals
 from brain_clusters.domain.sizing import metric_value, needed
 from brain_clusters.domain.specs import AgentGroup, ScalingPolicy
-
-Needs = tuple[tuple[float, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GroupState:
-    """What earlier decisions left for the next. Times are those of ``now``, in seconds.
-
-    target: the count that the last one left; another one now means that somebody else scaled.
-    peaks, lows: (time, wanted) of the two stabilization windows, each only as far as it can still matter.
-    grown: (time, agents) of each growth within ``scale_up.period``. votes: how often in a row fewer were proposed.
-    panic_until: no way down before this time, and no limit on the way up.
-    """
-
-    target: int | None = None
-    peaks: Needs = ()
-    lows: Needs = ()
-    grown: Needs = ()
-    votes: int = 0
-    panic_until: float = 0.0
+from brain_clusters.domain.windows import GroupState, hold_seconds, lowest_need, lows_with, peaks_with
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +44,10 @@ def decide_group(
 ) -> GroupDecision:
     """Decide the size of one scalable group under ``policy: target``."""
     target, now = moment.target, moment.now
+    hold = hold_seconds(policy, signals, state)
+    state = replace(state, hold=hold)
     if state.target != target:  # somebody else scaled it, or it is new: what they wanted counts like a need of now
-        peaks = _peaks(state.peaks, now, target, policy.scale_down_stabilization_seconds)
+        peaks = peaks_with(state.peaks, now, target, hold)
         state = replace(state, peaks=peaks, lows=(), votes=0)
     value, need = metric_value(policy, signals), needed(policy, signals)
     if signals.ready is not None and target == 0 and signals.ready > 0:
@@ -79,8 +62,8 @@ def decide_group(
     wanted = within(group, max(need + policy.buffer_workers, policy.idle_workers))
     state = replace(
         state,
-        peaks=_peaks(state.peaks, now, wanted, policy.scale_down_stabilization_seconds),
-        lows=_lows(state.lows, now, wanted, policy.scale_up_stabilization_seconds),
+        peaks=peaks_with(state.peaks, now, wanted, hold),
+        lows=lows_with(state.lows, now, wanted, policy.scale_up_stabilization_seconds),
     )
     if wanted > target:
         return _up(policy, signals, value, moment, replace(state, votes=0), wanted)
@@ -130,7 +113,7 @@ def _from_zero(
             return found
         reason = f"{waiting}, but that is not above activation_threshold {policy.activation_threshold}"
         return _kept(moment, wanted, reason, "activation_threshold", found.state)
-    state = replace(state, peaks=_peaks(state.peaks, moment.now, wanted, policy.scale_down_stabilization_seconds))
+    state = replace(state, peaks=peaks_with(state.peaks, moment.now, wanted, state.hold))
     state = replace(state, votes=0, panic_until=moment.now + policy.panic_window_seconds)
     return GroupDecision(wanted, wanted, f"{waiting}: up from 0 to {wanted}", None, state)
 
@@ -151,7 +134,7 @@ def _up(
             return _kept(moment, wanted, reason, "tolerance", state)
     panics = state.panic_until > moment.now
     if policy.scale_up_stabilization_seconds > 0 and not panics:
-        lowest = _lowest(policy, state, moment)
+        lowest = lowest_need(state.lows, now=moment.now, target=target, window=policy.scale_up_stabilization_seconds)
         if lowest <= target:
             seconds = policy.scale_up_stabilization_seconds
             return _kept(moment, wanted, f"{needs}, but not for {seconds:g} s yet", "scale_up.stabilization", state)
@@ -211,7 +194,7 @@ def _down(
     at, highest = state.peaks[0]
     if highest >= target:
         reason = f"{would}, but {highest} were needed {moment.now - at:.0f} s ago, and the highest need of "
-        reason += f"{policy.scale_down_stabilization_seconds:g} s counts"
+        reason += f"{state.hold:g} s counts"
         return _kept(moment, wanted, reason, "scale_down.stabilization", replace(state, votes=0))
     state = replace(state, votes=state.votes + 1)
     if state.votes < policy.scale_down_consecutive:
@@ -229,27 +212,3 @@ def _down(
         return _kept(moment, wanted, f"{would}, but all of the {target} are busy", "busy", state)
     reason = f"{told(signals)}: down from {target} to {kept}"
     return GroupDecision(kept, wanted, reason, None, state)  # the votes stand until the count has changed
-
-
-# --- windows ----------------------------------------------------------------------------------------------------
-
-
-def _peaks(needs: Needs, now: float, wanted: int, window: float) -> Needs:
-    """Add a need and keep those within the window that no later one reaches: the first is the highest of all."""
-    kept = [(at, count) for at, count in needs if at > now - window and count > wanted]
-    return (*kept, (now, wanted))
-
-
-def _lows(needs: Needs, now: float, wanted: int, window: float) -> Needs:
-    """Add a need, and keep those within the window and the newest before it, which the window began with."""
-    if window <= 0:
-        return ()
-    begins = max((at for at, _ in needs if at <= now - window), default=now - window)
-    return (*((at, count) for at, count in needs if at >= begins), (now, wanted))
-
-
-def _lowest(policy: ScalingPolicy, state: GroupState, moment: Moment) -> int:
-    """Return the lowest need of the window; before the memory began, nothing more than the target was needed."""
-    lowest = min((count for _, count in state.lows), default=moment.target)
-    known = bool(state.lows) and state.lows[0][0] <= moment.now - policy.scale_up_stabilization_seconds
-    return lowest if known else min(moment.target, lowest)

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from brain_clusters.domain import gates, sizing
-from brain_clusters.domain.gates import GroupDecision, GroupState, Moment
+from brain_clusters.domain import gates, sizing, windows
+from brain_clusters.domain.gates import GroupDecision, Moment
 from brain_clusters.domain.planning import distribute
 from brain_clusters.domain.signals import GroupSignals, total
 from brain_clusters.domain.specs import AgentGroup, Blueprint
+from brain_clusters.domain.windows import GroupState
 
 _NO_ROOM = "the cluster's bounds and the counts of its groups leave no room for a change"
 # The key of what concerns the cluster as a whole, beside its groups' names.
@@ -171,14 +172,12 @@ def _only_growth(view: ClusterView, decision: ClusterDecision) -> ClusterDecisio
 
 
 def _remembered(view: ClusterView, decision: ClusterDecision, now: float) -> ClusterDecision:
-    """Write what changes into the state: the new count, growth for the rate limit, and that all votes were heard."""
+    """Write what changes into the state, for the next decision."""
     period, state = view.blueprint.scaling.scale_up_period_seconds, dict(decision.state)
-    for name, before in decision.state.items():
-        target = view.targets.get(name, 0)
-        count = decision.groups.get(name, target)
-        recent = tuple(one for one in before.grown if one[0] > now - period)
-        grown = (*recent, (now, count - target)) if count > target else recent
-        state[name] = replace(before, target=count, grown=grown, votes=before.votes if count == target else 0)
+    for name, one in decision.state.items():
+        before = view.targets.get(name, 0)
+        after = decision.groups.get(name, before)
+        state[name] = windows.remembered(one, now=now, before=before, after=after, period=period)
     return replace(decision, state=state)
 
 

@@ -19,9 +19,11 @@ class GroupSignals:
     ready (R): jobs that wait, those with a future ETA apart; reserved (U): jobs that an agent was given and has not
     begun; running (A): jobs in work; held (E): jobs that wait for their ETA, the next one in ``next_due`` seconds.
     leaving: jobs that draining agents still hold; they need nobody else, so they are not in A.
-    oldest_age: how long the oldest of R has waited. arrival_rate, burst_rate: lambda over the stable and the panic
-    window. agents_ready + agents_starting is the capacity that exists; draining ones are none. beats_age: how old the
-    oldest beat is; beats_fresh: no ready agent lacks one.
+    due_soon: those of E whose time comes before an agent that starts now is ready.
+    oldest_age: how long the oldest of R has waited; running_age: how long those of A have run so far, on average.
+    arrival_rate, burst_rate: lambda over the stable and the panic window. agents_ready + agents_starting is the
+    capacity that exists; draining ones are none. beats_age: how old the oldest beat is; beats_fresh: no ready agent
+    lacks one.
     """
 
     ready: int | None = None
@@ -37,6 +39,8 @@ class GroupSignals:
     beats_age: float | None = None
     slots: int = 1
     oldest_age: float | None = None
+    running_age: float | None = None
+    due_soon: int = 0
     arrival_rate: float = 0.0
     burst_rate: float = 0.0
     service_time: float | None = None
@@ -87,6 +91,7 @@ def total(signals: Mapping[str, GroupSignals]) -> GroupSignals:
         beats_fresh=all(one.beats_fresh for one in found),
         beats_age=max((one.beats_age for one in found if one.beats_age is not None), default=None),
         slots=max(1, round(sum(one.slots * one.agents_ready for one in found) / agents)) if agents else 1,
+        due_soon=sum(one.due_soon for one in found),
         oldest_age=max((one.oldest_age for one in found if one.oldest_age is not None), default=None),
         arrival_rate=sum(one.arrival_rate for one in found),
         burst_rate=sum(one.burst_rate for one in found),

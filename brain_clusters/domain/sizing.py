@@ -10,6 +10,8 @@ from brain_clusters.domain.specs import MAX_COUNT, ScalingPolicy
 
 # Until starts were measured: several times a fork from a zygote, and a third of a cold `celery worker`.
 DEFAULT_START_SECONDS = 0.3
+# An agent that finds so many seconds of waiting work, beyond its own start, is worth its idle end.
+PAYBACK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +50,24 @@ def needed(policy: ScalingPolicy, signals: GroupSignals, rate: float | None = No
     backlog = signals.backlog
     if backlog is None or signals.ready is None:
         return None
-    slots = signals.slots
-    if signals.service_time is None:
-        return math.ceil(backlog / (slots * policy.queue_per_slot))
+    slots, backlog = signals.slots, backlog + signals.due_soon
+    by_length = math.ceil(backlog / (slots * policy.queue_per_slot)) if signals.service_time is None else 0
+    service = signals.service_time if signals.service_time is not None else signals.running_age
+    if service is None:
+        return by_length
     rate = signals.arrival_rate if rate is None else rate
-    start = signals.start_time if signals.start_time is not None else DEFAULT_START_SECONDS
-    latency, service = policy.target_latency_seconds, signals.service_time
+    start = start_seconds(signals)
+    waiting, latency = signals.ready + signals.reserved + signals.due_soon, policy.target_latency_seconds
     tau = max(latency - start, latency / 2, service, 1e-9)
-    work = service * (rate + (signals.ready + signals.reserved) / tau)
-    need = max(_agents(work / (slots * policy.target_utilization)), signals.busy_agents)
-    return min(need, _agents((backlog + rate * start) / slots))
+    work = service * (rate + waiting / tau)
+    need = max(_agents(work / (slots * policy.target_utilization)), signals.busy_agents, by_length)
+    paid = int(service * waiting / (slots * (start + PAYBACK_SECONDS)))
+    return min(max(need, paid), _agents((backlog + rate * start) / slots))
+
+
+def start_seconds(signals: GroupSignals) -> float:
+    """Return T0: what was measured or, before that, what a fork takes."""
+    return signals.start_time if signals.start_time is not None else DEFAULT_START_SECONDS
 
 
 def _agents(value: float) -> int:

@@ -100,14 +100,18 @@ def waking(
     A job with an ETA wakes it at the due time less the start time of its group; so does a schedule's begin.
     """
     policy, triggers = view.blueprint.scaling, view.blueprint.lifecycle.reactivate
-    starts = {name: _start(found) for name, found in signals.items()}
+    starts = {name: sizing.start_seconds(found) for name, found in signals.items()}
     due_in = {n: found.next_due - starts[n] for n, found in signals.items() if found.next_due is not None}
     floor_in = None if view.next_floor is None else view.next_floor - max(starts.values(), default=0.0)
     jobs_count = triggers.new_task_received
     wake_in = soonest(min(due_in.values(), default=None) if jobs_count else None, floor_in)
     groups = {name: _first_size(view, name, found) for name, found in signals.items() if found.ready}
     waiting = sum(found.ready or 0 for found in signals.values())
-    due = {name: 1 for name, seconds in due_in.items() if jobs_count and seconds <= look_ahead}
+    due = {
+        name: _first_size(view, name, signals[name])
+        for name, seconds in due_in.items()
+        if jobs_count and seconds <= look_ahead
+    }
     new, reason = waiting - asleep_backlog if jobs_count else 0, f"{waiting} jobs wait for a sleeping cluster"
     if new > policy.activation_threshold or (new > 0 and due):
         return _allowed(view, Wake(True, reason, {**due, **groups}, wake_in=wake_in))
@@ -123,10 +127,6 @@ def waking(
         held = {CLUSTER: Gate("activation_threshold", reason, sum(groups.values()))}
         return Wake(False, reason, held=held, wake_in=wake_in)
     return Wake(False, "nothing new waits, nothing is due", wake_in=wake_in)
-
-
-def _start(signals: GroupSignals) -> float:
-    return signals.start_time if signals.start_time is not None else sizing.DEFAULT_START_SECONDS
 
 
 def _first_size(view: ClusterView, name: str, signals: GroupSignals) -> int:

@@ -125,7 +125,7 @@ class ScalingPolicy:
     scale_up_max_percent: float = 100.0
     scale_up_max_workers: int = 4
     scale_up_period_seconds: float = 15.0
-    scale_down_stabilization_seconds: float = 300.0
+    scale_down_stabilization_seconds: float | None = None
     scale_down_consecutive: int = 3
     idle_workers: int = 0
     buffer_workers: int = 0

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from brain_clusters.broker.client import Broker, temporary_when_away
-from brain_clusters.domain.gates import GroupState
 from brain_clusters.domain.signals import Learned
+from brain_clusters.domain.windows import GroupState
 
 _KEY = "brain:scaling"
 # Long beyond any pause between two ticks that a window could bridge.
@@ -82,8 +82,8 @@ def _cluster(found: list[Any]) -> ClusterMemory:
 
 
 def _state(found: list[Any]) -> GroupState:
-    target, peaks, lows, grown, votes, panic_until = found
-    return GroupState(target, _needs(peaks), _needs(lows), _needs(grown), votes, panic_until)
+    target, peaks, lows, grown, *rest = found
+    return GroupState(target, _needs(peaks), _needs(lows), _needs(grown), *rest)
 
 
 def _needs(found: list[Any]) -> tuple[tuple[float, int], ...]:
@@ -93,7 +93,8 @@ def _needs(found: list[Any]) -> tuple[tuple[float, int], ...]:
 def state_as_json(state: Mapping[str, GroupState]) -> dict[str, Any]:
     """Return states as JSON-ready data for the ledger."""
     return {
-        name: (one.target, one.peaks, one.lows, one.grown, one.votes, one.panic_until) for name, one in state.items()
+        name: (one.target, one.peaks, one.lows, one.grown, one.votes, one.panic_until, one.hold, one.shrunk_at)
+        for name, one in state.items()
     }
 
 

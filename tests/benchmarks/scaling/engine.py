@@ -81,6 +81,11 @@ class Simulation:
     def oldest_age(self) -> float | None:
         return self.now - self.trace.due[self.queue[0]] if self.queue else None
 
+    def running_age(self) -> float | None:
+        """How long the jobs in work have run so far, on average."""
+        ages = [self.now - self.began[agent.job] for agent in self.busy]
+        return sum(ages) / len(ages) if ages else None
+
     def service_averages(self) -> list[float]:
         """What the ready agents' beats say of service times."""
         return [agent.service for agent in [*self.waiting, *self.busy] if agent.service is not None]

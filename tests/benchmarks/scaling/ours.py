@@ -16,6 +16,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, Literal
 
 from brain_clusters.blueprints.validator import parse_blueprint
+from brain_clusters.domain import sizing
 from brain_clusters.domain.choosing import Choice, Situation, choose
 from brain_clusters.domain.scaling import ClusterView, State
 from brain_clusters.domain.signals import GroupSignals, Learned, learn
@@ -158,6 +159,8 @@ class Ours(Scaler):
             agents_draining=len(view.leaving),
             beats_age=0.0,
             oldest_age=view.oldest_age(),
+            running_age=view.running_age(),
+            due_soon=self._due_soon(now, view),
             arrival_rate=learned.stable if learned else 0.0,
             burst_rate=learned.burst if learned else 0.0,
             service_time=learned.service_time if learned else None,
@@ -171,6 +174,15 @@ class Ours(Scaler):
         service = sum(averages) / len(averages) if averages else None
         windows = (self.policy.stable_window_seconds, self.policy.panic_window_seconds)
         self._learned = learn(self._learned, now, view.in_system, ended, windows, service)
+
+    def _due_soon(self, now: float, view: Simulation) -> int:
+        trace = view.trace
+        if trace.known is None:
+            return 0
+        soon = now + (view.last_start or sizing.DEFAULT_START_SECONDS) + self.interval
+        return sum(
+            1 for job in range(bisect_right(trace.due, now), bisect_right(trace.due, soon)) if trace.known[job] <= now
+        )
 
     def _etas(self, now: float, view: Simulation) -> tuple[int, float | None]:
         """Return how many jobs wait for their ETA, and the seconds until the first of them is due."""
