@@ -30,6 +30,8 @@ class Counters:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._in_flight = 0
+        # The sum of the times at which the jobs in flight began: with their number it gives their mean age.
+        self._begun = 0.0
         self._completed = 0
         self._failed = 0
         self._service_time: float | None = None
@@ -39,11 +41,13 @@ class Counters:
         """A job begins."""
         with self._lock:
             self._in_flight += 1
+            self._begun += time.monotonic()
 
     def end(self, seconds: float, *, failed: bool) -> None:
         """A job ended after ``seconds``."""
         with self._lock:
             self._in_flight -= 1
+            self._begun = self._begun - (time.monotonic() - seconds) if self._in_flight else 0.0
             self._completed += not failed
             self._failed += failed
             before = self._service_time if self._service_time is not None else seconds
@@ -63,8 +67,13 @@ class Counters:
                 "completed": self._completed,
                 "failed": self._failed,
                 "service_time": self._service_time,
+                "running_for": self._running_for(),
                 "idle_since": self._idle_since,
             }
+
+    def _running_for(self) -> float | None:
+        """Return how long the jobs in flight have run so far, on average."""
+        return max(0.0, time.monotonic() - self._begun / self._in_flight) if self._in_flight else None
 
 
 class Usage:

@@ -6,9 +6,10 @@ The look also sorts: nobody consumes the queues of a sleeping cluster, so it mov
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 import redis
@@ -18,6 +19,8 @@ from brain_clusters.broker.client import temporary_when_away
 
 # Each script call blocks Redis; a thousand queues are about 2 ms.
 _CHUNK = 1000
+# What an agent that is forked from a zygote and two ticks take, and a little more.
+SOON_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +28,15 @@ class QueueDepth:
     """Jobs of a queue. Times in seconds since the epoch.
 
     length: jobs that could be begun now. oldest_published_at: since when the oldest of them waits, as far as that is
-    known: since it was published or, if that was later, due. held: jobs that are not due yet; next_due_at: the first.
+    known: since it was published or, if that was later, due. held: jobs that are not due yet; next_due_at: the first;
+    due_soon: how many of them are due within the time that was asked for.
     """
 
     length: int
     oldest_published_at: float | None
     held: int = 0
     next_due_at: float | None = None
+    due_soon: int = 0
 
 
 _EMPTY = QueueDepth(0, None)
@@ -50,9 +55,17 @@ class Reading:
     beats: dict[str, dict[str, Any]]
 
 
-def read(client: redis.Redis, queues: Sequence[str], agent_ids: Sequence[str]) -> Reading:
+def read(
+    client: redis.Redis,
+    queues: Sequence[str],
+    agent_ids: Sequence[str],
+    *,
+    soon: float = SOON_SECONDS,
+    soon_of: Mapping[str, float] = MappingProxyType({}),
+) -> Reading:
     """Read the depth of ``queues`` and, for ``agent_ids``, what they hold and their beats.
 
+    soon: the seconds within which a job is due soon; soon_of: the same of single queues.
     Exact, unless more than a thousand messages of one list came since the last look: what is not due yet among them
     then counts as waiting until later looks have come to it.
     Raises TemporaryError when Redis is away: an error is never an empty queue.
@@ -60,26 +73,38 @@ def read(client: redis.Redis, queues: Sequence[str], agent_ids: Sequence[str]) -
     with temporary_when_away():
         pipe = client.pipeline(transaction=False)
         pipe.time()
-        suffixes = [name[1:] for name in names.priority_lists("q")]
         for chunk in _chunks(queues):
-            pipe.eval(scripts.DEPTHS, len(chunk), *chunk, *suffixes)
+            of = {queue: soon_of[queue] for queue in chunk if queue in soon_of} if soon_of else {}
+            pipe.eval(scripts.DEPTHS, 0, json.dumps({"queues": chunk, "soon": soon, "of": of}))
         for chunk in _chunks(agent_ids):
-            pipe.eval(scripts.HELD, len(chunk), *chunk)
-            pipe.mget([names.beat_key(agent_id) for agent_id in chunk])
+            pipe.eval(scripts.HELD, 0, json.dumps(chunk))
         replies = iter(pipe.execute())
     seconds, micros = next(replies)
-    depths = {
-        queue: _depth(found)
-        for chunk in _chunks(queues)
-        for queue, found in zip(chunk, json.loads(next(replies)), strict=True)
-    }
-    held: dict[str, int] = {}
+    depths: dict[str, QueueDepth] = dict.fromkeys(queues, _EMPTY)
+    for chunk in _chunks(queues):
+        for place, *found in json.loads(next(replies)):
+            depths[chunk[place]] = _depth(found)
+    held: dict[str, int] = dict.fromkeys(agent_ids, 0)
     beats: dict[str, dict[str, Any]] = {}
     for chunk in _chunks(agent_ids):
-        held.update(zip(chunk, json.loads(next(replies)), strict=True))
-        read_beats = zip(chunk, map(_beat, next(replies)), strict=True)
-        beats.update({owner: beat for owner, beat in read_beats if beat is not None})
+        counts, raw = next(replies)
+        for place, count in json.loads(counts):
+            held[chunk[place]] = count
+        for owner, text in zip(chunk, _texts(client, chunk, raw), strict=True):
+            beat = _beat(text) if text else None
+            if beat is not None:
+                beats[owner] = beat
     return Reading(seconds + micros / 1e6, depths, held, beats)
+
+
+def _texts(client: redis.Redis, owners: Sequence[str], raw: bytes) -> Sequence[Any]:
+    """Return the beats of ``owners``; one by one where a beat is no text at all, and spoils the others."""
+    try:
+        found: Sequence[Any] = json.loads(raw)
+    except ValueError:
+        with temporary_when_away():
+            found = client.mget([names.beat_key(owner) for owner in owners])
+    return found
 
 
 def waiting_since(client: redis.Redis, queues: Sequence[str], before: float) -> dict[str, int]:
@@ -94,26 +119,34 @@ def waiting_since(client: redis.Redis, queues: Sequence[str], before: float) -> 
 
 
 # What a beat must say, and what it may say, as numbers.
-_BEAT_NUMBERS = ("completed", "failed", "in_flight", "idle_since")
-_BEAT_MAYBE = ("service_time", "cpu", "memory", "at")
+_BEAT_COUNTERS = ("completed", "failed", "in_flight")
+_BEAT_MAYBE = ("service_time", "running_for", "cpu", "memory", "at")
+_NUMBERS = (int, float)
+_LIMIT = float(2**53)
 
 
-def _beat(raw: bytes | None) -> dict[str, Any] | None:
-    """Return a beat, or None for none and for one that makes no sense: agents run users' code, which can write here."""
-    if raw is None:
-        return None
+def _beat(raw: bytes | str) -> dict[str, Any] | None:
+    """Return a beat, or None for one that makes no sense: agents run users' code, which can write here."""
     try:
         found = json.loads(raw)
-        numbers = {key: float(found[key]) for key in _BEAT_NUMBERS}
-        maybe = {key: None if found.get(key) is None else float(found[key]) for key in _BEAT_MAYBE}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+        beat = {key: found[key] for key in _BEAT_COUNTERS}
+        if not all(type(value) is int and 0 <= value < _LIMIT for value in beat.values()):
+            return None
+        beat["idle_since"] = found["idle_since"]
+        if not _is_number(beat["idle_since"]):
+            return None
+        for key in _BEAT_MAYBE:
+            value = beat[key] = found.get(key)
+            if value is not None and not _is_number(value):
+                return None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    given = [*numbers.values(), *(value for value in maybe.values() if value is not None)]
-    if not all(0 <= value < 2**53 for value in given):  # NaN is neither
-        return None
-    counters = {key: int(numbers[key]) for key in ("completed", "failed", "in_flight")}
-    state = "busy" if counters["in_flight"] else "idle"
-    return {**numbers, **maybe, **counters, "state": state}
+    beat["state"] = "busy" if beat["in_flight"] else "idle"
+    return beat
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in _NUMBERS and 0 <= value < _LIMIT  # type: ignore[operator]  # NaN is not
 
 
 def _chunks(items: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -123,10 +156,8 @@ def _chunks(items: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _depth(found: Any) -> QueueDepth:
-    if not found:
-        return _EMPTY
-    length, oldest, held, next_due = found
-    return QueueDepth(int(length), float(oldest) if oldest else None, int(held), float(next_due) if next_due else None)
+    length, oldest, held, next_due, soon = found
+    return QueueDepth(length, float(oldest) if oldest else None, held, float(next_due) if next_due else None, soon)
 
 
 def purge(client: redis.Redis, queues: Sequence[str]) -> None:

@@ -122,15 +122,25 @@ local function sift(list, length, etas)
 end
 """.replace("SIFT_PREFIX", names.SIFT_PREFIX)
 
-# KEYS: queues. ARGV: the suffixes of the priority lists. Returns, as JSON, which C reads instead of Python, 0 for an
-# empty queue, else what ``backlog.QueueDepth`` holds.
+# The ends of a queue's lists, as Lua 5.1 writes control characters.
+_SUFFIXES = ", ".join(
+    "'" + "".join(char if char.isprintable() else f"\\{ord(char):03d}" for char in name[1:]) + "'"
+    for name in names.priority_lists("q")
+)
+
+# ARGV: a JSON object: queues, their names; soon, in seconds; of, the same by queue where it is another. Names come as
+# one text, since packing tens of thousands of arguments takes Python longer than all the rest. Returns, as JSON,
+# which C reads, what ``backlog.QueueDepth`` holds of each queue that is not empty, by its place in ``queues``.
 DEPTHS = (
     TIMES
     + _MESSAGES
     + _SIFT
     + """
+local asked = cjson.decode(ARGV[1])
+local queues, of = asked.queues, asked.of
+local suffixes = {SUFFIXES}
 local etas = {}
-for i = 1, #KEYS do etas[i] = 'ETA_PREFIX' .. KEYS[i] end
+for i = 1, #queues do etas[i] = 'ETA_PREFIX' .. queues[i] end
 local parked = redis.call('EXISTS', unpack(etas)) > 0
 
 local function oldest_of(list, length)
@@ -142,11 +152,24 @@ end
 
 local function sooner(one, other) return one and other and math.min(one, other) or one or other end
 
+local function parked_of(queue, eta_set, oldest)
+  local all = redis.pcall('ZCARD', eta_set)
+  if type(all) ~= 'number' or all == 0 then return 0, 0, false, 0, oldest end
+  local due = redis.call('ZCOUNT', eta_set, '-inf', exact(now))
+  local held, next_due, soon = all - due, false, 0
+  if due > 0 then oldest = sooner(oldest, tonumber(redis.call('ZRANGE', eta_set, 0, 0, 'WITHSCORES')[2])) end
+  if held > 0 then
+    next_due = redis.call('ZRANGE', eta_set, due, due, 'WITHSCORES')[2]
+    soon = redis.call('ZCOUNT', eta_set, '(' .. exact(now), exact(now + (of[queue] or asked.soon)))
+  end
+  return due, held, next_due, soon, oldest
+end
+
 local found = {}
-for i = 1, #KEYS do
+for i = 1, #queues do
   local length, oldest, look = 0, nil, parked
-  for j = 1, #ARGV do
-    local list = KEYS[i] .. ARGV[j]
+  for j = 1, #suffixes do
+    local list = queues[i] .. suffixes[j]
     local n = redis.call('LLEN', list)
     if n > 0 then
       local left = sift(list, n, etas[i])
@@ -155,27 +178,28 @@ for i = 1, #KEYS do
       oldest = sooner(oldest, oldest_of(list, left))
     end
   end
-  local all = look and redis.pcall('ZCARD', etas[i]) or 0
-  local held, next_due = 0, false
-  if type(all) == 'number' and all > 0 then
-    local due = redis.call('ZCOUNT', etas[i], '-inf', exact(now))
-    held, length = all - due, length + due
-    if due > 0 then oldest = sooner(oldest, tonumber(redis.call('ZRANGE', etas[i], 0, 0, 'WITHSCORES')[2])) end
-    if held > 0 then next_due = redis.call('ZRANGE', etas[i], due, due, 'WITHSCORES')[2] end
+  local due, held, next_due, soon = 0, 0, false, 0
+  if look then due, held, next_due, soon, oldest = parked_of(queues[i], etas[i], oldest) end
+  length = length + due
+  if length + held > 0 then
+    found[#found + 1] = {i - 1, length, exact(oldest) or false, held, next_due, soon}
   end
-  found[i] = length + held > 0 and {length, exact(oldest) or false, held, next_due} or 0
 end
 return cjson.encode(found)
-""".replace("ETA_PREFIX", names.ETA_PREFIX)
+""".replace("ETA_PREFIX", names.ETA_PREFIX).replace("SUFFIXES", _SUFFIXES)
 )
 
-# KEYS: owners. Returns how many messages each holds, claimed ones included.
+# ARGV: a JSON list of owners. Returns, as JSON, {how many messages each holds that holds any, claimed ones included, by
+# its place; the beat of each, or false}.
 HELD = """
-local found = {}
-for i = 1, #KEYS do
-  found[i] = redis.call('HLEN', 'brain:unacked:' .. KEYS[i]) + redis.call('LLEN', 'brain:claim:' .. KEYS[i])
+local owners = cjson.decode(ARGV[1])
+local held, keys = {}, {}
+for i = 1, #owners do
+  local n = redis.call('HLEN', 'brain:unacked:' .. owners[i]) + redis.call('LLEN', 'brain:claim:' .. owners[i])
+  if n > 0 then held[#held + 1] = {i - 1, n} end
+  keys[i] = 'brain:beat:' .. owners[i]
 end
-return cjson.encode(found)
+return {cjson.encode(held), cjson.encode(redis.call('MGET', unpack(keys)))}
 """
 
 # KEYS: queues. ARGV: a time, then the suffixes. Returns how many messages are older or bear no stamp, and due.

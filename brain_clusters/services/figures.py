@@ -7,15 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
-
 from brain_clusters.broker.backlog import Reading
-from brain_clusters.db.models import Job
 from brain_clusters.domain import planning
 from brain_clusters.domain.planning import Census
 from brain_clusters.domain.specs import Blueprint
-from brain_clusters.domain.states import AgentStatus, Intent, JobStatus
+from brain_clusters.domain.states import AgentStatus, Intent
 from brain_clusters.services import metrics
 from brain_clusters.services.control import Control
 from brain_clusters.services.metrics import JobRate
@@ -24,7 +20,6 @@ from brain_clusters.services.observation import SeenCluster
 # What is asked of PostgreSQL, for all clusters at once, and only when an alert needs it.
 _FROM_JOBS = {"error_rate", "tasks_per_minute", "avg_response_time"}
 _FROM_AGENTS = {"worker_failure", "health_score"}
-_FROM_HELD_JOBS = {"held"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +49,6 @@ def figures(control: Control, clusters: Mapping[str, SeenCluster], reading: Read
     with control.database.transaction() as session:
         rates = metrics.job_rates(session) if used & _FROM_JOBS else {}
         failed = metrics.failed_agents(session) if used & _FROM_AGENTS else {}
-        held = _held_jobs(session) if used & _FROM_HELD_JOBS else {}
     return {
         cluster.id: Figures(
             cluster_id=cluster.id,
@@ -63,7 +57,6 @@ def figures(control: Control, clusters: Mapping[str, SeenCluster], reading: Read
             values={
                 **_observed(cluster, reading, rates.get(cluster.id, (0, 0, 0.0)), failed.get(cluster.id, 0)),
                 **_counted(cluster, failed.get(cluster.id, 0)),
-                "held": held.get(cluster.id, 0),
             },
             backlogs={name: found.ready or 0 for name, found in cluster.signals.items()},
             is_ending=cluster.intent is Intent.GONE,
@@ -77,17 +70,18 @@ def _observed(
 ) -> dict[str, float | None]:
     """Return what Redis tells, and the rates of jobs, which come to PostgreSQL through Redis."""
     if reading is None:
-        names = (*_FROM_JOBS, "cpu_usage", "memory_usage", "queue_length", "queue_latency", "running", "load")
+        names = (*_FROM_JOBS, "cpu_usage", "memory_usage", "queue_length", "queue_latency", "running", "held", "load")
         return dict.fromkeys(names)
     found: dict[str, Any] = metrics.figures(cluster, reading.beats, rate, failed_agents, metrics.memory_bytes())
     # No agent uses nothing; an agent whose beat is missing uses nobody knows how much.
     usage = {name: found[name] if cluster.agents else 0.0 for name in ("cpu_usage", "memory_usage")}
-    rates = {name: found[name] for name in _FROM_JOBS}
+    rates, whole = {name: found[name] for name in _FROM_JOBS}, cluster.whole
     return usage | rates | {
         "queue_length": found["queue_length"],
         "queue_latency": found["queue_wait_time"],
-        "running": cluster.whole.running,
-        "load": cluster.whole.load_percent,
+        "running": (whole.running or 0) + whole.reserved + whole.leaving,
+        "held": whole.held,
+        "load": whole.load_percent,
     }  # fmt: skip
 
 
@@ -106,13 +100,3 @@ def _counted(cluster: SeenCluster, failed_agents: int) -> dict[str, float | None
         "worker_failure": failed_agents,
         "health_score": planning.health_score(cluster.intent, wanted, census, failed_agents),
     }
-
-
-def _held_jobs(session: Session) -> dict[str, int]:
-    """Return by cluster how many jobs wait for their time."""
-    rows = session.execute(
-        select(Job.cluster_id, func.count())
-        .where(Job.status == JobStatus.QUEUED, Job.published_at.is_(None), Job.eta > func.now())
-        .group_by(Job.cluster_id)
-    )
-    return dict(rows.all())

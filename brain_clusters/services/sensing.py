@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +16,7 @@ from brain_clusters.broker.backlog import QueueDepth, Reading
 from brain_clusters.db.models import Job
 from brain_clusters.domain import resting
 from brain_clusters.domain.signals import GroupSignals, Learned, learn, total
+from brain_clusters.domain.sizing import DEFAULT_START_SECONDS
 from brain_clusters.domain.specs import AgentGroup
 from brain_clusters.domain.states import AgentStatus, ClusterStatus, ClusterType, Intent, JobStatus
 from brain_clusters.services.control import Control
@@ -27,8 +30,26 @@ _NOBODY: list[SeenAgent] = []
 # Below so many jobs per second, the last of a burst are forgotten and the cluster is at rest.
 _STILL = 0.01
 
-# By (cluster id, group name): how many jobs wait in PostgreSQL for their ETA, and when the first is due (epoch).
-Etas = Mapping[tuple[str, str], tuple[int, float]]
+# How far ahead jobs that wait in PostgreSQL are told apart by the second: no start should take longer.
+_AHEAD_SECONDS = 120
+
+Key = tuple[str, str]  # cluster id, group name
+
+
+@dataclass(slots=True)
+class Etas:
+    """Jobs of one group that wait in PostgreSQL for their ETA. due_at: of the first, in seconds since the epoch.
+
+    by_second: how many are due within so many seconds from now, rounded up, as far as _AHEAD_SECONDS.
+    """
+
+    count: int
+    due_at: float
+    by_second: dict[int, int] = field(default_factory=dict)
+
+    def within(self, seconds: float) -> int:
+        """Return how many are due within ``seconds``."""
+        return sum(count for second, count in self.by_second.items() if second <= seconds)
 
 
 def read(control: Control, clusters: Mapping[str, SeenCluster], memory: Memory, *, rest: bool = True) -> Reading:
@@ -39,29 +60,63 @@ def read(control: Control, clusters: Mapping[str, SeenCluster], memory: Memory, 
     """
     queues = [queue for cluster in clusters.values() for queue in cluster.queues]
     agent_ids = [agent.agent_id for cluster in clusters.values() for agent in cluster.agents]
-    reading = backlog.read(control.broker.redis, queues, agent_ids)
     known = measured(control)
+    reading = backlog.read(control.broker.redis, queues, agent_ids, soon_of=_slow_starts(control, clusters, known))
     with control.database.transaction() as session:
         etas = _etas(session)
+    tick_seconds = control.settings.tick_interval_seconds
     waited_for, resting_ones = {cluster_id for cluster_id, _ in etas}, Resting(reading, memory)
     for cluster in clusters.values():
         if rest and cluster.id not in waited_for and resting_ones.holds(cluster):
             cluster.resting = True
             cluster.whole = _idle(len(cluster.agents))
         else:
-            _fill(cluster, reading, memory, known, etas)
+            _fill(cluster, reading, memory, known, etas, tick_seconds)
     memory.at = reading.now
     memory.clusters = {name: one for name, one in memory.clusters.items() if _is_kept(clusters.get(name))}
     return reading
 
 
-def _etas(session: Session) -> Etas:
-    query = (
-        select(Job.cluster_id, Job.group_name, func.count(), epoch(func.min(Job.eta)))
-        .where(Job.status == JobStatus.QUEUED, Job.published_at.is_(None), Job.eta.is_not(None))
-        .group_by(Job.cluster_id, Job.group_name)
-    )
-    return {(cluster_id, group): (count, due) for cluster_id, group, count, due in session.execute(query)}
+def _slow_starts(
+    control: Control, clusters: Mapping[str, SeenCluster], known: Mapping[Key, Measured]
+) -> dict[str, float]:
+    """Return how long before its time a job of a queue counts as due soon, where starting takes long."""
+    slow = {}
+    for (blueprint, group), measures in known.items():
+        seconds = _soon(measures.start_time, control.settings.tick_interval_seconds)
+        if seconds > backlog.SOON_SECONDS:
+            slow[blueprint, group] = seconds
+    if not slow:
+        return {}
+    return {
+        queue: slow[cluster.blueprint.id, group.name]
+        for cluster in clusters.values()
+        for group, queue in zip(cluster.blueprint.groups, cluster.queues, strict=True)
+        if (cluster.blueprint.id, group.name) in slow
+    }
+
+
+def _soon(start_time: float | None, tick_seconds: float) -> float:
+    """Return the seconds before its time at which an agent for a job has to be started: T0 and until the next look."""
+    return (DEFAULT_START_SECONDS if start_time is None else start_time) + tick_seconds
+
+
+def _etas(session: Session) -> dict[Key, Etas]:
+    waits = (Job.status == JobStatus.QUEUED, Job.published_at.is_(None), Job.eta.is_not(None))
+    by_group = (Job.cluster_id, Job.group_name)
+    found = {
+        (cluster_id, group): Etas(count, due)
+        for cluster_id, group, count, due in session.execute(
+            select(*by_group, func.count(), epoch(func.min(Job.eta))).where(*waits).group_by(*by_group)
+        )
+    }
+    if found:
+        second = func.ceil(epoch(Job.eta - func.now()))
+        ahead = Job.eta < func.now() + timedelta(seconds=_AHEAD_SECONDS)
+        rows = session.execute(select(*by_group, second, func.count()).where(*waits, ahead).group_by(*by_group, second))
+        for cluster_id, group, seconds, count in rows:
+            found[cluster_id, group].by_second[int(seconds)] = count
+    return found
 
 
 def _is_kept(cluster: SeenCluster | None) -> bool:
@@ -128,7 +183,7 @@ class Resting:
 
 def _fill(
     cluster: SeenCluster, reading: Reading, memory: Memory,
-    known: Mapping[tuple[str, str], Measured], etas: Etas,
+    known: Mapping[Key, Measured], etas: Mapping[Key, Etas], tick_seconds: float,
 ) -> None:  # fmt: skip
     members: dict[str, list[SeenAgent]] = {}
     for agent in cluster.agents:
@@ -144,7 +199,7 @@ def _fill(
         seen = _Group(group, depth, agents, reading)
         learned = _learn(cluster, group, seen, memory) if agents else memory_of(memory, cluster.id, group.name)
         measures = known.get((cluster.blueprint.id, group.name), _UNMEASURED)
-        found[group.name] = seen.signals(due, learned, measures)
+        found[group.name] = seen.signals(due, learned, measures, tick_seconds)
     cluster.signals = found
     cluster.whole = total(found) if any(one is not _QUIET for one in found.values()) else _QUIET
 
@@ -200,18 +255,23 @@ class _Group:
         times = [beat["service_time"] for beat in self.beats if beat["service_time"] is not None]
         return sum(times) / len(times) if times else None
 
-    def signals(self, due: tuple[int, float] | None, learned: Learned | None, measures: Measured) -> GroupSignals:
+    def signals(
+        self, etas: Etas | None, learned: Learned | None, measures: Measured, tick_seconds: float
+    ) -> GroupSignals:
         depth, now, beats = self.depth, self.now, self.beats
         cpus = [beat["cpu"] for beat in beats if beat["cpu"] is not None]
-        waiting, first = due or (0, None)
-        dues = [one for one in (first, depth.next_due_at) if one is not None]
+        ages = [beat["running_for"] for beat in beats if beat["in_flight"] and beat["running_for"] is not None]
+        dues = [one for one in (etas.due_at if etas else None, depth.next_due_at) if one is not None]
+        due_soon = etas.within(_soon(measures.start_time, tick_seconds)) if etas else 0
         service = learned.service_time if learned and learned.service_time is not None else measures.service_time
         return GroupSignals(
             ready=depth.length,
             running=self.running,
             reserved=self.reserved,
             leaving=self.leaving,
-            held=depth.held + waiting,
+            held=depth.held + (etas.count if etas else 0),
+            due_soon=depth.due_soon + due_soon,
+            running_age=sum(ages) / len(ages) if ages else None,
             next_due=max(0.0, min(dues) - now) if dues else None,
             agents_ready=self.ready,
             agents_starting=self.starting,

@@ -723,7 +723,7 @@ def test_a_cluster_that_is_woken_while_it_falls_asleep_keeps_its_agents(stage: S
     before = {agent.agent_id for agent in stage.agents(cluster_id)}
     slept = stage.do(HibernateCluster(cluster_id=cluster_id))
     assert len(stage.agents(cluster_id, AgentStatus.DRAINING)) == 3
-    woken = stage.do(ReactivateCluster(cluster_id=cluster_id, wanted_groups=("Packer",)))
+    woken = stage.do(ReactivateCluster(cluster_id=cluster_id, groups={"Packer": 1}))
     assert stage.operation(slept).status is OperationStatus.FAILED
     assert {agent.agent_id for agent in stage.agents(cluster_id)} == before
     assert stage.operation(woken).status is OperationStatus.SUCCEEDED
