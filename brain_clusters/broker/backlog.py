@@ -118,26 +118,22 @@ def waiting_since(client: redis.Redis, queues: Sequence[str], before: float) -> 
     return dict(zip(queues, found, strict=True))
 
 
-# What a beat must say, and what it may say, as numbers.
-_BEAT_COUNTERS = ("completed", "failed", "in_flight")
+# What a beat may say, as numbers, besides its counters and idle_since.
 _BEAT_MAYBE = ("service_time", "running_for", "cpu", "memory", "at")
-_NUMBERS = (int, float)
 _LIMIT = float(2**53)
 
 
 def _beat(raw: bytes | str) -> dict[str, Any] | None:
     """Return a beat, or None for one that makes no sense: agents run users' code, which can write here."""
     try:
-        found = json.loads(raw)
-        beat = {key: found[key] for key in _BEAT_COUNTERS}
-        if not all(type(value) is int and 0 <= value < _LIMIT for value in beat.values()):
-            return None
-        beat["idle_since"] = found["idle_since"]
+        beat: dict[str, Any] = json.loads(raw)
+        for key in ("completed", "failed", "in_flight"):
+            if type(beat[key]) is not int or not 0 <= beat[key] < _LIMIT:
+                return None
         if not _is_number(beat["idle_since"]):
             return None
         for key in _BEAT_MAYBE:
-            value = beat[key] = found.get(key)
-            if value is not None and not _is_number(value):
+            if beat.setdefault(key) is not None and not _is_number(beat[key]):
                 return None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
@@ -145,8 +141,8 @@ def _beat(raw: bytes | str) -> dict[str, Any] | None:
     return beat
 
 
-def _is_number(value: object) -> bool:
-    return type(value) in _NUMBERS and 0 <= value < _LIMIT  # type: ignore[operator]  # NaN is not
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < _LIMIT  # NaN is not
 
 
 def _chunks(items: Sequence[str]) -> Iterator[tuple[str, ...]]:

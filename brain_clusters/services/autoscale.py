@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -55,6 +56,24 @@ def tick(control: Control) -> bool:
     # A little less than the interval, or the beat's own jitter would skip every second tick.
     if not ticks.due(control, "autoscale", 0.8 * control.settings.tick_interval_seconds):
         return False
+    with _without_garbage_collection():
+        _look_at_all(control)
+    return True
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Pause the collector: it would walk over every row of a large installation several times, and find nothing."""
+    paused = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if paused:
+            gc.enable()
+
+
+def _look_at_all(control: Control) -> None:
     operations.sweep(control)
     with control.database.transaction() as session:
         clusters = observation.load(session)
@@ -69,7 +88,7 @@ def tick(control: Control) -> bool:
         _blind(control, clusters)
         alerts.watch(control, clusters, None)
         _settle(control, clusters)
-        return True
+        return
     observed.write(control, clusters, reading)
     choices = Choices(control, remembered, last_look, reading.now)
     for cluster in clusters.values():
@@ -82,7 +101,6 @@ def tick(control: Control) -> bool:
     outcomes.sweep(control, lambda: _idle_groups(clusters, reading))
     metrics.sample(control, clusters, reading)
     alerts.watch(control, clusters, reading)
-    return True
 
 
 @contextmanager

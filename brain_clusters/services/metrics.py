@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from brain_clusters.broker import backlog, names
 from brain_clusters.broker.backlog import Reading
+from brain_clusters.db.bulk import rows_of
 from brain_clusters.db.models import Agent, Cluster, Event, IdempotencyKey, Job, Metrics, Operation
 from brain_clusters.domain.planning import FAILURE_WINDOW_SECONDS
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES, AgentStatus, JobStatus
@@ -23,6 +24,10 @@ _RATE_WINDOW_SECONDS = 60.0
 # The draft of the Idempotency-Key header leaves the time to the server; a day is what payment APIs keep.
 _IDEMPOTENCY_SECONDS = 86_400
 
+_FIGURES = (
+    "cpu_usage", "memory_usage", "tasks_per_minute", "avg_response_time", "error_rate", "active_agents", "idle_agents",
+    "busy_agents", "failed_agents", "queue_length", "queue_wait_time",
+)  # fmt: skip
 # Jobs that ended in the window, how many of them failed, and their mean seconds.
 JobRate = tuple[int, int, float | None]
 
@@ -36,13 +41,14 @@ def sample(control: Control, clusters: Mapping[str, SeenCluster], reading: Readi
         failed = failed_agents(session)
         memory = memory_bytes()
         rows = [
-            {
-                "cluster_id": cluster.id,
-                **figures(cluster, reading.beats, rates.get(cluster.id), failed.get(cluster.id, 0), memory),
-            }
+            (
+                cluster.id,
+                *figures(cluster, reading.beats, rates.get(cluster.id), failed.get(cluster.id, 0), memory).values(),
+            )
             for cluster in clusters.values()
         ]
-        session.execute(insert(Metrics), rows)
+        given = rows_of("given", {name: Metrics.__table__.c[name].type for name in ("cluster_id", *_FIGURES)}, rows)
+        session.execute(insert(Metrics).from_select(["cluster_id", *_FIGURES], select(*given.c)))
 
 
 def figures(

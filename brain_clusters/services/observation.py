@@ -165,12 +165,14 @@ def load(session: Session, cluster_id: str | None = None) -> dict[str, SeenClust
     if cluster_id is not None:
         query, agents = query.where(Cluster.id == cluster_id), agents.where(Agent.cluster_id == cluster_id)
     found = {}
-    for row in session.execute(query):
+    # On the connection itself: the session would treat tens of thousands of rows as if they were objects of its own.
+    connection = session.connection()
+    for row in connection.execute(query):
         try:
             found[row[0]] = _cluster(session, row, at)
         except InvalidInput as exc:  # stored by a version of ours that accepted more: one must not stop the others
             log.error("cluster=%s is left out: %s", row[0], exc)
-    for owner, agent_id, group, status, completed, failed in session.execute(agents):
+    for owner, agent_id, group, status, completed, failed in connection.execute(agents):
         if owner in found:
             found[owner].agents.append(SeenAgent(agent_id, group, _AGENT_STATUSES[status], completed, failed))
     return found

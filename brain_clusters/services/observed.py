@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Float, Integer, Text, case, cast, column, func, select, update, values
+from sqlalchemy import ARRAY, BigInteger, Boolean, Float, Integer, Text, case, cast, func, select, update
 from sqlalchemy.orm import Session
 
 from brain_clusters.broker.backlog import Reading
+from brain_clusters.db.bulk import Columns, rows_of
 from brain_clusters.db.models import Agent, Cluster
-from brain_clusters.domain.states import READY_AGENT_STATUSES, AgentStatus, Intent
+from brain_clusters.domain.sleeping import sleeps_after
+from brain_clusters.domain.states import READY_AGENT_STATUSES, AgentStatus, ClusterType, Intent
 from brain_clusters.services.control import Control
 from brain_clusters.services.observation import SeenCluster
+
+# How late ``last_active`` of a cluster that works may be. It tells when it last worked, and rules that let it sleep
+# count from there; those that count less than some minutes get it as it is.
+_LATE_SECONDS = 5.0
+_EXACT_BELOW_SECONDS = 120.0
 
 
 def write(control: Control, clusters: Mapping[str, SeenCluster], reading: Reading) -> None:
@@ -23,14 +30,21 @@ def write(control: Control, clusters: Mapping[str, SeenCluster], reading: Readin
         load = round(min(100.0, whole.load_percent or 0.0), 1)
         asleep = min(cluster.asleep_backlog, whole.ready or 0)
         works = bool(whole.backlog or whole.leaving) and cluster.intent is Intent.RUNNING
-        if load != cluster.load_percentage or asleep != cluster.asleep_backlog or works:
-            cluster_rows.append((cluster.id, load, asleep, int(works)))
+        due = works and cluster.idle_seconds >= _lateness(cluster)
+        if load != cluster.load_percentage or asleep != cluster.asleep_backlog or due:
+            cluster_rows.append((cluster.id, load, asleep, works))
             cluster.asleep_backlog = asleep
-            cluster.idle_seconds = 0.0 if works else cluster.idle_seconds
+        if works:
+            cluster.idle_seconds = 0.0
         agent_rows.extend(_agent_rows(cluster, reading))
     with control.database.transaction() as session:
         _update_clusters(session, cluster_rows)
         _update_agents(session, agent_rows)
+
+
+def _lateness(cluster: SeenCluster) -> float:
+    after = sleeps_after(cluster.blueprint, persistent=cluster.type is ClusterType.PERSISTENT)
+    return 0.0 if after is not None and after < _EXACT_BELOW_SECONDS else _LATE_SECONDS
 
 
 def _agent_rows(cluster: SeenCluster, reading: Reading) -> list[tuple[Any, ...]]:
@@ -52,16 +66,14 @@ def _agent_rows(cluster: SeenCluster, reading: Reading) -> list[tuple[Any, ...]]
 def _update_clusters(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:
     if not rows:
         return
-    given = values(
-        column("id", Text), column("load", Float), column("asleep", Integer), column("works", Integer), name="given"
-    ).data(sorted(rows))
+    given = rows_of("given", {"id": Text, "load": Float(53), "asleep": Integer, "works": Boolean}, sorted(rows))
     session.execute(
         update(Cluster)
         .where(Cluster.id == given.c.id)
         .values(
             load_percentage=given.c.load,
             asleep_backlog=given.c.asleep,
-            last_active=case((given.c.works == 1, func.now()), else_=Cluster.last_active),
+            last_active=case((given.c.works, func.now()), else_=Cluster.last_active),
         )
         .execution_options(synchronize_session=False)
     )
@@ -71,11 +83,11 @@ def note(session: Session, rows: Sequence[tuple[str, int, float | None]]) -> Non
     """Write (cluster id, unknown_ticks, wake_at in seconds since the epoch) of clusters where they changed."""
     if not rows:
         return
-    given = values(column("id", Text), column("unknown", Integer), column("wake_at", Float), name="given").data(rows)
+    given = rows_of("given", {"id": Text, "unknown": Integer, "wake_at": Float(53)}, rows)
     session.execute(
         update(Cluster)
         .where(Cluster.id == given.c.id)
-        .values(unknown_ticks=given.c.unknown, wake_at=func.to_timestamp(cast(given.c.wake_at, Float)))
+        .values(unknown_ticks=given.c.unknown, wake_at=func.to_timestamp(given.c.wake_at))
         .execution_options(synchronize_session=False)
     )
 
@@ -85,15 +97,17 @@ def _update_agents(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:
 
     Rows that a host or an operation writes this moment are left to the next tick: waiting could be a deadlock.
     """
-    seen = select(Agent.agent_id).where(Agent.agent_id.in_([row[0] for row in rows]))
+    ids = cast([row[0] for row in rows], ARRAY(Text))
+    seen = select(Agent.agent_id).where(Agent.agent_id == func.any(ids))
     free = set(session.scalars(seen.with_for_update(skip_locked=True))) if rows else set()
     rows = [row for row in rows if row[0] in free]
     if not rows:
         return
-    given = values(
-        column("agent_id", Text), column("status", Text), column("completed", Integer), column("failed", Integer),
-        column("seconds", Float), column("idle_since", Float), name="given",
-    ).data(sorted(rows))  # fmt: skip
+    columns: Columns = {
+        "agent_id": Text, "status": Text, "completed": BigInteger, "failed": BigInteger, "seconds": Float(53),
+        "idle_since": Float(53),
+    }  # fmt: skip
+    given = rows_of("given", columns, sorted(rows))
     movable = Agent.status.in_((AgentStatus.STARTING, *READY_AGENT_STATUSES))
     session.execute(
         update(Agent)

@@ -153,9 +153,9 @@ class Resting:
         return cluster.status is ClusterStatus.ACTIVE and self._is_idle(cluster) and self._stays(cluster)
 
     def _sleeps_on(self, cluster: SeenCluster) -> bool:
-        slept, limit = cluster.hibernated_seconds, resting.sleeps_on(cluster.blueprint)
+        limit = resting.sleeps_on(cluster.blueprint)
         settled = cluster.status is ClusterStatus.HIBERNATED and not cluster.asleep_backlog
-        return settled and limit is not None and slept is not None and slept < limit
+        return settled and limit is not None and (cluster.hibernated_seconds or 0.0) < limit
 
     def _is_idle(self, cluster: SeenCluster) -> bool:
         held, beats = self._reading.held, self._reading.beats

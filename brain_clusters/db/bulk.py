@@ -1,0 +1,20 @@
+"""Many rows in one statement, as one array a column: PostgreSQL reads them quicker, and nobody builds a long text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ARRAY, TableValuedAlias, cast, column, func
+from sqlalchemy.types import TypeEngine
+
+
+Columns = Mapping[str, TypeEngine[Any] | type[TypeEngine[Any]]]
+
+
+def rows_of(name: str, columns: Columns, rows: Sequence[Sequence[Any]]) -> TableValuedAlias:
+    """Return ``rows`` as a table of that name with ``columns`` (names and types, in the rows' order)."""
+    arrays = list(zip(*rows, strict=True)) or [()] * len(columns)
+    given = [cast(list(values), ARRAY(kind)) for values, kind in zip(arrays, columns.values(), strict=True)]
+    typed = [column(key, kind) for key, kind in columns.items()]
+    return func.unnest(*given).table_valued(*typed, name=name).render_derived()
