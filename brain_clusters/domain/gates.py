@@ -52,6 +52,8 @@ def decide_group(
     value, need = metric_value(policy, signals), needed(policy, signals)
     if signals.ready is not None and target == 0 and signals.ready > 0:
         return _from_zero(policy, group, signals, moment, replace(state, target=target))
+    if target == 0 and signals.backlog == 0:  # nobody is there and nothing is to be done, so no usage is unknown
+        value, need = value or 0.0, need or 0
     if value is None or need is None:
         return _unknown(policy, group, moment, replace(state, target=target, votes=0))
     if (signals.ready or 0) > policy.activation_threshold:

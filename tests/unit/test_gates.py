@@ -271,6 +271,14 @@ def test_after_three_unknown_looks_a_group_goes_up_to_its_fallback_and_never_dow
     assert found.reason == "task_queue_length is unknown 3 times in a row: up from 0 to the 1 of fallback"
 
 
+def test_a_usage_is_not_unknown_where_nobody_is_and_nothing_is_to_be_done() -> None:
+    policy = replace(POLICY, metric="cpu_usage", scale_up_threshold=80, scale_down_threshold=20)
+    assert Life(0, policy).looks(20) == [0] * 10
+    assert Life(0, replace(policy, idle_workers=2)).looks(2) == [2]
+    assert Life(1, policy).looks(8) == [1] * 4  # one agent has a usage, and nobody says which
+    assert Life(0, policy).looks(6, None, None) == [0, 0, 1]
+
+
 def test_known_looks_in_between_put_the_fallback_off() -> None:
     life = Life(0)
     for _ in range(4):
