@@ -20,6 +20,7 @@ FIELDS = {
     "target_utilization": "target_utilization",
     "queue_per_slot": "queue_per_slot",
     "activation_threshold": "activation_threshold",
+    "payback": "payback_seconds",
     "polling_interval": "polling_interval_seconds",
     "windows.stable": "stable_window_seconds",
     "windows.panic": "panic_window_seconds",
@@ -54,8 +55,12 @@ def _number(key: str, description: str, lowest: float, highest: float) -> dict[s
 
 
 def _duration(key: str, description: str, check_with: str = "duration") -> dict[str, Any]:
-    rule = {"type": ["number", "string"], "check_with": check_with, "default": _default(key)}
-    return {**rule, "meta": {"description": description}}
+    rule: dict[str, Any] = {
+        "type": ["number", "string"],
+        "check_with": check_with,
+        "meta": {"description": description},
+    }
+    return rule if _default(key) is None else {**rule, "default": _default(key)}
 
 
 def _threshold(description: str) -> dict[str, Any]:
@@ -110,6 +115,7 @@ SCALING: dict[str, Any] = {
     "target_utilization": _number("target_utilization", "The share of its time that an agent should work.", 0.05, 1),
     "queue_per_slot": _number("queue_per_slot", "Jobs per slot, while the time a job takes is unknown.", 1, 100_000),
     "activation_threshold": _number("activation_threshold", "More waiting jobs than this wake a group.", 0, 1_000_000),
+    "payback": _duration("payback", "The waiting work that is worth an agent, besides its start; 0 turns it off."),
     "polling_interval": _duration("polling_interval", "The time between two looks.", "positive_duration"),
     "windows": _keys(
         "Over how long signals are smoothed.",
@@ -134,7 +140,10 @@ SCALING: dict[str, Any] = {
     "scale_down": _keys(
         "How carefully a group shrinks.",
         {
-            "stabilization": _duration("scale_down.stabilization", "The highest need of this window counts."),
+            "stabilization": _duration(
+                "scale_down.stabilization",
+                "The highest need of this window counts; learned without it, from 30 s to 5 minutes.",
+            ),
             "consecutive": _number("scale_down.consecutive", "Proposed so often in a row before it is done.", 1, 100),
             "drain_timeout": _duration("scale_down.drain_timeout", "The longest that a busy agent may finish in."),
             "on_timeout": _choice("scale_down.on_timeout", "Then: wait on, or stop it (its jobs run again)."),

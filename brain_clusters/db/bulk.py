@@ -8,7 +8,6 @@ from typing import Any
 from sqlalchemy import ARRAY, TableValuedAlias, cast, column, func
 from sqlalchemy.types import TypeEngine
 
-
 Columns = Mapping[str, TypeEngine[Any] | type[TypeEngine[Any]]]
 
 

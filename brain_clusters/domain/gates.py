@@ -205,6 +205,11 @@ def _down(
     if (target - highest) <= policy.tolerance * target and highest > 0:
         reason = f"{would}, which is within the tolerance of {policy.tolerance:.0%} of {target}"
         return _kept(moment, wanted, reason, "tolerance", state)
+    learned = policy.scale_down_stabilization_seconds is None
+    if learned and state.shrunk_at is not None and highest > 0 and moment.now - state.shrunk_at < state.hold:
+        ago = moment.now - state.shrunk_at
+        reason = f"{would}, but it shrank {ago:.0f} s ago, and a window of {state.hold:g} s lies between two ways down"
+        return _kept(moment, wanted, reason, "scale_down.stabilization", state)
     if moment.since_change < policy.cooldown_seconds:
         left = policy.cooldown_seconds - moment.since_change
         return _kept(moment, wanted, f"{would}; the cooldown lasts {left:.0f} s more", "cooldown", state)

@@ -10,8 +10,6 @@ from brain_clusters.domain.specs import MAX_COUNT, ScalingPolicy
 
 # Until starts were measured: several times a fork from a zygote, and a third of a cold `celery worker`.
 DEFAULT_START_SECONDS = 0.3
-# An agent that finds so many seconds of waiting work, beyond its own start, is worth its idle end.
-PAYBACK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,10 @@ def needed(policy: ScalingPolicy, signals: GroupSignals, rate: float | None = No
     tau  = max(target_latency - T0, target_latency / 2, S)
     need = max(ceil(S * (lambda + (R + U) / tau) / (c * target_utilization)), ceil((A + U) / c))
     cap  = ceil((R + U + A + lambda * T0) / c);  the answer is min(need, cap).
-    While S is unknown: ceil((R + U + A) / (c * queue_per_slot)).
+    While S is unknown: ceil((R + U + A) / (c * queue_per_slot)), and no less than the same with S as how long the jobs
+    in work have run so far. Waiting work of T0 + payback seconds pays for an agent of its own, within the cap: the same
+    work is done by more agents in less time, and what it costs is only their starts and idle ends.
+    R includes the held jobs that are due before an agent which starts now is ready.
     Source: Little's law for what arrives and runs; the rate (R + U) / tau empties the queue within the target.
     rate: lambda, if it is not the signals' own.
     """
@@ -61,8 +62,12 @@ def needed(policy: ScalingPolicy, signals: GroupSignals, rate: float | None = No
     tau = max(latency - start, latency / 2, service, 1e-9)
     work = service * (rate + waiting / tau)
     need = max(_agents(work / (slots * policy.target_utilization)), signals.busy_agents, by_length)
-    paid = int(service * waiting / (slots * (start + PAYBACK_SECONDS)))
-    return min(max(need, paid), _agents((backlog + rate * start) / slots))
+    return min(max(need, _paid(policy, service * waiting / slots, start)), _agents((backlog + rate * start) / slots))
+
+
+def _paid(policy: ScalingPolicy, work: float, start: float) -> int:
+    """Return how many agents so many seconds of waiting work pay for: each does its share, and idles at the end."""
+    return int(min(work / (start + policy.payback_seconds), MAX_COUNT)) if policy.payback_seconds > 0 else 0
 
 
 def start_seconds(signals: GroupSignals) -> float:

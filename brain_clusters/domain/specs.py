@@ -100,6 +100,8 @@ class ScalingPolicy:
     """``cluster.scaling``. Names, units and defaults are those of the blueprint format.
 
     ``scale_up_threshold`` and ``scale_down_threshold`` gate a change with strict comparisons on ``metric``.
+    payback: an agent is also worth starting for so many seconds of waiting work, whatever the target; 0 is never.
+    scale_down_stabilization_seconds: None is learned; see ``domain.windows``.
     paused: which directions are held: "in" is down, "out" is up. dry_run: decide and record, do not act.
     """
 
@@ -112,6 +114,7 @@ class ScalingPolicy:
     target_utilization: float = 0.8
     queue_per_slot: int = 5
     activation_threshold: int = 0
+    payback_seconds: float = 10.0
     polling_interval_seconds: float = 2.0
     hibernate_after_seconds: float = 300.0
     hibernate_eta_horizon_seconds: float = 60.0

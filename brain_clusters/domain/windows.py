@@ -11,11 +11,14 @@ from brain_clusters.domain.signals import GroupSignals
 from brain_clusters.domain.sizing import start_seconds
 from brain_clusters.domain.specs import ScalingPolicy
 
-# Where the blueprint states no window for the way down: so many start times, for an agent that has to be started again
-# costs its start; at least a few looks, at most what Kubernetes' HorizontalPodAutoscaler waits by default.
-HOLD_STARTS = 10.0
-HOLD_LEAST_SECONDS = 20.0
+# Where the blueprint states no window for the way down it begins with so many start times, as an agent that is missed
+# costs its start; it is never shorter than half a minute, nor longer than what Kubernetes' HorizontalPodAutoscaler
+# waits by default. The figures were chosen by the replay benchmark; docs/benchmarks.md has what 300 s for all came to.
+HOLD_STARTS = 5.0
+HOLD_LEAST_SECONDS = 30.0
 HOLD_MOST_SECONDS = 300.0
+# What a way down that came too soon makes of the window.
+_LESSON = 3.0
 # Growth so many windows after a way down says that it came too soon.
 _REGRET_WINDOWS = 3.0
 # A way down that stood for so many windows says that the next may come sooner.
@@ -79,14 +82,14 @@ def hold_seconds(policy: ScalingPolicy, signals: GroupSignals, state: GroupState
 def remembered(state: GroupState, *, now: float, before: int, after: int, period: float) -> GroupState:
     """Return the state after a count went from ``before`` to ``after``: growth, votes, and what the window learns.
 
-    The window doubles when growth follows a way down soon, and halves when a way down has stood for long.
+    The window triples when growth follows a way down soon, and halves when a way down has stood for long.
     """
     recent = tuple(one for one in state.grown if one[0] > now - period)
     state = replace(state, target=after, grown=recent)
     since = None if state.shrunk_at is None else now - state.shrunk_at
     if after > before:
         regrets = since is not None and since <= _REGRET_WINDOWS * state.hold
-        hold = min(HOLD_MOST_SECONDS, 2 * state.hold) if regrets else state.hold
+        hold = min(HOLD_MOST_SECONDS, _LESSON * state.hold) if regrets else state.hold
         return replace(state, grown=(*recent, (now, after - before)), votes=0, hold=hold, shrunk_at=None)
     if after < before:
         content = since is not None and since > _CONTENT_WINDOWS * state.hold

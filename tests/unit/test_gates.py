@@ -13,7 +13,11 @@ from brain_clusters.domain.signals import GroupSignals
 from brain_clusters.domain.specs import AgentGroup, Blueprint, Count, ScalingPolicy
 from brain_clusters.domain.states import AgentRole, ClusterType
 
-POLICY = ScalingPolicy(scale_up_threshold=10, scale_down_threshold=2, cooldown_seconds=60)
+# With a stated window, and by the formula alone; the learned window and the payback have tests of their own.
+POLICY = ScalingPolicy(
+    scale_up_threshold=10, scale_down_threshold=2, cooldown_seconds=60, payback_seconds=0,
+    scale_down_stabilization_seconds=300,
+)  # fmt: skip
 # No window, no vote, no cooldown: what is left on the way down are the gates that look at signals.
 HASTY = replace(POLICY, cooldown_seconds=0, scale_down_stabilization_seconds=0, scale_down_consecutive=1)
 # A burst has to be a hundredfold to lift the limit.

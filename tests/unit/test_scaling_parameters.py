@@ -33,6 +33,7 @@ PARAMETERS: dict[str, tuple[Any, Any, list[Any]]] = {
     "target_latency": POSITIVE,
     "target_utilization": (0.5, 0.5, [*NEVER, 0, 1.1, "80%"]),
     "queue_per_slot": (3, 3, [*NEVER, 0, 1.5, "5", 100_001]),
+    "payback": DURATION,
     "activation_threshold": (3, 3, [*NEVER, -1, 1.5, "5", 1_000_001]),
     "polling_interval": POSITIVE,
     "windows.stable": ("2m", 120.0, [*NO_DURATION, 0]),

@@ -13,7 +13,11 @@ from brain_clusters.domain.signals import GroupSignals
 from brain_clusters.domain.sizing import Sized, decide_step, metric_value, needed
 from brain_clusters.domain.specs import MAX_COUNT, ScalingPolicy
 
-POLICY = ScalingPolicy(scale_up_threshold=10, scale_down_threshold=2, cooldown_seconds=60)
+# With a stated window, and by the formula alone; the learned window and the payback have tests of their own.
+POLICY = ScalingPolicy(
+    scale_up_threshold=10, scale_down_threshold=2, cooldown_seconds=60, payback_seconds=0,
+    scale_down_stabilization_seconds=300,
+)  # fmt: skip
 
 
 def seen(ready: int | None = 0, running: int | None = 0, **rest: Any) -> GroupSignals:
@@ -77,6 +81,26 @@ def test_no_rate_asks_for_more_agents_than_a_count_can_be() -> None:
 def test_an_unknown_backlog_needs_an_unknown_number(signals: GroupSignals) -> None:
     assert signals.backlog is None
     assert needed(POLICY, signals) is None
+
+
+def test_waiting_work_pays_for_agents_that_the_target_would_not_ask_for() -> None:
+    burst = seen(100, 0, service_time=1.0, start_time=0.5)
+    assert needed(POLICY, burst) == 5  # ceil(100 / 29.5 / 0.8): the target latency alone
+    assert needed(replace(POLICY, payback_seconds=9.5), burst) == 10  # 100 s of work, one agent for each 0.5 + 9.5 s
+    assert needed(replace(POLICY, payback_seconds=9.5), replace(burst, start_time=20.5)) == 9  # ceil(100 / 15 / 0.8)
+    assert needed(replace(POLICY, payback_seconds=0.5), replace(burst, ready=3)) == 3  # never more than there are jobs
+
+
+def test_while_the_service_time_is_unknown_it_is_as_long_as_jobs_have_run_so_far() -> None:
+    # tau = 30 s; need = ceil(60 * 3 / 60 / 0.8), and by length ceil(4 / 5) = 1
+    assert needed(POLICY, seen(3, 1, running_age=60.0)) == 4
+    assert needed(POLICY, seen(3, 1, running_age=0.1)) == 1
+    assert needed(POLICY, seen(3, 1, running_age=60.0, service_time=0.1)) == 1
+
+
+def test_held_jobs_that_are_due_soon_count_like_waiting_ones() -> None:
+    assert needed(POLICY, seen(0, 0, held=300, due_soon=100)) == 20  # ceil(100 / 5)
+    assert needed(POLICY, seen(0, 0, held=300)) == 0
 
 
 def test_usage_metrics_aim_midway_between_the_thresholds() -> None:
