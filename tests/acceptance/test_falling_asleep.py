@@ -93,7 +93,7 @@ def test_a_thousand_jobs_in_the_instant_of_falling_asleep_are_all_done(brain_wit
                     else:
                         one.job = brain.job(one.cluster, to=None)
                     jobs.append(one.job)
-            time.sleep(0.005)
+            time.sleep(0.02)
     assert len(set(jobs)) == ROUNDS
     spans = instants(brain)
     hits = sum(

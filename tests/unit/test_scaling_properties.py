@@ -137,7 +137,8 @@ def blueprints(draw: st.DrawFn) -> Blueprint:
         reactivate=ReactivateRules(new_task_received=draw(st.booleans())),
     )
     return Blueprint(
-        "b", "B", "1", ClusterType.PROJECT, low, draw(st.just(most + 3) | st.integers(max(low, least), most + 3)), low, tuple(groups),
+        "b", "B", "1", ClusterType.PROJECT, low, draw(st.just(most + 3) | st.integers(max(low, least), most + 3)), low,
+        tuple(groups),
         scaling=draw(policies), lifecycle=lifecycle,
     )  # fmt: skip
 
