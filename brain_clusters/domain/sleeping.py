@@ -129,6 +129,17 @@ def waking(
     return Wake(False, "nothing new waits, nothing is due", wake_in=wake_in)
 
 
+def job_wakes(blueprint: Blueprint, *, asleep: bool) -> bool:
+    """Return whether a single job starts a sleeping cluster, or a group without an agent, before the next look.
+
+    Where more than one job is asked for, or a change is held, the look has to decide.
+    """
+    policy = blueprint.scaling
+    held = policy.dry_run or policy.paused in ("out", "both")
+    allowed = blueprint.lifecycle.reactivate.new_task_received if asleep else True
+    return allowed and policy.activation_threshold == 0 and not held
+
+
 def _first_size(view: ClusterView, name: str, signals: GroupSignals) -> int:
     """Return what a group begins with: what the formula asks for, at least one."""
     group = view.blueprint.group(name)

@@ -42,10 +42,6 @@ from brain_clusters.services.reconcile import Followup, act, reconcile
 
 log = logging.getLogger(__name__)
 
-# Jobs that are due until the tick after the next are queued now, and wait in Redis for the rest of their time: there
-# an agent finds them to the millisecond.
-DUE_HORIZON_TICKS = 2.0
-
 
 def tick(control: Control) -> bool:
     """Run one tick, unless one ran just now; return whether it did.
@@ -78,7 +74,7 @@ def _look_at_all(control: Control) -> None:
     with control.database.transaction() as session:
         clusters = observation.load(session)
     try:
-        jobs.publish_due(control, DUE_HORIZON_TICKS * control.settings.tick_interval_seconds)
+        jobs.publish_due(control, jobs.horizon_seconds(control))
         outcomes.collect(control)
         remembered = memory.load(control.broker)
         last_look = remembered.at

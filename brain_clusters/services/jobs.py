@@ -17,6 +17,7 @@ from brain_clusters.broker.jobs import JobRecords, JobReport
 from brain_clusters.db.models import Cluster, Job
 from brain_clusters.domain.commands import Origin, ReactivateCluster, ScaleCluster
 from brain_clusters.domain.durations import parse_duration, parse_instant
+from brain_clusters.domain.sleeping import job_wakes
 from brain_clusters.domain.specs import AgentGroup, Blueprint
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES, Intent, JobStatus
 from brain_clusters.errors import BrainError, Conflict, Fault, InvalidInput, NotFound, TemporaryError
@@ -27,6 +28,7 @@ from brain_clusters.services.paging import Page, page
 
 log = logging.getLogger(__name__)
 
+HORIZON_TICKS = 2.0
 _LONGEST_WAIT = timedelta(days=365)
 # One batch is a third of a second's publishing; what is left after so many is the next call's.
 _BATCH = 2000
@@ -99,12 +101,18 @@ def _eta(new: NewJob, now: datetime) -> datetime | None:
     return max(found, now).astimezone(UTC)
 
 
+def horizon_seconds(control: Control) -> float:
+    """Return how long before their time jobs go to Redis: until the tick after the next."""
+    return HORIZON_TICKS * control.settings.tick_interval_seconds
+
+
 def dispatch(control: Control, job: Job, cluster: Cluster, group: AgentGroup) -> None:
     """Publish an accepted job, and wake whoever has to do it. What fails here is repaired by the sweep and the tick.
 
-    A job that is not due yet stays where it is, and wakes nobody: ``publish_due`` is for it.
+    A job that is due later than the next ticks stays where it is, and wakes nobody: ``publish_due`` is for it. One that
+    is due sooner waits in Redis, where an agent finds it to the millisecond.
     """
-    if job.eta is not None and job.eta > datetime.now(UTC):
+    if job.eta is not None and job.eta > datetime.now(UTC) + timedelta(seconds=horizon_seconds(control)):
         return
     wake_first = cluster.intent is Intent.ASLEEP or cluster.group_targets.get(group.name, 0) == 0
     if wake_first:
@@ -120,12 +128,14 @@ def dispatch(control: Control, job: Job, cluster: Cluster, group: AgentGroup) ->
 def _wake(control: Control, cluster: Cluster, group: AgentGroup) -> None:
     """Start the cluster, or the first agent of a group, for a job that was just accepted."""
     try:
-        if cluster.intent is Intent.ASLEEP:
-            with control.database.transaction() as session:
-                blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
-            if blueprint.lifecycle.reactivate.new_task_received:
-                origin = Origin("job", f"a job for {group.name} came while the cluster slept")
-                lifecycle.submit(control, ReactivateCluster(cluster_id=cluster.id, groups={group.name: 1}), origin)
+        asleep = cluster.intent is Intent.ASLEEP
+        with control.database.transaction() as session:
+            blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
+        if not job_wakes(blueprint, asleep=asleep):
+            return
+        if asleep:
+            origin = Origin("job", f"a job for {group.name} came while the cluster slept")
+            lifecycle.submit(control, ReactivateCluster(cluster_id=cluster.id, groups={group.name: 1}), origin)
         elif sum(cluster.group_targets.values()) < cluster.max_workers and group.count.maximum > 0:
             origin = Origin("job", f"a job for {group.name} came and no agent serves that group")
             # Only as the cluster stands: of many jobs that come at once, one starts the agent.

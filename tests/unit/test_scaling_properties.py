@@ -30,7 +30,7 @@ from brain_clusters.domain.states import AgentRole, ClusterType
 from brain_clusters.services import ledger
 
 BOSS = AgentGroup("boss", AgentRole.SUPERVISOR, Count(1, 1, scalable=False))
-METRICS = ("task_queue_length", "queue_latency", "cpu_usage", "load_percentage")
+METRICS = ("task_queue_length",) * 3 + ("queue_latency", "cpu_usage", "load_percentage")
 
 # Few values, and such that lie on edges: what is equal finds more than what is large.
 seconds = st.sampled_from((0.0, 1.0, 4.0, 10.0, 60.0)) | st.floats(0, 100)
@@ -39,8 +39,8 @@ short = st.sampled_from((0.0, 0.0, 0.0, 4.0, 20.0))
 positive = st.sampled_from((1.0, 4.0, 10.0, 60.0)) | st.floats(0.1, 100)
 signal_values = st.builds(
     GroupSignals,
-    ready=st.none() | st.integers(0, 3) | st.integers(0, 12) | st.integers(0, 500),
-    running=st.none() | st.just(0) | st.integers(0, 12),
+    ready=st.integers(0, 3) | st.integers(0, 12) | st.none() | st.integers(0, 500),
+    running=st.just(0) | st.integers(0, 4) | st.integers(0, 12) | st.none(),
     reserved=st.just(0) | st.integers(0, 4),
     leaving=st.integers(0, 2),
     held=st.integers(0, 2),
@@ -61,19 +61,20 @@ signal_values = st.builds(
 quiet_values = st.builds(
     GroupSignals,
     ready=st.integers(0, 1),
-    running=st.integers(0, 3),
+    running=st.integers(0, 4),
     reserved=st.integers(0, 1),
-    agents_ready=st.integers(1, 12),
+    agents_ready=st.integers(4, 12),
+    beats_fresh=st.sampled_from((True, True, False)),
     slots=st.integers(1, 2),
-    oldest_age=st.none() | st.just(0.0),
+    oldest_age=st.just(0.0),
     service_time=st.none() | st.just(0.1),
-    cpu_percent=st.none() | st.just(5.0),
+    cpu_percent=st.just(5.0),
 )
 looks = quiet_values | quiet_values | signal_values
 policies = st.builds(
     ScalingPolicy,
     metric=st.sampled_from(METRICS),
-    policy=st.sampled_from(("target", "target", "step")),
+    policy=st.sampled_from(("target",) * 4 + ("step",)),
     scale_up_threshold=st.sampled_from((0.0, 5.0, 50.0)) | st.floats(0, 100),
     scale_down_threshold=st.sampled_from((1.0, 10.0, 100.0)) | st.floats(0, 100),
     cooldown_seconds=short,
@@ -130,15 +131,15 @@ def blueprints(draw: st.DrawFn) -> Blueprint:
         role = AgentRole.WORKER if count.scalable else AgentRole.SPECIALIST
         groups.append(AgentGroup(f"g{number}", role, count))
     least, most = sum(group.count.minimum for group in groups), sum(group.count.maximum for group in groups)
-    low = draw(st.just(0) | st.just(0) | st.integers(0, most))
+    low = draw(st.integers(0, most)) if draw(st.integers(0, 3)) == 3 else 0
+    high = draw(st.integers(max(low, least), most + 3)) if draw(st.integers(0, 3)) == 3 else most + 3
     lifecycle = Lifecycle(
         hibernate=draw(st.none() | st.builds(HibernateRules, idle_seconds=seconds)),
         destroy=DestroyRules(hibernated_seconds=draw(st.none() | seconds)),
         reactivate=ReactivateRules(new_task_received=draw(st.booleans())),
     )
     return Blueprint(
-        "b", "B", "1", ClusterType.PROJECT, low, draw(st.just(most + 3) | st.integers(max(low, least), most + 3)), low,
-        tuple(groups),
+        "b", "B", "1", ClusterType.PROJECT, low, high, low, tuple(groups),
         scaling=draw(policies), lifecycle=lifecycle,
     )  # fmt: skip
 
