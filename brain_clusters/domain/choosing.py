@@ -92,7 +92,12 @@ def _asleep(situation: Situation, signals: Mapping[str, GroupSignals]) -> Choice
     if wake.wakes:
         return Choice("reactivate", wake.reason, wake.groups, wake_in=wake.wake_in)
     limit, slept = situation.view.blueprint.lifecycle.destroy.hibernated_seconds, situation.hibernated_seconds
-    if limit is not None and slept is not None and slept >= limit and not any(one.held for one in signals.values()):
+    if (
+        limit is not None
+        and slept is not None
+        and slept >= limit
+        and not any(one.held or one.ready for one in signals.values())
+    ):
         reason = f"it slept for {slept:.0f} s, as destroy_conditions ask for"
         if situation.view.blueprint.scaling.dry_run:
             gate = Gate("dry_run", f"dry_run: {reason}", 0)

@@ -22,8 +22,8 @@ class GroupSignals:
     due_soon: those of E whose time comes before an agent that starts now is ready.
     oldest_age: how long the oldest of R has waited; running_age: how long those of A have run so far, on average.
     arrival_rate, burst_rate: lambda over the stable and the panic window. agents_ready + agents_starting is the
-    capacity that exists; draining ones are none. beats_age: how old the oldest beat is; beats_fresh: no ready agent
-    lacks one.
+    capacity that exists; draining ones are none; agents_busy of the ready ones hold work. beats_age: how old the
+    oldest beat is; beats_fresh: no ready agent lacks one.
     """
 
     ready: int | None = None
@@ -35,6 +35,7 @@ class GroupSignals:
     agents_ready: int = 0
     agents_starting: int = 0
     agents_draining: int = 0
+    agents_busy: int = 0
     beats_fresh: bool = True
     beats_age: float | None = None
     slots: int = 1
@@ -54,8 +55,8 @@ class GroupSignals:
 
     @property
     def busy_agents(self) -> int:
-        """The fewest agents that hold what is running and reserved: ceil((A + U) / c)."""
-        return math.ceil(((self.running or 0) + self.reserved) / self.slots)
+        """The agents that hold work, as far as they were told apart; no fewer than ceil((A + U) / c)."""
+        return max(self.agents_busy, math.ceil(((self.running or 0) + self.reserved) / self.slots))
 
     @property
     def capacity(self) -> int:
@@ -88,6 +89,7 @@ def total(signals: Mapping[str, GroupSignals]) -> GroupSignals:
         agents_ready=agents,
         agents_starting=sum(one.agents_starting for one in found),
         agents_draining=sum(one.agents_draining for one in found),
+        agents_busy=sum(one.agents_busy for one in found),
         beats_fresh=all(one.beats_fresh for one in found),
         beats_age=max((one.beats_age for one in found if one.beats_age is not None), default=None),
         slots=max(1, round(sum(one.slots * one.agents_ready for one in found) / agents)) if agents else 1,

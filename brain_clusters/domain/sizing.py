@@ -86,7 +86,8 @@ def _needed_by_usage(policy: ScalingPolicy, signals: GroupSignals) -> int | None
     midway = (policy.scale_up_threshold + policy.scale_down_threshold) / 2
     if value is None or midway <= 0:
         return None
-    return math.ceil(min(signals.capacity * value / midway, MAX_COUNT))  # a threshold may be next to nothing
+    n = signals.agents_ready or signals.capacity  # the value is that of those which are ready
+    return math.ceil(min(n * value / midway, MAX_COUNT))  # a threshold may be next to nothing
 
 
 def decide_step(

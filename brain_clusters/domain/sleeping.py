@@ -44,7 +44,7 @@ def hibernation(view: ClusterView, signals: Mapping[str, GroupSignals]) -> Sleep
     if view.floor > 0:
         return _held(f"{idle}, but a schedule asks for {view.floor} agents", "schedule")
     due = soonest(whole.next_due, view.next_floor)
-    if due is not None and due < policy.hibernate_eta_horizon_seconds:
+    if due is not None and (due <= 0 or due < policy.hibernate_eta_horizon_seconds):
         return _held(f"{idle}, but work is due in {max(0.0, due):.0f} s", "eta_horizon")
     if policy.dry_run or policy.paused in ("in", "both"):
         gate = "dry_run" if policy.dry_run else "paused"

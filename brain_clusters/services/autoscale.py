@@ -18,7 +18,7 @@ from brain_clusters.domain.commands import (
     ReactivateCluster,
     ScaleCluster,
 )
-from brain_clusters.domain.signals import GroupSignals
+from brain_clusters.domain.signals import GroupSignals, as_inputs
 from brain_clusters.domain.states import Intent
 from brain_clusters.errors import BrainError, TemporaryError
 from brain_clusters.services import (
@@ -134,24 +134,28 @@ class Choices:
         known = self._memory.clusters.get(cluster.id)
         state = known.state if known else {}
         choice = choose(situation, cluster.signals, state, self._now)
+        self._note(cluster, choice)
+
+        def entry() -> ledger.Entry:
+            return ledger.Entry(
+                cluster_id=cluster.id,
+                action=choice.action,
+                reason=choice.reason,
+                before=cluster.group_targets,
+                after=choice.after(cluster.group_targets),
+                held=choice.held,
+                inputs=ledger.inputs(situation, cluster.signals, state, self._now),
+            )
+
+        if choice.action == "hold" and self._is_news(cluster, ledger.signature(choice.held)):
+            self._holds.append(entry())
+        command = command_of(cluster, choice)
+        if command is not None:
+            inputs = {"signals": as_inputs(cluster.signals)}
+            lifecycle.submit(self._control, command, Origin(AUTOSCALER, choice.reason, inputs=inputs), entry())
+        # After the command: one that was refused has changed nothing, and so nothing is to be remembered of it.
         if known or choice.state or choice.held:
             self._memory.of(cluster.id).state = dict(choice.state)
-        self._note(cluster, choice)
-        entry = ledger.Entry(
-            cluster_id=cluster.id,
-            action=choice.action,
-            reason=choice.reason,
-            before=cluster.group_targets,
-            after=choice.after(cluster.group_targets),
-            held=choice.held,
-            inputs=ledger.inputs(situation, cluster.signals, state, self._now),
-        ) if choice.action != "none" else None  # fmt: skip
-        if choice.action == "hold" and entry is not None:
-            self._hold(cluster, entry)
-        command = command_of(cluster, choice)
-        if command is not None and entry is not None:
-            inputs = {"signals": entry.inputs["signals"]}
-            lifecycle.submit(self._control, command, Origin(AUTOSCALER, choice.reason, inputs=inputs), entry)
 
     def _note(self, cluster: SeenCluster, choice: Choice) -> None:
         """Note what is to be written about the cluster itself: how long it has been unknown, and when it must wake."""
@@ -164,15 +168,16 @@ class Choices:
         if (wake_at is None) != (before is None) or abs((wake_at or 0.0) - (before or 0.0)) > 1.0:
             self._wake_at[cluster.id] = wake_at
 
-    def _hold(self, cluster: SeenCluster, entry: ledger.Entry) -> None:
-        """Keep a hold for the ledger when it is another than the last one, or goes on for long."""
-        found = self._memory.of(cluster.id)
-        signature, at = found.told
+    def _is_news(self, cluster: SeenCluster, signature: str) -> bool:
+        """Return whether a hold is another than the last one, or has gone on for long; take note that it is told."""
         if self._memory.at is None and cluster.unknown_ticks:
-            return  # nothing is remembered while Redis is away, and it was written down at the first tick
-        if signature != entry.signature or self._now - at >= ledger.REPEAT_SECONDS:
-            found.told = (entry.signature, self._now)
-            self._holds.append(entry)
+            return False  # nothing is remembered while Redis is away, and it was written down at the first tick
+        found = self._memory.of(cluster.id)
+        before, at = found.told
+        if signature == before and self._now - at < ledger.REPEAT_SECONDS:
+            return False
+        found.told = (signature, self._now)
+        return True
 
     def write_down(self, clusters: Mapping[str, SeenCluster]) -> None:
         """Write the holds, and what was noted of clusters, in one transaction."""

@@ -38,10 +38,10 @@ class Entry:
     inputs: Mapping[str, Any]
     held: Mapping[str, Gate] = field(default_factory=dict)
 
-    @property
-    def signature(self) -> str:
-        """What makes a hold the same as the one before: its gates and the counts that they hold back."""
-        return ";".join(f"{name}:{gate.gate}:{gate.wanted}" for name, gate in sorted(self.held.items()))
+
+def signature(held: Mapping[str, Gate]) -> str:
+    """Return what makes a hold the same as the one before: its gates and the counts that they hold back."""
+    return ";".join(f"{name}:{gate.gate}:{gate.wanted}" for name, gate in sorted(held.items()))
 
 
 def write(session: Session, entry: Entry, operation_id: uuid.UUID | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -102,6 +102,10 @@ class SeenCluster:
 
     def _view(self, now: datetime) -> ClusterView:
         floor, next_floor = _floors(self.blueprint, now)
+        if floor and self.intent is Intent.ASLEEP:
+            # Sleep that somebody asked for while the schedule was in force lasts until it begins anew.
+            fell_asleep = now - timedelta(seconds=self.hibernated_seconds or 0.0)
+            floor = 0 if _floors(self.blueprint, fell_asleep)[0] >= floor else floor
         return ClusterView(
             blueprint=self.blueprint,
             targets=self.group_targets,

@@ -227,7 +227,7 @@ class _Group:
 
     def __init__(self, group: AgentGroup, depth: QueueDepth, agents: list[SeenAgent], reading: Reading) -> None:
         self.group, self.depth, self.now = group, depth, reading.now
-        self.ready = self.starting = self.draining = 0
+        self.ready = self.starting = self.draining = self.busy = 0
         self.running = self.reserved = self.leaving = self.ended = 0
         self.beats: list[Mapping[str, Any]] = []
         for agent in agents:
@@ -242,6 +242,7 @@ class _Group:
             running = held if beat is None else min(held, beat["in_flight"])
             self.running += running
             self.reserved += held - running
+            self.busy += held > 0
             if agent.status is AgentStatus.STARTING and beat is None:
                 self.starting += 1
                 continue
@@ -276,6 +277,7 @@ class _Group:
             agents_ready=self.ready,
             agents_starting=self.starting,
             agents_draining=self.draining,
+            agents_busy=self.busy,
             beats_fresh=len(beats) == self.ready,
             beats_age=max((max(0.0, now - beat["at"]) for beat in beats if beat["at"]), default=None),
             slots=self.group.concurrency,
