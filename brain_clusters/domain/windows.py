@@ -14,7 +14,7 @@ from brain_clusters.domain.specs import ScalingPolicy
 # Where the blueprint states no window for the way down it begins with so many start times, as an agent that is missed
 # costs its start; it is never shorter than half a minute, nor longer than what Kubernetes' HorizontalPodAutoscaler
 # waits by default. The figures were chosen by the replay benchmark; docs/benchmarks.md has what 300 s for all came to.
-HOLD_STARTS = 5.0
+HOLD_STARTS = 3.0
 HOLD_LEAST_SECONDS = 30.0
 HOLD_MOST_SECONDS = 300.0
 # What a way down that came too soon makes of the window.

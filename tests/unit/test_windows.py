@@ -29,10 +29,10 @@ def change(state: GroupState, now: float, before: int, after: int) -> GroupState
     return remembered(state, now=now, before=before, after=after, period=15.0)
 
 
-def test_it_begins_with_half_a_minute_or_with_five_starts() -> None:
+def test_it_begins_with_half_a_minute_or_with_three_starts() -> None:
     assert hold_seconds(POLICY, GroupSignals(), GroupState()) == 30.0
     assert hold_seconds(POLICY, GroupSignals(start_time=2.0), GroupState()) == 30.0
-    assert hold_seconds(POLICY, GroupSignals(start_time=20.0), GroupState()) == 100.0
+    assert hold_seconds(POLICY, GroupSignals(start_time=20.0), GroupState()) == 60.0
     assert hold_seconds(POLICY, GroupSignals(start_time=1000.0), GroupState()) == 300.0
 
 
