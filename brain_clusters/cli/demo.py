@@ -37,6 +37,7 @@ class Figures:
     failed: int = 0
     peak_backlog: int = 0
     peak_agents: int = 0
+    decisions: list[tuple[str, str]] = field(default_factory=list)
     drained_after: float = 0.0
     asleep_after: float = 0.0
     wake: float = 0.0
@@ -111,6 +112,7 @@ class _Demo:
                 self._summarise()
                 self._fall_asleep()
                 self._wake()
+                self._remember_decisions()
                 self._destroy()
         finally:
             self._api.close()
@@ -192,6 +194,14 @@ class _Demo:
         self._figures.wake = _seconds(job["started_at"]) - sent
         self._until("the cluster is awake", lambda seen: seen["status"] == "active")
 
+    def _remember_decisions(self) -> None:
+        """Take what the autoscaler wrote down of its own accord: the ledger, oldest first."""
+        made = [
+            one for one in self._api.get(f"{self._cluster}/scaling?limit=200")["decisions"] if one["action"] != "hold"
+        ]
+        self._figures.decisions = [(one["action"], one["reason"]) for one in reversed(made)]
+        self._require(bool(made), "the autoscaler wrote no decision down")
+
     def _destroy(self) -> None:
         self._screen.act("Destroy the cluster")
         gone = self._api.delete(self._cluster, wait_seconds=30)
@@ -241,5 +251,9 @@ def _tell(figures: Figures, files: int) -> None:
     ]
     for name, text in rows:
         click.echo(f"  {name:<16} {text}")
+    click.secho("\nWhat the autoscaler decided, and why", bold=True)
+    for action, reason in figures.decisions:
+        click.echo(f"  {action:<16} {reason}")
+    click.secho("\nWhat was read", bold=True)
     for language, total in figures.summary.get("languages", {}).items():
         click.echo(f"  {language:<16} {total['files']} files, {total['lines']} lines, {total['bytes']} bytes")
