@@ -19,6 +19,7 @@ from brain_clusters.domain.commands import (
     ScaleCluster,
 )
 from brain_clusters.domain.signals import GroupSignals, as_inputs
+from brain_clusters.domain.specs import ScalingPolicy
 from brain_clusters.domain.states import Intent
 from brain_clusters.errors import BrainError, TemporaryError
 from brain_clusters.services import (
@@ -42,6 +43,10 @@ from brain_clusters.services.reconcile import Followup, act, reconcile
 
 log = logging.getLogger(__name__)
 
+# A little less than a whole interval, or beat's own jitter would skip every second tick.
+_SHARE_OF_PAUSE = 0.8
+_USUAL_PAUSE_SECONDS = ScalingPolicy().polling_interval_seconds
+
 
 def tick(control: Control) -> bool:
     """Run one tick, unless one ran just now; return whether it did.
@@ -49,8 +54,7 @@ def tick(control: Control) -> bool:
     With Redis away nothing is known: counts are held and, after some ticks, brought up to their fallback. With
     PostgreSQL away it raises TemporaryError.
     """
-    # A little less than the interval, or the beat's own jitter would skip every second tick.
-    if not ticks.due(control, "autoscale", 0.8 * control.settings.tick_interval_seconds):
+    if not ticks.due(control, "autoscale", _SHARE_OF_PAUSE * control.settings.tick_interval_seconds):
         return False
     with _without_garbage_collection():
         _look_at_all(control)
@@ -129,9 +133,12 @@ class Choices:
         """Choose for one cluster, and act. Raises what its command raises."""
         if cluster.intent is Intent.GONE:
             return
+        known, pause = self._memory.clusters.get(cluster.id), _pause(cluster)
+        if known is not None and self._now - known.looked_at < _SHARE_OF_PAUSE * pause:
+            return
         settings = self._control.settings
-        situation = cluster.situation(settings.start_timeout_seconds, settings.tick_interval_seconds, self._last_look)
-        known = self._memory.clusters.get(cluster.id)
+        look_ahead = max(settings.tick_interval_seconds, pause)
+        situation = cluster.situation(settings.start_timeout_seconds, look_ahead, self._last_look)
         state = known.state if known else {}
         choice = choose(situation, cluster.signals, state, self._now)
         self._note(cluster, choice)
@@ -156,6 +163,7 @@ class Choices:
         # After the command: one that was refused has changed nothing, and so nothing is to be remembered of it.
         if known or choice.state or choice.held:
             self._memory.of(cluster.id).state = dict(choice.state)
+            self._memory.of(cluster.id).looked_at = self._now
 
     def _note(self, cluster: SeenCluster, choice: Choice) -> None:
         """Note what is to be written about the cluster itself: how long it has been unknown, and when it must wake."""
@@ -194,6 +202,12 @@ class Choices:
         with self._control.database.transaction() as session:
             ledger.write_holds(session, self._holds)
             observed.note(session, rows)
+
+
+def _pause(cluster: SeenCluster) -> float:
+    """Return the seconds between two choices that the blueprint asks for, where that is longer than usual."""
+    stated = cluster.blueprint.scaling.polling_interval_seconds
+    return stated if stated > _USUAL_PAUSE_SECONDS else 0.0
 
 
 def command_of(cluster: SeenCluster, choice: Choice) -> Command | None:

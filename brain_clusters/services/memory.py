@@ -19,16 +19,19 @@ _KEY = "brain:scaling"
 # Long beyond any pause between two ticks that a window could bridge.
 _KEPT_SECONDS = 3600
 # A change of this number makes old memories unreadable on purpose.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(slots=True)
 class ClusterMemory:
-    """One cluster's memory. told: the gates that were last written down, and when (seconds since the epoch)."""
+    """One cluster's memory. told: the gates that were last written down, and when; looked_at: the last choice. Times
+    are seconds since the epoch.
+    """
 
     learned: dict[str, Learned] = field(default_factory=dict)
     state: dict[str, GroupState] = field(default_factory=dict)
     told: tuple[str, float] = ("", 0.0)
+    looked_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -69,15 +72,16 @@ def _listed(memory: ClusterMemory) -> list[Any]:
         name: (one.begun, one.at, one.jobs, one.stable, one.burst, one.service_time)
         for name, one in memory.learned.items()
     }
-    return [learned, state_as_json(memory.state), memory.told]
+    return [learned, state_as_json(memory.state), memory.told, memory.looked_at]
 
 
 def _cluster(found: list[Any]) -> ClusterMemory:
-    learned, state, told = found
+    learned, state, told, looked_at = found
     return ClusterMemory(
         {name: Learned(*one) for name, one in learned.items()},
         {name: _state(one) for name, one in state.items()},
         (str(told[0]), float(told[1])),
+        float(looked_at),
     )
 
 

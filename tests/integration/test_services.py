@@ -51,6 +51,7 @@ from brain_clusters.services import (
     blueprints,
     jobs,
     lifecycle,
+    memory,
     metrics,
     operations,
     outcomes,
@@ -1271,3 +1272,20 @@ def test_a_followup_may_be_acted_on_twice(stage: Stage) -> None:
     assert followup.purge == [names.group_queue(cluster_id, group) for group in ("boss", "clerk", "packer", "driver")]
     for _ in range(2):
         act(stage.control, followup)
+
+
+def test_a_longer_polling_interval_makes_the_tick_pass_a_cluster_by(stage: Stage) -> None:
+    slow = SHOP.replace("id: shop", "id: slow").replace("cooldown_period: 0", "cooldown_period: 0, polling_interval: 60")
+    blueprints.store(stage.control, slow)
+    cluster_id = stage.active(blueprint_id="slow")
+    stage.redis.lpush(names.group_queue(cluster_id, "packer"), "{}", "{}")
+    stage.tick()
+    before = stage.cluster(cluster_id).target_workers
+    stage.redis.lpush(names.group_queue(cluster_id, "packer"), *["{}"] * 20)
+    stage.tick()
+    assert stage.cluster(cluster_id).target_workers == before
+    kept = memory.load(stage.control.broker)
+    kept.of(cluster_id).looked_at -= 60
+    memory.save(stage.control.broker, kept)
+    stage.tick()
+    assert stage.cluster(cluster_id).target_workers > before
