@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,15 @@ from brain_clusters.shipped import shipped
 # No bounds on time in tests, nothing left behind, the same examples every time, and few: the rules are small.
 hypothesis.settings.register_profile("brain", deadline=None, database=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("brain")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a report be sent from one process to another: what tests log may be no Unicode, as what they try is not."""
+    report = yield
+    report.sections = [(name, told.encode(errors="replace").decode()) for name, told in report.sections]
+    return report
+
 
 # A Redis server has sixteen databases; modules that follow each other this far apart may share one.
 _redis_numbers = itertools.cycle(range(16))

@@ -1275,7 +1275,9 @@ def test_a_followup_may_be_acted_on_twice(stage: Stage) -> None:
 
 
 def test_a_longer_polling_interval_makes_the_tick_pass_a_cluster_by(stage: Stage) -> None:
-    slow = SHOP.replace("id: shop", "id: slow").replace("cooldown_period: 0", "cooldown_period: 0, polling_interval: 60")
+    slow = SHOP.replace("id: shop", "id: slow").replace(
+        "cooldown_period: 0", "cooldown_period: 0, polling_interval: 60"
+    )
     blueprints.store(stage.control, slow)
     cluster_id = stage.active(blueprint_id="slow")
     stage.redis.lpush(names.group_queue(cluster_id, "packer"), "{}", "{}")
