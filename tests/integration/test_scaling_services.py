@@ -330,6 +330,22 @@ def test_the_start_time_is_the_p90_of_what_starts_took(stage: Stage) -> None:
     assert packers(stage, cluster_id).start_time == pytest.approx(7.3)  # asked once a minute
 
 
+def test_where_starting_takes_long_a_sleeper_wakes_sooner(stage: Stage) -> None:
+    cluster_id = stage.active(blueprint_id=depot(stage))
+    stage.do(ScaleCluster(cluster_id=cluster_id, groups={"Packer": 2}))
+    carried_out(stage, cluster_id)
+    sleeping(stage, cluster_id)
+    stage.post(cluster_id, to="Packer", delay=15)
+    stage.tick()
+    assert stage.cluster(cluster_id).intent is Intent.ASLEEP
+    assert packers(stage, cluster_id).due_soon == 0
+    stage.sql("UPDATE cluster_agents SET ready_at = spawned_at + interval '20 s'")
+    stage.redis.delete("brain:measured")
+    assert packers(stage, cluster_id).due_soon == 1
+    stage.tick()
+    assert (stage.cluster(cluster_id).intent, acts(stage, cluster_id)) == (Intent.RUNNING, ["reactivate"])
+
+
 def test_a_replacement_that_had_to_wait_its_turn_was_not_slow_to_start(stage: Stage) -> None:
     cluster_id = stage.active(blueprint_id=depot(stage))
     stage.do(ScaleCluster(cluster_id=cluster_id, groups={"Packer": 1}))
@@ -497,12 +513,46 @@ def older_memory(stage: Stage, seconds: float) -> None:
     stage.redis.set("brain:scaling", json.dumps(found))
 
 
+def test_measures_that_make_no_sense_are_read_anew(stage: Stage) -> None:
+    cluster_id = stage.active(blueprint_id=depot(stage))
+    push(stage, cluster_id, 20)
+    for nonsense in ("{", "7", '[["a"]]', '[["b", "g", "soon", null]]', '[[["b"], "g", 1, 1]]', "\x00"):
+        stage.redis.set("brain:measured", nonsense)
+        assert packers(stage, cluster_id).ready == 20
+    stage.redis.set("brain:measured", "{")
+    stage.tick()
+    assert acts(stage, cluster_id) == ["scale"]
+
+
+def test_a_memory_of_other_types_is_none(stage: Stage) -> None:
+    cluster_id = stage.active(blueprint_id=depot(stage))
+    stage.do(ScaleCluster(cluster_id=cluster_id, groups={"Packer": 4}))
+    carried_out(stage, cluster_id)
+    stage.tick()
+    found: Any = json.loads(stage.redis.get("brain:scaling"))  # type: ignore[arg-type]
+    assert found["clusters"][cluster_id][1]["Packer"][4] == 0
+    found["clusters"][cluster_id][1]["Packer"][4] = "some"
+    stage.redis.set("brain:scaling", json.dumps(found))
+    assert memory.load(stage.control.broker) == Memory()
+    push(stage, cluster_id, 200)
+    stage.tick()
+    assert "scale" in acts(stage, cluster_id)
+
+
 def test_a_memory_that_makes_no_sense_is_none(stage: Stage) -> None:
     cluster_id = stage.active(blueprint_id=depot(stage))
     push(stage, cluster_id, 20)
     stage.tick()
     text = str(stage.redis.get("brain:scaling").decode())  # type: ignore[union-attr]
-    for nonsense in ("{", "[]", '{"format": 1}', '{"format": 1, "at": 1, "clusters": {"x": [1]}}', "\x00", "null"):
+    for nonsense in (
+        "{",
+        "[]",
+        '{"format": 1}',
+        '{"format": 1, "at": 1, "clusters": {"x": [1]}}',
+        "\x00",
+        "null",
+        "[" * 5000,
+    ):
         stage.redis.set("brain:scaling", nonsense)
         assert memory.load(stage.control.broker) == Memory()
         assert stage.tick()
