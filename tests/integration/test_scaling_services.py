@@ -23,6 +23,7 @@ from brain_clusters.domain.commands import (
 )
 from brain_clusters.domain.signals import GroupSignals
 from brain_clusters.domain.states import ClusterStatus, Intent, JobStatus, OperationKind
+from brain_clusters.domain.windows import GroupState
 from brain_clusters.errors import Conflict
 from brain_clusters.services import blueprints, ledger, lifecycle, memory, metrics, observation, sensing
 from brain_clusters.services.memory import Memory
@@ -483,6 +484,37 @@ def test_what_still_ebbs_away_keeps_a_cluster_from_resting(stage: Stage) -> None
     stage.tick()
     assert packers(stage, cluster_id).arrival_rate > 0.01
     assert not rests(stage, cluster_id)
+
+
+def test_what_a_window_learned_outlives_a_rest_that_is_shorter_than_its_lesson(stage: Stage) -> None:
+    cluster_id = stage.active(blueprint_id=depot(stage, "idle_workers: 1"))
+    stage.tick()
+    carried_out(stage, cluster_id)
+    found = memory.load(stage.control.broker)
+    shrunk = GroupState(target=1, hold=90.0, shrunk_at=time.time() - 200)
+    found.of(cluster_id).state = {"Packer": shrunk}
+    memory.save(stage.control.broker, found)
+    for _ in range(2):
+        stage.tick()
+        assert rests(stage, cluster_id)
+    push(stage, cluster_id, 60)
+    stage.tick()
+    assert stage.cluster(cluster_id).group_targets["Packer"] > 1
+    grown = memory.load(stage.control.broker).clusters[cluster_id].state["Packer"]
+    assert grown.hold == pytest.approx(270.0)  # it shrank too soon
+    stage.redis.delete(PACKERS.format(cluster_id))
+
+
+def test_a_rest_that_is_longer_than_any_lesson_is_forgotten(stage: Stage) -> None:
+    cluster_id = stage.active(blueprint_id=depot(stage, "idle_workers: 1"))
+    stage.tick()
+    carried_out(stage, cluster_id)
+    found = memory.load(stage.control.broker)
+    found.of(cluster_id).state = {"Packer": GroupState(target=1, hold=90.0, shrunk_at=time.time() - 1000)}
+    memory.save(stage.control.broker, found)
+    stage.tick()
+    assert rests(stage, cluster_id)
+    assert cluster_id not in memory.load(stage.control.broker).clusters
 
 
 def test_a_lost_memory_takes_nobody_away_for_a_window(stage: Stage) -> None:
