@@ -165,6 +165,10 @@ class Settings:
     metrics_retention_seconds: int = setting(
         "BRAIN_METRICS_RETENTION_SECONDS", _number(int, 60, 31_536_000), 604_800, "How long metrics rows are kept."
     )
+    decisions_retention_seconds: int = setting(
+        "BRAIN_DECISIONS_RETENTION_SECONDS", _number(int, 60, 315_360_000), 604_800,
+        "How long the autoscaler's decisions and their inputs are kept.",
+    )  # fmt: skip
     history_retention_seconds: int = setting(
         "BRAIN_HISTORY_RETENTION_SECONDS", _number(int, 60, 315_360_000), 2_592_000,
         "How long events, ended operations and rows of ended agents are kept.",

@@ -82,6 +82,9 @@ def _sentence(name: str, gate: Gate) -> str:
 
 
 def _asleep(situation: Situation, signals: Mapping[str, GroupSignals]) -> Choice:
+    if any(one.ready is None for one in signals.values()):
+        gate = Gate("unknown", "what waits is unknown, so it sleeps on", 0)
+        return Choice("hold", gate.reason, {}, {CLUSTER: gate})
     wake = sleeping.waking(
         situation.view,
         signals,

@@ -79,6 +79,11 @@ def hold_seconds(policy: ScalingPolicy, signals: GroupSignals, state: GroupState
     return min(HOLD_MOST_SECONDS, max(HOLD_LEAST_SECONDS, HOLD_STARTS * start_seconds(signals), state.hold))
 
 
+def is_on_trial(state: GroupState, now: float) -> bool:
+    """Return whether growth would still say that the last way down came too soon."""
+    return state.shrunk_at is not None and now - state.shrunk_at <= _REGRET_WINDOWS * state.hold
+
+
 def remembered(state: GroupState, *, now: float, before: int, after: int, period: float) -> GroupState:
     """Return the state after a count went from ``before`` to ``after``: growth, votes, and what the window learns.
 
@@ -88,8 +93,7 @@ def remembered(state: GroupState, *, now: float, before: int, after: int, period
     state = replace(state, target=after, grown=recent)
     since = None if state.shrunk_at is None else now - state.shrunk_at
     if after > before:
-        regrets = since is not None and since <= _REGRET_WINDOWS * state.hold
-        hold = min(HOLD_MOST_SECONDS, _LESSON * state.hold) if regrets else state.hold
+        hold = min(HOLD_MOST_SECONDS, _LESSON * state.hold) if is_on_trial(state, now) else state.hold
         return replace(state, grown=(*recent, (now, after - before)), votes=0, hold=hold, shrunk_at=None)
     if after < before:
         content = since is not None and since > _CONTENT_WINDOWS * state.hold

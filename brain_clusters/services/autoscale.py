@@ -75,16 +75,16 @@ def _without_garbage_collection() -> Iterator[None]:
 
 def _look_at_all(control: Control) -> None:
     operations.sweep(control)
-    with control.database.transaction() as session:
-        clusters = observation.load(session)
     try:
         jobs.publish_due(control, jobs.horizon_seconds(control))
-        outcomes.collect(control)
+        outcomes.collect(control)  # before the clusters are read: what was done since the last look was no idleness
+        clusters = _load(control)
         remembered = memory.load(control.broker)
         last_look = remembered.at
         reading = sensing.read(control, clusters, remembered)
     except TemporaryError as exc:
         log.warning("tick knows nothing: %s", exc)
+        clusters = _load(control)
         _blind(control, clusters)
         alerts.watch(control, clusters, None)
         _settle(control, clusters)
@@ -101,6 +101,11 @@ def _look_at_all(control: Control) -> None:
     outcomes.sweep(control, lambda: _idle_groups(clusters, reading))
     metrics.sample(control, clusters, reading)
     alerts.watch(control, clusters, reading)
+
+
+def _load(control: Control) -> dict[str, SeenCluster]:
+    with control.database.transaction() as session:
+        return observation.load(session)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from brain_clusters.domain.choosing import Choice, choose
 from brain_clusters.domain.scaling import held_as_json
 from brain_clusters.domain.signals import GroupSignals
 from brain_clusters.domain.specs import Blueprint
+from brain_clusters.domain.states import Intent
 from brain_clusters.errors import Conflict, NotFound, TemporaryError
 from brain_clusters.services import blueprints, clusters, ledger, memory, observation, sensing
 from brain_clusters.services.control import Control
@@ -31,7 +32,7 @@ def explain(control: Control, cluster_id: str) -> dict[str, Any]:
     with control.database.transaction() as session:
         row = clusters.get(session, cluster_id)
         found = observation.load(session, cluster_id).get(cluster_id)
-    if found is None:
+    if found is None or found.intent is Intent.GONE:
         raise Conflict(f"nothing is decided about a cluster that is {row.status}", status=str(row.status))
     try:
         remembered = memory.load(control.broker)

@@ -40,8 +40,8 @@ class Entry:
 
 
 def signature(held: Mapping[str, Gate]) -> str:
-    """Return what makes a hold the same as the one before: its gates and the counts that they hold back."""
-    return ";".join(f"{name}:{gate.gate}:{gate.wanted}" for name, gate in sorted(held.items()))
+    """Return what makes a hold the same as the one before: its gates, whatever the counts that they hold back."""
+    return ";".join(f"{name}:{gate.gate}" for name, gate in sorted(held.items()))
 
 
 def write(session: Session, entry: Entry, operation_id: uuid.UUID | None) -> None:

@@ -18,6 +18,7 @@ _REFRESH_SECONDS = 60
 # The newest starts of the installation that are looked at; enough for a p90 of every group that starts often.
 _ROWS = 20_000
 _START_QUANTILE = 0.9
+_Row = tuple[str, str, float | None, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +36,34 @@ def measured(control: Control) -> Mapping[tuple[str, str], Measured]:
     """
     with temporary_when_away():
         stored: Any = control.broker.redis.get(_KEY)
-    rows = json.loads(stored) if stored else _read(control)
-    if not stored:
+    found = _parsed(stored) if stored else None
+    if found is None:
+        rows = _read(control)
+        found = _by_group(rows)
         with temporary_when_away():
             control.broker.redis.set(_KEY, json.dumps(rows), ex=_REFRESH_SECONDS)
-    return {(blueprint, group): Measured(start, service) for blueprint, group, start, service in rows}
+    return found
 
 
-def _read(control: Control) -> list[tuple[str, str, float | None, float | None]]:
+def _parsed(stored: Any) -> dict[tuple[str, str], Measured] | None:
+    try:
+        return _by_group(json.loads(stored))
+    except (RecursionError, TypeError, ValueError):  # agents run users' code, which can write here
+        return None
+
+
+def _by_group(rows: list[_Row]) -> dict[tuple[str, str], Measured]:
+    return {
+        (str(blueprint), str(group)): Measured(_number(start), _number(service))
+        for blueprint, group, start, service in rows
+    }
+
+
+def _number(found: Any) -> float | None:
+    return None if found is None else float(found)
+
+
+def _read(control: Control) -> list[_Row]:
     newest = (
         select(
             Cluster.blueprint_id, Agent.group_name,
@@ -65,6 +86,6 @@ def _read(control: Control) -> list[tuple[str, str, float | None, float | None]]
     ).group_by(newest.c.blueprint_id, newest.c.group_name)
     with control.database.transaction() as session:
         return [
-            (blueprint, group, None if start is None else float(start), None if service is None else float(service))
+            (blueprint, group, _number(start), _number(service))
             for blueprint, group, start, service in session.execute(query)
         ]

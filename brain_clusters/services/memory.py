@@ -54,8 +54,9 @@ def load(broker: Broker) -> Memory:
         found = json.loads(stored) if stored else {}
         if found.get("format") != _FORMAT:
             return Memory()
-        return Memory(found["at"], {name: _cluster(one) for name, one in found["clusters"].items()})
-    except (ValueError, TypeError, KeyError, AttributeError):  # agents run users' code, which can write here
+        return Memory(_number(found["at"]), {name: _cluster(one) for name, one in found["clusters"].items()})
+    except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        # Agents run users' code, which can write here.
         return Memory()
 
 
@@ -78,16 +79,28 @@ def _listed(memory: ClusterMemory) -> list[Any]:
 def _cluster(found: list[Any]) -> ClusterMemory:
     learned, state, told, looked_at = found
     return ClusterMemory(
-        {name: Learned(*one) for name, one in learned.items()},
+        {name: _learned(one) for name, one in learned.items()},
         {name: _state(one) for name, one in state.items()},
         (str(told[0]), float(told[1])),
         float(looked_at),
     )
 
 
+def _learned(found: list[Any]) -> Learned:
+    begun, at, jobs, stable, burst, service_time = found
+    return Learned(float(begun), float(at), int(jobs), float(stable), float(burst), _number(service_time))
+
+
 def _state(found: list[Any]) -> GroupState:
-    target, peaks, lows, grown, *rest = found
-    return GroupState(target, _needs(peaks), _needs(lows), _needs(grown), *rest)
+    target, peaks, lows, grown, votes, panic_until, hold, shrunk_at = found
+    return GroupState(
+        None if target is None else int(target), _needs(peaks), _needs(lows), _needs(grown), int(votes),
+        float(panic_until), float(hold), _number(shrunk_at),
+    )  # fmt: skip
+
+
+def _number(found: Any) -> float | None:
+    return None if found is None else float(found)
 
 
 def _needs(found: list[Any]) -> tuple[tuple[float, int], ...]:

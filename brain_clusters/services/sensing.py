@@ -14,14 +14,14 @@ from sqlalchemy.orm import Session
 from brain_clusters.broker import backlog, names
 from brain_clusters.broker.backlog import QueueDepth, Reading
 from brain_clusters.db.models import Job
-from brain_clusters.domain import resting
+from brain_clusters.domain import resting, windows
 from brain_clusters.domain.signals import GroupSignals, Learned, learn, total
 from brain_clusters.domain.sizing import DEFAULT_START_SECONDS
 from brain_clusters.domain.specs import AgentGroup
 from brain_clusters.domain.states import AgentStatus, ClusterStatus, ClusterType, Intent, JobStatus
 from brain_clusters.services.control import Control
 from brain_clusters.services.measured import Measured, measured
-from brain_clusters.services.memory import Memory
+from brain_clusters.services.memory import ClusterMemory, Memory
 from brain_clusters.services.observation import SeenAgent, SeenCluster, epoch
 
 _QUIET = GroupSignals(ready=0, running=0)
@@ -73,7 +73,9 @@ def read(control: Control, clusters: Mapping[str, SeenCluster], memory: Memory, 
         else:
             _fill(cluster, reading, memory, known, etas, tick_seconds)
     memory.at = reading.now
-    memory.clusters = {name: one for name, one in memory.clusters.items() if _is_kept(clusters.get(name))}
+    memory.clusters = {
+        name: one for name, one in memory.clusters.items() if _is_kept(clusters.get(name), one, reading.now)
+    }
     return reading
 
 
@@ -119,8 +121,15 @@ def _etas(session: Session) -> dict[Key, Etas]:
     return found
 
 
-def _is_kept(cluster: SeenCluster | None) -> bool:
-    return cluster is not None and not cluster.resting
+def _is_kept(cluster: SeenCluster | None, memory: ClusterMemory, now: float) -> bool:
+    """Return whether a memory is still of use: not at rest, but for what a window may yet learn from its last way down.
+
+    Rates are learned anew after a rest: over a long gap the first jobs would be next to none.
+    """
+    if cluster is None or not cluster.resting:
+        return cluster is not None
+    memory.learned = {}
+    return any(windows.is_on_trial(one, now) for one in memory.state.values())
 
 
 # --- at rest ----------------------------------------------------------------------------------------------------
