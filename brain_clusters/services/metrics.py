@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from brain_clusters.broker import backlog, names
 from brain_clusters.broker.backlog import Reading
 from brain_clusters.db.bulk import rows_of
-from brain_clusters.db.models import Agent, Cluster, Event, IdempotencyKey, Job, Metrics, Operation
+from brain_clusters.db.models import Agent, Cluster, Event, IdempotencyKey, Job, Metrics, Operation, ScalingDecision
 from brain_clusters.domain.planning import FAILURE_WINDOW_SECONDS
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES, AgentStatus, JobStatus
 from brain_clusters.services import blueprints, ticks
@@ -128,6 +128,7 @@ def prune(control: Control) -> None:
     with control.database.transaction() as session:
         session.execute(delete(Metrics).where(older(Metrics.timestamp, settings.metrics_retention_seconds)))
         session.execute(delete(Event).where(older(Event.at, history)))
+        session.execute(delete(ScalingDecision).where(older(ScalingDecision.at, history)))
         session.execute(delete(Cluster).where(older(Cluster.destroyed_at, history)))
         session.execute(delete(Operation).where(older(Operation.finished_at, history)))
         session.execute(delete(Agent).where(older(Agent.stopped_at, history)))
