@@ -18,6 +18,7 @@ _REFRESH_SECONDS = 60
 # The newest starts of the installation that are looked at; enough for a p90 of every group that starts often.
 _ROWS = 20_000
 _START_QUANTILE = 0.9
+_LONGEST_SECONDS = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +35,36 @@ def measured(control: Control) -> Mapping[tuple[str, str], Measured]:
     Raises TemporaryError when either is away.
     """
     with temporary_when_away():
-        stored: Any = control.broker.redis.get(_KEY)
-    rows = json.loads(stored) if stored else _read(control)
-    if not stored:
+        [stored] = control.broker.redis.mget([_KEY])
+    found = _parsed(stored) if stored else None
+    if found is None:
+        found = _read(control)
+        rows = [[*key, one.start_time, one.service_time] for key, one in found.items()]
         with temporary_when_away():
             control.broker.redis.set(_KEY, json.dumps(rows), ex=_REFRESH_SECONDS)
-    return {(blueprint, group): Measured(start, service) for blueprint, group, start, service in rows}
+    return found
 
 
-def _read(control: Control) -> list[tuple[str, str, float | None, float | None]]:
+def _parsed(stored: Any) -> dict[tuple[str, str], Measured] | None:
+    """Return what was kept, or None for what makes no sense: agents run users' code, which can write here."""
+    try:
+        return {
+            (str(blueprint), str(group)): Measured(_seconds(start), _seconds(service))
+            for blueprint, group, start, service in json.loads(stored)
+        }
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _seconds(found: Any) -> float | None:
+    if found is None:
+        return None
+    if type(found) not in (int, float) or not 0 <= found < _LONGEST_SECONDS:  # NaN is not
+        raise ValueError(f"{found!r} is no number of seconds")
+    return float(found)
+
+
+def _read(control: Control) -> dict[tuple[str, str], Measured]:
     newest = (
         select(
             Cluster.blueprint_id, Agent.group_name,
@@ -64,7 +86,9 @@ def _read(control: Control) -> list[tuple[str, str, float | None, float | None]]
         func.avg(newest.c.avg_task_duration).filter(newest.c.jobs > 0),
     ).group_by(newest.c.blueprint_id, newest.c.group_name)
     with control.database.transaction() as session:
-        return [
-            (blueprint, group, None if start is None else float(start), None if service is None else float(service))
+        return {
+            (blueprint, group): Measured(
+                None if start is None else float(start), None if service is None else float(service)
+            )
             for blueprint, group, start, service in session.execute(query)
-        ]
+        }
