@@ -121,6 +121,8 @@ def waiting_since(client: redis.Redis, queues: Sequence[str], before: float) -> 
 # What a beat may say, as numbers, besides its counters and idle_since.
 _BEAT_MAYBE = ("service_time", "running_for", "cpu", "memory", "at")
 _LIMIT = float(2**53)
+# Times beyond are no times: PostgreSQL ends in the year 294276, which is later.
+_LAST_TIME = 1e12
 
 
 def _beat(raw: bytes | str) -> dict[str, Any] | None:
@@ -130,7 +132,7 @@ def _beat(raw: bytes | str) -> dict[str, Any] | None:
         for key in ("completed", "failed", "in_flight"):
             if type(beat[key]) is not int or not 0 <= beat[key] < _LIMIT:
                 return None
-        if not _is_number(beat["idle_since"]):
+        if not _is_number(beat["idle_since"]) or beat["idle_since"] > _LAST_TIME:
             return None
         for key in _BEAT_MAYBE:
             if beat.setdefault(key) is not None and not _is_number(beat[key]):
@@ -153,7 +155,12 @@ def _chunks(items: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 def _depth(found: Any) -> QueueDepth:
     length, oldest, held, next_due, soon = found
-    return QueueDepth(length, float(oldest) if oldest else None, held, float(next_due) if next_due else None, soon)
+    return QueueDepth(length, _time(oldest), held, _time(next_due), soon)
+
+
+def _time(found: Any) -> float | None:
+    """Return a time that Redis told, within what is one: users' code can add what it likes to a sorted set."""
+    return min(max(0.0, float(found)), _LAST_TIME) if found else None
 
 
 def purge(client: redis.Redis, queues: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ Times are seconds since the epoch by the writer's clock. Results and errors are 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ import redis
 from brain_clusters.broker import names
 from brain_clusters.broker.client import temporary_when_away
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES, JobStatus
+
+log = logging.getLogger(__name__)
 
 # A bound on a stream that nobody reads while PostgreSQL is away; at 1 KB an entry about 1 GB.
 _STREAM_LIMIT = 1_000_000
@@ -76,13 +79,16 @@ class JobRecords:
             for job_id in job_ids:
                 pipe.hgetall(names.job_key(job_id))
             found = pipe.execute()
-        return {job_id: _from_entry(job_id, entry) for job_id, entry in zip(job_ids, found, strict=True) if entry}
+        reports = {job_id: _sound(job_id, entry) for job_id, entry in zip(job_ids, found, strict=True) if entry}
+        return {job_id: report for job_id, report in reports.items() if report is not None}
 
     def finished(self, limit: int) -> list[tuple[str, JobReport]]:
         """Return up to ``limit`` outcomes that nobody has stored yet, oldest first, each with its place."""
         with temporary_when_away():
             entries: Any = self._client.xrange(names.FINISHED_STREAM, count=limit)
-        return [(place.decode(), _from_entry(entry[b"id"].decode(), entry)) for place, entry in entries]
+        found = [(place.decode(), _sound(None, entry)) for place, entry in entries]
+        self.forget([place for place, report in found if report is None])  # or it would come again for ever
+        return [(place, report) for place, report in found if report is not None]
 
     def forget(self, places: Sequence[str]) -> None:
         """Remove stored outcomes from the stream."""
@@ -104,6 +110,15 @@ def _as_entry(report: JobReport) -> dict[Any, Any]:
         "result": json.dumps(report.result),
         "error": json.dumps(report.error),
     }
+
+
+def _sound(job_id: str | None, entry: dict[bytes, bytes]) -> JobReport | None:
+    """Return a report, or None for what makes no sense: agents run users' code, which can write here."""
+    try:
+        return _from_entry(job_id if job_id is not None else entry[b"id"].decode(), entry)
+    except (ValueError, KeyError, RecursionError) as exc:
+        log.error("the record of a job makes no sense and is left out: %s: %s", type(exc).__name__, exc)
+        return None
 
 
 def _from_entry(job_id: str, entry: dict[bytes, bytes]) -> JobReport:

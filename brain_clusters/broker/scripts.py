@@ -39,6 +39,15 @@ local function at(text)
 end
 """
 
+# size: how much a key holds. One of another type, which users' code can make, holds no message; failing for it would
+# tell nothing of all other keys.
+_SIZE = """
+local function size(command, key)
+  local found = redis.pcall(command, key)
+  return type(found) == 'number' and found or 0
+end
+"""
+
 # field: what follows a key, wherever a pattern first fits. The search for the key is plain, which even in a message
 # of a megabyte is quick. Keys cannot be imitated: the body is base64, and in argsrepr every quote is escaped.
 # eta_of: a message's own time, or nil. Only what seems to have one is parsed, so that a header inside of another is
@@ -78,7 +87,8 @@ end
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
 local function exact(number) return number and string.format('%.17g', number) end
-""".replace("HEADER", names.PUBLISHED_HEADER)
+SIZE
+""".replace("HEADER", names.PUBLISHED_HEADER).replace("SIZE", _SIZE)
 
 # sift: moves what is not due yet from a list into the sorted set, and returns how many remain. New messages come at
 # the head and go at the tail, so those not looked at yet are the ones before the marker; without it, all. The oldest
@@ -170,7 +180,7 @@ for i = 1, #queues do
   local length, oldest, look = 0, nil, parked
   for j = 1, #suffixes do
     local list = queues[i] .. suffixes[j]
-    local n = redis.call('LLEN', list)
+    local n = size('LLEN', list)
     if n > 0 then
       local left = sift(list, n, etas[i])
       look = look or left < n
@@ -191,16 +201,19 @@ return cjson.encode(found)
 
 # ARGV: a JSON list of owners. Returns, as JSON, {how many messages each holds that holds any, claimed ones included, by
 # its place; the beat of each, or false}.
-HELD = """
+HELD = (
+    _SIZE
+    + """
 local owners = cjson.decode(ARGV[1])
 local held, keys = {}, {}
 for i = 1, #owners do
-  local n = redis.call('HLEN', 'brain:unacked:' .. owners[i]) + redis.call('LLEN', 'brain:claim:' .. owners[i])
+  local n = size('HLEN', 'brain:unacked:' .. owners[i]) + size('LLEN', 'brain:claim:' .. owners[i])
   if n > 0 then held[#held + 1] = {i - 1, n} end
   keys[i] = 'brain:beat:' .. owners[i]
 end
 return {cjson.encode(held), cjson.encode(redis.call('MGET', unpack(keys)))}
 """
+)
 
 # KEYS: queues. ARGV: a time, then the suffixes. Returns how many messages are older or bear no stamp, and due.
 WAITING_SINCE = (
@@ -213,7 +226,7 @@ for i = 1, #KEYS do
   if type(old) ~= 'number' then old = 0 end
   for j = 2, #ARGV do
     local list = KEYS[i] .. ARGV[j]
-    local length = redis.call('LLEN', list)
+    local length = size('LLEN', list)
     for k = 1, length do
       local message = redis.call('LINDEX', list, -k)
       local eta = eta_of(message)

@@ -44,14 +44,16 @@ def explain(cluster: str, api_url: str | None, as_json: bool) -> None:
 
 def _group(name: str, signals: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     before, after = found["before"].get(name, 0), found["after"].get(name, 0)
-    size = f"{before}" if before == after else f"{before} -> {after}"
+    sleeps = found["status"] == "hibernated"  # then the counts are those that it had
+    size = "no" if sleeps and before == after else f"{before}" if before == after else f"{before} -> {after}"
     jobs = " ".join(f"{word} {_number(signals[word])}" for word in ("ready", "reserved", "running", "held"))
     age = "" if signals["oldest_age"] is None else f", the oldest for {signals['oldest_age']:.1f} s"
-    service = "unknown" if signals["service_time"] is None else f"{signals['service_time']:.3g} s"
+    seconds = signals["service_time"]
+    service = "how long one takes is unknown" if seconds is None else f"one takes {seconds:.3g} s"
     gate = found["held"].get(name)
     held = f"  [held by {gate['gate']}]" if gate else ""
-    rates = f"{signals['arrival_rate']:.2f} jobs/s come, one takes {service}"
-    return f"{name}: {size} agents; {jobs}{age}; {rates}{held}"
+    rates = f"{signals['arrival_rate']:.2f} jobs/s come, {service}"
+    return f"{name}: {size} {'agent' if size == '1' else 'agents'}; {jobs}{age}; {rates}{held}"
 
 
 def _number(value: Any) -> str:

@@ -72,13 +72,14 @@ def choose(situation: Situation, signals: Mapping[str, GroupSignals], state: Sta
         held.setdefault(CLUSTER, sleep.held)
     if decision.groups:
         return Choice("scale", decision.reason, decision.groups, held, decision.state)
-    reason = "; ".join(_sentence(name, gate) for name, gate in held.items())
+    reason = "; ".join(dict.fromkeys(_sentence(name, gate) for name, gate in held.items()))
     reason = reason or "; ".join(part for part in (decision.reason, sleep.reason) if part)
     return Choice("hold" if held else "none", reason, {}, held, decision.state)
 
 
 def _sentence(name: str, gate: Gate) -> str:
-    return gate.reason if name == CLUSTER else f"{name}: {gate.reason}"
+    names_groups = name == CLUSTER or gate.gate in ("dry_run", "paused")  # in its reason, and all that are held
+    return gate.reason if names_groups else f"{name}: {gate.reason}"
 
 
 def _asleep(situation: Situation, signals: Mapping[str, GroupSignals]) -> Choice:
@@ -95,12 +96,8 @@ def _asleep(situation: Situation, signals: Mapping[str, GroupSignals]) -> Choice
     if wake.wakes:
         return Choice("reactivate", wake.reason, wake.groups, wake_in=wake.wake_in)
     limit, slept = situation.view.blueprint.lifecycle.destroy.hibernated_seconds, situation.hibernated_seconds
-    if (
-        limit is not None
-        and slept is not None
-        and slept >= limit
-        and not any(one.held or one.ready for one in signals.values())
-    ):
+    has_jobs = any(one.held or one.ready for one in signals.values())  # whatever keeps them from waking it
+    if limit is not None and slept is not None and slept >= limit and not has_jobs:
         reason = f"it slept for {slept:.0f} s, as destroy_conditions ask for"
         if situation.view.blueprint.scaling.dry_run:
             gate = Gate("dry_run", f"dry_run: {reason}", 0)

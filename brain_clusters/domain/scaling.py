@@ -113,6 +113,9 @@ def _reason(
     for name in changed:
         if name in decisions and changed[name] == wanted[name]:
             told.append(f"{name}: {decisions[name].reason}")
+        elif name in decisions and view.targets.get(name, 0) < changed[name] < wanted[name]:
+            room = f"but max_workers {view.max_workers} of the cluster leave room for {changed[name]}"
+            told.append(f"{name}: {decisions[name].reason}, {room}")
         else:
             by_schedule = view.floor > view.min_workers and changed[name] > wanted[name]
             asked = "a schedule asks" if by_schedule else "the cluster's bounds ask"

@@ -95,7 +95,7 @@ def waking(
     """Decide whether a sleeping cluster should wake.
 
     asleep_backlog: jobs that had waited when sleep was asked for by hand, which do not count. look_ahead: the seconds
-    until the next look. fired: the schedule of ``reactivate_triggers`` that fired since the last look.
+    until the next look. fired: when a schedule of ``reactivate_triggers`` fired, if one did since the last look.
 
     A job with an ETA wakes it at the due time less the start time of its group; so does a schedule's begin.
     """
@@ -121,7 +121,7 @@ def waking(
     if view.floor > 0 or (floor_in is not None and floor_in <= look_ahead):
         return _allowed(view, Wake(True, "a schedule of scaling asks for agents", wake_in=wake_in))
     if fired is not None:
-        return _allowed(view, Wake(True, f"the schedule {fired!r} of reactivate_triggers fired", wake_in=wake_in))
+        return _allowed(view, Wake(True, f"a schedule of reactivate_triggers fired at {fired}", wake_in=wake_in))
     if new > 0:  # last: a schedule that fired is seen once
         reason += f", but that is not above activation_threshold {policy.activation_threshold}"
         held = {CLUSTER: Gate("activation_threshold", reason, sum(groups.values()))}

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _FIELDS = ("state", "since", "fired_at", "resolved_at", "value")
 _TICK_IS_OVER_SECONDS = 30.0
+# Of PostgreSQL's advisory locks: any number that nothing else of ours takes.
+_LOCK = 0x616C65727473
 States = dict[tuple[str, str], AlertState]
 
 
@@ -63,6 +65,8 @@ def evaluate(control: Control, figures: Mapping[str, Figures], now: datetime) ->
     if not watched:
         return
     with control.database.transaction() as session:
+        # Two ticks at once, where one was slow, would both see that an alert has to be told, and both tell it.
+        session.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         stored = _stored(session, watched)
         looks = [look for found in watched.values() for look in _looks(found, stored, now)]
         events = _write(session, looks)

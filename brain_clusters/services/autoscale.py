@@ -80,7 +80,7 @@ def _look_at_all(control: Control) -> None:
         outcomes.collect(control)  # before the clusters are read: what was done since the last look was no idleness
         clusters = _load(control)
         remembered = memory.load(control.broker)
-        last_look = remembered.at
+        last_look = remembered.seen_at
         reading = sensing.read(control, clusters, remembered)
     except TemporaryError as exc:
         log.warning("tick knows nothing: %s", exc)
@@ -89,6 +89,7 @@ def _look_at_all(control: Control) -> None:
         alerts.watch(control, clusters, None)
         _settle(control, clusters)
         return
+    remembered.seen_at = next((cluster.at for cluster in clusters.values()), None)
     observed.write(control, clusters, reading)
     choices = Choices(control, remembered, last_look, reading.now)
     for cluster in clusters.values():
@@ -125,7 +126,9 @@ def _alone(cluster: SeenCluster) -> Iterator[None]:
 
 
 class Choices:
-    """The choices of one tick. now, last_look: of this tick and the one before, in seconds since the epoch."""
+    """The choices of one tick. Times in seconds since the epoch: now by Redis's clock; last_look, when the tick before
+    read the clusters, by PostgreSQL's.
+    """
 
     def __init__(self, control: Control, remembered: Memory, last_look: float | None, now: float) -> None:
         self._control, self._memory = control, remembered

@@ -36,9 +36,9 @@ def explain(control: Control, cluster_id: str) -> dict[str, Any]:
         raise Conflict(f"nothing is decided about a cluster that is {row.status}", status=str(row.status))
     try:
         remembered = memory.load(control.broker)
-        last_look = remembered.at
+        last_look = remembered.seen_at
         # The whole memory is the tick's to keep: this look learns on a copy of one cluster's part, and forgets it.
-        mine = Memory(last_look, {cluster_id: remembered.clusters.get(cluster_id, ClusterMemory())})
+        mine = Memory(remembered.at, {cluster_id: remembered.clusters.get(cluster_id, ClusterMemory())})
         now = sensing.read(control, {cluster_id: found}, mine, rest=False).now
         known = True
     except TemporaryError:

@@ -23,7 +23,7 @@ from brain_clusters.domain.states import FINISHED_JOB_STATUSES, Intent, JobStatu
 from brain_clusters.errors import BrainError, Conflict, Fault, InvalidInput, NotFound, TemporaryError
 from brain_clusters.services import blueprints, lifecycle
 from brain_clusters.services.control import Control
-from brain_clusters.services.outcomes import time_of
+from brain_clusters.services.outcomes import queue_of, time_of
 from brain_clusters.services.paging import Page, page
 
 log = logging.getLogger(__name__)
@@ -173,9 +173,9 @@ def _publish_batch(control: Control, horizon: timedelta) -> int:
         ).all()
         queues: dict[str, list[Job]] = {}
         for job, blueprint_id, version in rows:
-            group = blueprints.parsed(session, blueprint_id, version).group(job.group_name)
-            if group is not None:
-                queues.setdefault(names.group_queue(job.cluster_id, group.slug), []).append(job)
+            queue = queue_of(session, job, blueprint_id, version)
+            if queue is not None:
+                queues.setdefault(queue, []).append(job)
         sent = _publish(control, queues)
         session.execute(update(Job).where(Job.id.in_(sent)).values(published_at=func.now()))
     return len(sent)

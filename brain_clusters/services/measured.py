@@ -18,7 +18,7 @@ _REFRESH_SECONDS = 60
 # The newest starts of the installation that are looked at; enough for a p90 of every group that starts often.
 _ROWS = 20_000
 _START_QUANTILE = 0.9
-_Row = tuple[str, str, float | None, float | None]
+_LONGEST_SECONDS = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,35 +35,36 @@ def measured(control: Control) -> Mapping[tuple[str, str], Measured]:
     Raises TemporaryError when either is away.
     """
     with temporary_when_away():
-        stored: Any = control.broker.redis.get(_KEY)
+        [stored] = control.broker.redis.mget([_KEY])
     found = _parsed(stored) if stored else None
     if found is None:
-        rows = _read(control)
-        found = _by_group(rows)
+        found = _read(control)
+        rows = [[*key, one.start_time, one.service_time] for key, one in found.items()]
         with temporary_when_away():
             control.broker.redis.set(_KEY, json.dumps(rows), ex=_REFRESH_SECONDS)
     return found
 
 
 def _parsed(stored: Any) -> dict[tuple[str, str], Measured] | None:
+    """Return what was kept, or None for what makes no sense: agents run users' code, which can write here."""
     try:
-        return _by_group(json.loads(stored))
-    except (RecursionError, TypeError, ValueError):  # agents run users' code, which can write here
+        return {
+            (str(blueprint), str(group)): Measured(_seconds(start), _seconds(service))
+            for blueprint, group, start, service in json.loads(stored)
+        }
+    except (ValueError, TypeError, RecursionError):
         return None
 
 
-def _by_group(rows: list[_Row]) -> dict[tuple[str, str], Measured]:
-    return {
-        (str(blueprint), str(group)): Measured(_number(start), _number(service))
-        for blueprint, group, start, service in rows
-    }
+def _seconds(found: Any) -> float | None:
+    if found is None:
+        return None
+    if type(found) not in (int, float) or not 0 <= found < _LONGEST_SECONDS:  # NaN is not
+        raise ValueError(f"{found!r} is no number of seconds")
+    return float(found)
 
 
-def _number(found: Any) -> float | None:
-    return None if found is None else float(found)
-
-
-def _read(control: Control) -> list[_Row]:
+def _read(control: Control) -> dict[tuple[str, str], Measured]:
     newest = (
         select(
             Cluster.blueprint_id, Agent.group_name,
@@ -85,7 +86,9 @@ def _read(control: Control) -> list[_Row]:
         func.avg(newest.c.avg_task_duration).filter(newest.c.jobs > 0),
     ).group_by(newest.c.blueprint_id, newest.c.group_name)
     with control.database.transaction() as session:
-        return [
-            (blueprint, group, _number(start), _number(service))
+        return {
+            (blueprint, group): Measured(
+                None if start is None else float(start), None if service is None else float(service)
+            )
             for blueprint, group, start, service in session.execute(query)
-        ]
+        }

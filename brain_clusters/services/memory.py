@@ -7,6 +7,7 @@ and a stabilization window begins anew with the count that stands, so that nothi
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,10 +37,14 @@ class ClusterMemory:
 
 @dataclass(slots=True)
 class Memory:
-    """All clusters' memories by id. at: the time of the last tick (seconds since the epoch), None at first."""
+    """All clusters' memories by id. at: the time of the last tick (seconds since the epoch), None at first.
+
+    at is by Redis's clock; seen_at is when that tick read the clusters, by PostgreSQL's.
+    """
 
     at: float | None = None
     clusters: dict[str, ClusterMemory] = field(default_factory=dict)
+    seen_at: float | None = None
 
     def of(self, cluster_id: str) -> ClusterMemory:
         """Return a cluster's memory; a new one where there is none."""
@@ -49,21 +54,22 @@ class Memory:
 def load(broker: Broker) -> Memory:
     """Return what the last tick left. Raises TemporaryError when Redis is away."""
     with temporary_when_away():
-        stored: Any = broker.redis.get(_KEY)
+        [stored] = broker.redis.mget([_KEY])  # not GET, which fails on a key of another type
     try:
         found = json.loads(stored) if stored else {}
         if found.get("format") != _FORMAT:
             return Memory()
-        return Memory(_number(found["at"]), {name: _cluster(one) for name, one in found["clusters"].items()})
-    except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError):
-        # Agents run users' code, which can write here.
-        return Memory()
+        clusters = {name: _cluster(one) for name, one in found["clusters"].items()}
+        return Memory(_number(found["at"]), clusters, _maybe(found.get("seen_at")))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return Memory()  # agents run users' code, which can write here
 
 
 def save(broker: Broker, memory: Memory) -> None:
     """Leave ``memory`` for the next tick. Raises TemporaryError when Redis is away."""
     clusters = {name: _listed(one) for name, one in memory.clusters.items()}
-    text = json.dumps({"format": _FORMAT, "at": memory.at, "clusters": clusters}, separators=(",", ":"))
+    stored = {"format": _FORMAT, "at": memory.at, "seen_at": memory.seen_at, "clusters": clusters}
+    text = json.dumps(stored, separators=(",", ":"))
     with temporary_when_away():
         broker.redis.set(_KEY, text, ex=_KEPT_SECONDS)
 
@@ -79,32 +85,40 @@ def _listed(memory: ClusterMemory) -> list[Any]:
 def _cluster(found: list[Any]) -> ClusterMemory:
     learned, state, told, looked_at = found
     return ClusterMemory(
-        {name: _learned(one) for name, one in learned.items()},
+        {name: _learned(*one) for name, one in learned.items()},
         {name: _state(one) for name, one in state.items()},
-        (str(told[0]), float(told[1])),
-        float(looked_at),
+        (str(told[0]), _number(told[1])),
+        _number(looked_at),
     )
 
 
-def _learned(found: list[Any]) -> Learned:
-    begun, at, jobs, stable, burst, service_time = found
-    return Learned(float(begun), float(at), int(jobs), float(stable), float(burst), _number(service_time))
-
-
-def _state(found: list[Any]) -> GroupState:
-    target, peaks, lows, grown, votes, panic_until, hold, shrunk_at = found
-    return GroupState(
-        None if target is None else int(target), _needs(peaks), _needs(lows), _needs(grown), int(votes),
-        float(panic_until), float(hold), _number(shrunk_at),
+def _learned(begun: Any, at: Any, jobs: Any, stable: Any, burst: Any, service: Any) -> Learned:
+    return Learned(
+        _number(begun), _number(at), int(_number(jobs)), _number(stable), _number(burst), _maybe(service)
     )  # fmt: skip
 
 
-def _number(found: Any) -> float | None:
-    return None if found is None else float(found)
+def _state(found: list[Any]) -> GroupState:
+    target, peaks, lows, grown, *rest = found
+    numbers = [_maybe(one) for one in (target, *rest)]
+    if None in numbers[1:4]:
+        raise ValueError("a state lacks a number")
+    return GroupState(target, _needs(peaks), _needs(lows), _needs(grown), *rest)
 
 
 def _needs(found: list[Any]) -> tuple[tuple[float, int], ...]:
-    return tuple((float(at), int(count)) for at, count in found)
+    return tuple((_number(at), int(_number(count))) for at, count in found)
+
+
+def _number(found: Any) -> float:
+    """Return ``found``; raise ValueError for what is no finite number."""
+    if type(found) not in (int, float) or not math.isfinite(found):
+        raise ValueError(f"{found!r} is no number")
+    return float(found)
+
+
+def _maybe(found: Any) -> float | None:
+    return None if found is None else _number(found)
 
 
 def state_as_json(state: Mapping[str, GroupState]) -> dict[str, Any]:

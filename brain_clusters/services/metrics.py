@@ -12,16 +12,7 @@ from sqlalchemy.orm import Session
 from brain_clusters.broker import backlog, names
 from brain_clusters.broker.backlog import Reading
 from brain_clusters.db.bulk import rows_of
-from brain_clusters.db.models import (
-    Agent,
-    Cluster,
-    Event,
-    IdempotencyKey,
-    Job,
-    Metrics,
-    Operation,
-    ScalingDecision,
-)
+from brain_clusters.db.models import Agent, Cluster, Event, IdempotencyKey, Job, Metrics, Operation, ScalingDecision
 from brain_clusters.domain.planning import FAILURE_WINDOW_SECONDS
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES, AgentStatus, JobStatus
 from brain_clusters.services import blueprints, ticks

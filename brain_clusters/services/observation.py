@@ -77,7 +77,7 @@ class SeenCluster:
         return [names.group_queue(self.id, group.slug) for group in self.blueprint.groups]
 
     def situation(self, settings_start_timeout: float, look_ahead: float, last_look: float | None) -> Situation:
-        """Return what ``domain.choosing`` needs. last_look: when the tick before was (seconds since the epoch)."""
+        """Return what ``domain.choosing`` needs. last_look: ``at`` of the tick before."""
         now = datetime.fromtimestamp(self.at, UTC)
         crons = self.blueprint.lifecycle.reactivate.schedules
         after = max(last_look or self.at - look_ahead, self.at - (self.hibernated_seconds or 0.0))

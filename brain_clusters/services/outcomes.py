@@ -15,6 +15,7 @@ from brain_clusters.broker import names
 from brain_clusters.broker.jobs import JobRecords, JobReport, is_finished
 from brain_clusters.db.models import Cluster, Job
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES, JobStatus
+from brain_clusters.errors import InvalidInput, TemporaryError
 from brain_clusters.services import blueprints
 from brain_clusters.services.control import Control
 
@@ -31,11 +32,28 @@ def collect(control: Control, *, limit: int = _BATCH) -> int:
     records = JobRecords(control.broker.redis)
     entries = records.finished(limit)
     if entries:
-        with control.database.transaction() as session:
-            # One report a job: PostgreSQL refuses to update a row twice in one statement.
-            store(session, list({report.id: report for _, report in entries}.values()))
+        # One report a job: PostgreSQL refuses to update a row twice in one statement.
+        _store_sound(control, list({report.id: report for _, report in entries}.values()))
         records.forget([place for place, _ in entries])
     return len(entries)
+
+
+def _store_sound(control: Control, reports: Sequence[JobReport]) -> None:
+    """Store reports at once or, where that fails, one by one, without those that PostgreSQL refuses.
+
+    Agents run users' code, which can announce anything; one such report must not keep all others for ever.
+    """
+    try:
+        with control.database.transaction() as session:
+            store(session, reports)
+    except TemporaryError:
+        raise
+    except Exception as exc:  # noqa: BLE001 - whatever the report provokes
+        if len(reports) == 1:
+            log.error("job=%r: its outcome cannot be stored: %s", reports[0].id, exc)
+            return
+        for report in reports:
+            _store_sound(control, [report])
 
 
 def store(session: Session, reports: Sequence[JobReport]) -> None:
@@ -108,8 +126,7 @@ def sweep(control: Control, idle_groups: IdleGroups) -> int:
         return 0
     reports = JobRecords(control.broker.redis).get([job.id for job, _ in found])
     ended = [report for report in reports.values() if is_finished(report)]
-    with control.database.transaction() as session:
-        store(session, ended)
+    _store_sound(control, ended)
     lost: dict[str, list[Job]] = {}
     for job, queue in found:
         if not is_finished(reports.get(job.id)):
@@ -139,10 +156,20 @@ def _unpublished(control: Control) -> list[tuple[Job, str]]:
         ).all()
         found = []
         for job, blueprint_id, version in rows:
-            group = blueprints.parsed(session, blueprint_id, version).group(job.group_name)
-            if group is not None:
-                found.append((job, names.group_queue(job.cluster_id, group.slug)))
+            queue = queue_of(session, job, blueprint_id, version)
+            if queue is not None:
+                found.append((job, queue))
     return found
+
+
+def queue_of(session: Session, job: Job, blueprint_id: str, version: str) -> str | None:
+    """Return the queue of a job's group, or None for one whose blueprint cannot be read: it must not stop others."""
+    try:
+        group = blueprints.parsed(session, blueprint_id, version).group(job.group_name)
+    except InvalidInput as exc:
+        log.error("job=%s cluster=%s is not delivered: %s", job.id, job.cluster_id, exc)
+        return None
+    return None if group is None else names.group_queue(job.cluster_id, group.slug)
 
 
 def _missing(control: Control, idle_groups: IdleGroups) -> list[tuple[Job, str]]:

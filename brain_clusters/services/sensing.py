@@ -30,6 +30,9 @@ _NOBODY: list[SeenAgent] = []
 # Below so many jobs per second, the last of a burst are forgotten and the cluster is at rest.
 _STILL = 0.01
 
+# A clock may be put right by less than this without a loss of memory.
+_SET_BACK_SECONDS = 5.0
+
 # How far ahead jobs that wait in PostgreSQL are told apart by the second: no start should take longer.
 _AHEAD_SECONDS = 120
 
@@ -65,6 +68,8 @@ def read(control: Control, clusters: Mapping[str, SeenCluster], memory: Memory, 
     with control.database.transaction() as session:
         etas = _etas(session)
     tick_seconds = control.settings.tick_interval_seconds
+    if memory.at is not None and reading.now < memory.at - _SET_BACK_SECONDS:
+        memory.clusters = {}  # Redis's clock was set back: what is remembered of the future would count until then
     waited_for, resting_ones = {cluster_id for cluster_id, _ in etas}, Resting(reading, memory)
     for cluster in clusters.values():
         if rest and cluster.id not in waited_for and resting_ones.holds(cluster):

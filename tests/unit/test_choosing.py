@@ -134,9 +134,23 @@ def test_a_cluster_that_slept_for_long_is_given_up_unless_it_wakes_or_holds_jobs
     assert chosen("settled", seen(), hibernated_seconds=100.0).action != "destroy"
 
 
+@pytest.mark.parametrize("rest", [{"policy": replace(POLICY, paused="out")}, {"asleep_backlog": 1},
+                                  {"policy": replace(POLICY, activation_threshold=5)}])  # fmt: skip
+def test_a_cluster_for_which_jobs_wait_is_not_given_up_though_they_do_not_wake_it(rest: dict[str, Any]) -> None:
+    assert chosen("asleep", seen(1), hibernated_seconds=100.0, **rest).action in ("hold", "none")
+
+
 def test_a_dry_run_gives_no_cluster_up() -> None:
     found = chosen("asleep", seen(), hibernated_seconds=100.0, policy=replace(POLICY, dry_run=True))
     assert (found.action, found.held["cluster"].gate) == ("hold", "dry_run")
+
+
+def test_what_a_dry_run_holds_is_said_once_for_all_groups() -> None:
+    waits = seen(50, 0, agents_ready=1)
+    found = chosen("settled", waits, 1, b=waits, policy=replace(POLICY, dry_run=True))
+    assert set(found.held) == {"a", "b"}
+    assert found.reason.count("dry_run") == 1
+    assert found.reason.startswith("dry_run: a: ")
 
 
 # --- after ------------------------------------------------------------------------------------------------------

@@ -206,8 +206,8 @@ def test_a_schedule_wakes_a_start_before_it_begins() -> None:
 
 
 def test_a_fired_cron_wakes() -> None:
-    found = wake(fired="0 8 * * *")
-    assert (found.wakes, found.reason) == (True, "the schedule '0 8 * * *' of reactivate_triggers fired")
+    found = wake(fired="2026-01-05T08:00:00+00:00")
+    assert (found.wakes, found.reason) == (True, "a schedule of reactivate_triggers fired at 2026-01-05T08:00:00+00:00")
 
 
 @pytest.mark.parametrize("other", [{"fired": "0 8 * * *"}, {"floor": 1}, {"next_floor": 1.0}])
