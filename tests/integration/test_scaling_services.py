@@ -539,7 +539,7 @@ def test_a_lost_memory_takes_nobody_away_for_a_window(stage: Stage) -> None:
 def older_memory(stage: Stage, seconds: float) -> None:
     """Let the needs that are remembered be at least ``seconds`` old."""
     found: Any = json.loads(stage.redis.get("brain:scaling"))  # type: ignore[arg-type]
-    for _, state, _ in found["clusters"].values():
+    for _, state, *_ in found["clusters"].values():
         for one in state.values():
             one[1] = [[min(at, time.time() - seconds), count] for at, count in one[1]]
     stage.redis.set("brain:scaling", json.dumps(found))
@@ -707,7 +707,7 @@ def test_a_schedule_of_reactivate_triggers_wakes_a_sleeper_once(stage: Stage) ->
 def last_tick(stage: Stage, at: datetime) -> None:
     """Let the last tick have been at ``at``."""
     found = memory.load(stage.control.broker)
-    found.at = at.timestamp()
+    found.seen_at = at.timestamp()
     memory.save(stage.control.broker, found)
 
 
@@ -719,6 +719,9 @@ def test_a_scaling_schedule_wakes_a_sleeper_and_keeps_its_agents(stage: Stage) -
     busy = depot(stage, f"cooldown_period: 0, schedule: [{entry}]")
     cluster_id = sleeping(stage, stage.active(blueprint_id=calm))
     stage.sql("UPDATE clusters SET blueprint_id = :busy", busy=busy)
+    stage.tick()
+    assert stage.cluster(cluster_id).intent is Intent.ASLEEP  # somebody put it to sleep while it was in force
+    stage.earlier("clusters", "hibernated_at", 3 * 3600)
     stage.tick()
     assert stage.cluster(cluster_id).intent is Intent.RUNNING
     carried_out(stage, cluster_id)
