@@ -6,6 +6,7 @@ panic mode is Knative's, the votes and the undoing of drains are our own. SCALIN
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from brain_clusters.domain.signals import GroupSignals
@@ -191,7 +192,9 @@ def _down(
         reason = f"{would}, but what waits or runs is unknown, so none is taken away"
         return _kept(moment, wanted, reason, "unknown", replace(state, votes=0))
     if state.panic_until > moment.now:
-        reason = f"{would}, but a burst is on or just over: no way down for {state.panic_until - moment.now:.0f} s"
+        reason = (
+            f"{would}, but a burst is on or just over: no way down for {math.ceil(state.panic_until - moment.now)} s"
+        )
         return _kept(moment, wanted, reason, "panic", replace(state, votes=0))
     at, highest = state.peaks[0]
     if highest >= target:

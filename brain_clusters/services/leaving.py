@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from brain_clusters.db.models import Agent, Cluster, Operation
@@ -52,10 +52,16 @@ def _lost_before(session: Session, blueprint: Blueprint, agents: Sequence[Agent]
 
 def _shrinks_by_itself(session: Session, cluster: Cluster) -> bool:
     """Return whether the autoscaler, and no person, chose the present size: then who works stays until it is idle."""
+    bounds = (Operation.request["min_workers"].astext, Operation.request["max_workers"].astext)
     newest = session.execute(
         select(Operation.kind, Operation.origin)
-        .where(Operation.cluster_id == cluster.id, Operation.generation == cluster.generation)
-        .order_by(Operation.created_at.desc())
+        .where(
+            Operation.cluster_id == cluster.id,
+            Operation.generation.is_not(None),  # None: it was refused
+            # Another name or tag is no other size.
+            or_(Operation.kind != OperationKind.UPDATE, *(bound.is_not(None) for bound in bounds)),
+        )
+        .order_by(Operation.created_at.desc(), Operation.generation.desc())
         .limit(1)
     ).first()
     return newest is not None and tuple(newest) == (OperationKind.SCALE, AUTOSCALER)

@@ -25,10 +25,24 @@ log = logging.getLogger(__name__)
 _LOST_SECONDS = 10.0
 _UNPUBLISHED_SECONDS = 3.0
 _BATCH = 2000
+_MOST_BATCHES = 5
 
 
 def collect(control: Control, *, limit: int = _BATCH) -> int:
-    """Store outcomes that agents announced; return how many. Safe to run twice: only the first storing counts."""
+    """Store outcomes that agents announced; return how many. Safe to run twice: only the first storing counts.
+
+    limit: of one batch. What is left after _MOST_BATCHES is the next call's.
+    """
+    stored = 0
+    for _ in range(_MOST_BATCHES):
+        batch = _collect_batch(control, limit)
+        stored += batch
+        if batch < limit:
+            break
+    return stored
+
+
+def _collect_batch(control: Control, limit: int) -> int:
     records = JobRecords(control.broker.redis)
     entries = records.finished(limit)
     if entries:

@@ -629,6 +629,16 @@ def test_a_person_may_let_busy_agents_leave_when_they_are_done(stage: Stage) -> 
     assert len(packers(stage, cluster_id, AgentStatus.DRAINING)) == 2
 
 
+def test_another_name_lets_no_busy_agent_leave_that_the_autoscaler_waits_for(stage: Stage) -> None:
+    cluster_id = with_packers(stage, 3)
+    work(stage, *packers(stage, cluster_id))
+    by_autoscaler(stage, cluster_id, Packer=1)
+    stage.do(UpdateCluster(cluster_id=cluster_id, name="Another name"))
+    assert packers(stage, cluster_id, AgentStatus.DRAINING) == []
+    stage.do(UpdateCluster(cluster_id=cluster_id, max_workers=7))
+    assert len(packers(stage, cluster_id, AgentStatus.DRAINING)) == 2
+
+
 def test_the_autoscaler_waits_for_busy_agents_and_its_operation_with_it(stage: Stage) -> None:
     cluster_id = with_packers(stage, 3)
     first, second, third = packers(stage, cluster_id)

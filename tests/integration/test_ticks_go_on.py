@@ -152,6 +152,15 @@ def test_an_outcome_that_makes_no_sense_keeps_no_other(control: Control, kiosk: 
     assert control.broker.redis.xlen(names.FINISHED_STREAM) == 0
 
 
+def test_one_look_collects_several_batches_and_not_without_end(control: Control, kiosk: str) -> None:
+    records = JobRecords(control.broker.redis)
+    for number in range(12):
+        records.finish(report(kiosk, f"job-{number}"))
+    assert outcomes.collect(control, limit=2) == 10
+    assert outcomes.collect(control, limit=2) == 2
+    assert outcomes.collect(control, limit=2) == 0
+
+
 def test_a_lost_job_whose_record_makes_no_sense_is_published_again(control: Control, kiosk: str) -> None:
     with control.database.transaction() as session:
         job, _, _ = jobs.record(session, kiosk, jobs.NewJob(to="Packer"))
