@@ -42,6 +42,8 @@ def needed(policy: ScalingPolicy, signals: GroupSignals, rate: float | None = No
     While S is unknown: ceil((R + U + A) / (c * queue_per_slot)), and no less than the same with S as how long the jobs
     in work have run so far. Waiting work of T0 + payback seconds pays for an agent of its own, within the cap: the same
     work is done by more agents in less time, and what it costs is only their starts and idle ends.
+    Once the oldest of R has waited for longer than target_latency, those who are busy are not counted for what waits:
+    need = ceil((A + U) / c) + the first term. Their jobs may be longer than S, by any length.
     R includes the held jobs that are due before an agent which starts now is ready.
     Source: Little's law for what arrives and runs; the rate (R + U) / tau empties the queue within the target.
     rate: lambda, if it is not the signals' own.
@@ -61,7 +63,10 @@ def needed(policy: ScalingPolicy, signals: GroupSignals, rate: float | None = No
     waiting, latency = signals.ready + signals.reserved + signals.due_soon, policy.target_latency_seconds
     tau = max(latency - start, latency / 2, service, 1e-9)
     work = service * (rate + waiting / tau)
-    need = max(_agents(work / (slots * policy.target_utilization)), signals.busy_agents, by_length)
+    flow = _agents(work / (slots * policy.target_utilization))
+    need = max(flow, signals.busy_agents, by_length)
+    if signals.oldest_age is not None and signals.oldest_age > latency:
+        need = max(need, signals.busy_agents + flow)
     return min(max(need, _paid(policy, service * waiting / slots, start)), _agents((backlog + rate * start) / slots))
 
 

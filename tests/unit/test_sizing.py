@@ -41,6 +41,14 @@ def test_with_a_known_service_time_the_backlog_is_drained_within_the_target_late
     assert needed(POLICY, seen(285, 0, reserved=10, service_time=1.0, start_time=0.5, arrival_rate=2.0)) == 15
 
 
+def test_jobs_that_are_late_do_not_wait_for_agents_that_are_busy_with_longer_ones() -> None:
+    stuck = {"service_time": 0.5, "start_time": 0.3, "agents_ready": 4}
+    assert needed(POLICY, seen(20, 4, oldest_age=30.0, **stuck)) == 4
+    assert needed(POLICY, seen(20, 4, oldest_age=30.1, **stuck)) == 5  # 4 + ceil(0.5 * 20 / 29.7 / 0.8)
+    assert needed(POLICY, seen(20, 5, oldest_age=60.0, **stuck)) == 6  # as long as they are late
+    assert needed(POLICY, seen(1, 0, oldest_age=60.0, **stuck)) == 1
+
+
 def test_another_rate_replaces_the_one_of_the_signals() -> None:
     found = seen(295, 0, service_time=1.0, start_time=0.5, arrival_rate=2.0, burst_rate=10.0)
     assert needed(POLICY, found, found.burst_rate) == 25  # ceil(1 * (10 + 10) / 0.8)
