@@ -85,7 +85,8 @@ def agent(row: Agent, beats: Mapping[str, Mapping[str, Any]] | None) -> dict[str
 
 def decision(row: ScalingDecision) -> dict[str, Any]:
     """Return a decision of the autoscaler, without its inputs."""
-    return {**_fields(row, _DECISION), "blueprint_version": row.inputs["blueprint"][1]}
+    version = row.inputs["blueprint"][1] if row.inputs else None
+    return {**_fields(row, _DECISION), "blueprint_version": version}
 
 
 def whole_decision(row: ScalingDecision) -> dict[str, Any]:

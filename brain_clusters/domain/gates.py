@@ -109,7 +109,8 @@ def _from_zero(
 ) -> GroupDecision:
     """From zero the metric cannot gate, or one job would never wake a group whose threshold is ten."""
     wanted = within(group, max((needed(policy, signals) or 0) + policy.buffer_workers, policy.idle_workers, 1))
-    waiting = f"{signals.ready} jobs wait and no agent serves them"
+    waiting = "1 job waits" if signals.ready == 1 else f"{signals.ready} jobs wait"
+    waiting += " and no agent serves the group"
     if (signals.ready or 0) <= policy.activation_threshold:
         found = decide_group(policy, group, replace(signals, ready=0), moment, state)
         if found.target > 0:  # what is kept in reserve is kept without these jobs too

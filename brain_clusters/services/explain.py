@@ -93,7 +93,8 @@ def replay(
     blueprint = parse_blueprint(text, source="blueprint")
     with control.database.transaction() as session:
         clusters.get(session, cluster_id)
-        query = select(ScalingDecision).where(ScalingDecision.cluster_id == cluster_id)
+        weighed = ScalingDecision.inputs.has_key("now")
+        query = select(ScalingDecision).where(ScalingDecision.cluster_id == cluster_id, weighed)
         if before is not None:
             query = query.where(ScalingDecision.at < before)
         rows = session.scalars(query.order_by(ScalingDecision.id.desc()).limit(limit)).all()

@@ -10,7 +10,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -40,19 +40,26 @@ log = logging.getLogger(__name__)
 
 # Jobs that waited longer than this when sleep was asked for do not wake the cluster again; newer ones do.
 _OLD_BACKLOG_SECONDS = 2.0
+# Actors whose commands no person gave.
+_BY_ITSELF = ("job", "alert")
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A recorded command. repeated: the same message came before, and this is what it made then."""
+    """A recorded command. repeated: the same message came before, and this is what it made then.
+
+    before: the cluster's agents by group until then.
+    """
 
     operation: Operation
     cluster: Cluster
     repeated: bool = False
+    before: Mapping[str, int] = field(default_factory=dict)
 
 
 def submit(control: Control, command: Command, origin: Origin, entry: ledger.Entry | None = None) -> Accepted:
-    """Record ``command`` and ask a worker to run it. entry: the decision that it carries out, for the ledger.
+    """Record ``command`` and ask a worker to run it. entry: the decision that it carries out, for the ledger; what a
+    job or an alert brought about by itself is entered here, without inputs, as nothing was weighed.
 
     Raises InvalidInput, NotFound or Conflict when it cannot be, and TemporaryError when PostgreSQL is away. With
     Redis away it is recorded all the same, and delivered later by the sweep.
@@ -60,11 +67,21 @@ def submit(control: Control, command: Command, origin: Origin, entry: ledger.Ent
     backlogs = waiting_jobs(control, command)
     with control.database.transaction() as session:
         accepted = record(session, command, origin, control.settings.start_timeout_seconds, backlogs)
+        if entry is None and origin.actor in _BY_ITSELF:
+            entry = _brought_about(accepted, origin)
         if entry is not None and not accepted.repeated:
             ledger.write(session, entry, accepted.operation.id)
     if not accepted.repeated:
         publish(control, accepted.operation)
     return accepted
+
+
+def _brought_about(accepted: Accepted, origin: Origin) -> ledger.Entry:
+    cluster = accepted.cluster
+    runs = cluster.intent is Intent.RUNNING
+    after = cluster.group_targets if runs else dict.fromkeys(accepted.before, 0)
+    kind = str(accepted.operation.kind)
+    return ledger.Entry(cluster.id, kind, f"{origin.actor}: {origin.reason}", accepted.before, after, inputs={})
 
 
 def publish(control: Control, operation: Operation) -> None:
@@ -85,10 +102,12 @@ def record(
     repeated = _made_before(session, origin)
     if repeated is not None:
         return repeated
+    targets: Mapping[str, int] = {}
     if isinstance(command, CreateCluster):
         cluster = _create(session, command)
     else:
         cluster = locked(session, command.cluster_id)
+        targets = dict(cluster.group_targets)
         _guard_generation(cluster, getattr(command, "if_generation", None))
         before = cluster.intent
         cluster.intent = advance(before, command.kind, status=cluster.status)
@@ -103,7 +122,7 @@ def record(
     )  # fmt: skip
     session.flush()
     session.refresh(cluster)  # its times came from the database, and the caller reads them after the commit
-    return Accepted(operation, cluster)
+    return Accepted(operation, cluster, before=targets)
 
 
 def locked(session: Session, cluster_id: str) -> Cluster:

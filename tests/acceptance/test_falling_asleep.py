@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 import psycopg2
+import pytest
 
 from brain_clusters.broker import names
 from brain_clusters.embedded import running
@@ -65,6 +66,7 @@ def instants(brain: Brain) -> dict[str, list[tuple[float, float]]]:
     return spans
 
 
+@pytest.mark.timeout(420)
 def test_a_thousand_jobs_in_the_instant_of_falling_asleep_are_all_done(brain_with: type[Brain]) -> None:
     brain = brain_with(BRAIN_HOST_CAPACITY="100")
     assert brain.call("POST", "/api/blueprints", {"yaml": NAPS}).status == 201

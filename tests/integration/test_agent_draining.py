@@ -46,6 +46,7 @@ def work(payload, context):
 class Sent:
     id: str
     payload: Any
+    eta: None = None
 
 
 class Agent:

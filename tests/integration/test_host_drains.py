@@ -33,6 +33,7 @@ _names = count()
 class Sent:
     id: str
     payload: Any = None
+    eta: None = None
 
 
 class PaperDesk:
