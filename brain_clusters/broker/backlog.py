@@ -121,6 +121,7 @@ def waiting_since(client: redis.Redis, queues: Sequence[str], before: float) -> 
 # What a beat may say, as numbers, besides its counters and idle_since.
 _BEAT_MAYBE = ("service_time", "running_for", "cpu", "memory", "at")
 _LIMIT = float(2**53)
+_NUMBERS = (float, int)
 # Times beyond are no times: PostgreSQL ends in the year 294276, which is later.
 _LAST_TIME = 1e12
 
@@ -132,19 +133,16 @@ def _beat(raw: bytes | str) -> dict[str, Any] | None:
         for key in ("completed", "failed", "in_flight"):
             if type(beat[key]) is not int or not 0 <= beat[key] < _LIMIT:
                 return None
-        if not _is_number(beat["idle_since"]) or beat["idle_since"] > _LAST_TIME:
+        if type(beat["idle_since"]) not in _NUMBERS or not 0 <= beat["idle_since"] <= _LAST_TIME:
             return None
         for key in _BEAT_MAYBE:
-            if beat.setdefault(key) is not None and not _is_number(beat[key]):
+            value = beat.setdefault(key)
+            if value is not None and not (type(value) in _NUMBERS and 0 <= value < _LIMIT):  # NaN is not
                 return None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     beat["state"] = "busy" if beat["in_flight"] else "idle"
     return beat
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value < _LIMIT  # NaN is not
 
 
 def _chunks(items: Sequence[str]) -> Iterator[tuple[str, ...]]:

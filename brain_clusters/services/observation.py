@@ -44,8 +44,8 @@ class SeenCluster:
     """A cluster's row and what was found about it.
 
     signals is empty while Redis does not answer, and while the cluster is resting, which is that nothing waits, runs
-    or could change; whole is their total. idle_seconds and the others count from the
-    database's clock. at: that clock, in seconds since the epoch.
+    or could change; whole is their total. queues: one for each group, in blueprint order. idle_seconds and the others
+    count from the database's clock. at: that clock, in seconds since the epoch.
     """
 
     id: str
@@ -70,11 +70,10 @@ class SeenCluster:
     whole: GroupSignals = field(default_factory=GroupSignals)
     unfinished: bool = False
     resting: bool = False
+    queues: tuple[str, ...] = ()
 
-    @property
-    def queues(self) -> list[str]:
-        """The queue of each of its groups, in blueprint order."""
-        return [names.group_queue(self.id, group.slug) for group in self.blueprint.groups]
+    def __post_init__(self) -> None:
+        self.queues = tuple([names.group_queue(self.id, group.slug) for group in self.blueprint.groups])
 
     def situation(self, settings_start_timeout: float, look_ahead: float, last_look: float | None) -> Situation:
         """Return what ``domain.choosing`` needs. last_look: ``at`` of the tick before."""
@@ -171,12 +170,12 @@ def load(session: Session, cluster_id: str | None = None) -> dict[str, SeenClust
     found = {}
     # On the connection itself: the session would treat tens of thousands of rows as if they were objects of its own.
     connection = session.connection()
-    for row in connection.execute(query):
+    for row in connection.execute(query).all():
         try:
             found[row[0]] = _cluster(session, row, at)
         except InvalidInput as exc:  # stored by a version of ours that accepted more: one must not stop the others
             log.error("cluster=%s is left out: %s", row[0], exc)
-    for owner, agent_id, group, status, completed, failed in connection.execute(agents):
+    for owner, agent_id, group, status, completed, failed in connection.execute(agents).all():
         if owner in found:
             found[owner].agents.append(SeenAgent(agent_id, group, _AGENT_STATUSES[status], completed, failed))
     return found

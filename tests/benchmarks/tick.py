@@ -33,7 +33,7 @@ from brain_clusters.services.setup import prepare
 
 BLUEPRINT = """
 metadata: {id: tick, name: Tick, version: "1"}
-cluster: {type: persistent, min_workers: 3, max_workers: 9, default_workers: 3}
+cluster: {type: persistent, min_workers: 3, max_workers: 9, default_workers: 3, scaling: {target_latency: 1 hour}}
 agents:
   - {role: supervisor, name: Head, count: 1}
   - {role: worker, name: Left, count: 1-4}
