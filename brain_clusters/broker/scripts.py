@@ -199,8 +199,8 @@ return cjson.encode(found)
 """.replace("ETA_PREFIX", names.ETA_PREFIX).replace("SUFFIXES", _SUFFIXES)
 )
 
-# ARGV: a JSON list of owners. Returns, as JSON, {how many messages each holds that holds any, claimed ones included, by
-# its place; the beat of each, or false}.
+# ARGV: a JSON list of owners. Returns {as JSON, how many messages each holds that holds any, claimed ones included, by
+# its place; the beats, one a line, and nothing where there is none}.
 HELD = (
     _SIZE
     + """
@@ -211,7 +211,9 @@ for i = 1, #owners do
   if n > 0 then held[#held + 1] = {i - 1, n} end
   keys[i] = 'brain:beat:' .. owners[i]
 end
-return {cjson.encode(held), cjson.encode(redis.call('MGET', unpack(keys)))}
+local beats = redis.call('MGET', unpack(keys))
+for i = 1, #keys do beats[i] = beats[i] or '' end
+return {cjson.encode(held), table.concat(beats, '\\n')}
 """
 )
 

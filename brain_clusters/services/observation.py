@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -155,7 +156,7 @@ def load(session: Session, cluster_id: str | None = None) -> dict[str, SeenClust
 
     query = select(
         Cluster.id, cast(Cluster.type, Text), cast(Cluster.status, Text), cast(Cluster.intent, Text),
-        Cluster.blueprint_id, Cluster.blueprint_version, Cluster.group_targets, Cluster.min_workers,
+        Cluster.blueprint_id, Cluster.blueprint_version, cast(Cluster.group_targets, Text), Cluster.min_workers,
         Cluster.max_workers, Cluster.generation, Cluster.asleep_backlog, Cluster.load_percentage,
         age(Cluster.scaled_at), age(func.greatest(Cluster.last_active, Cluster.created_at)),
         age(Cluster.hibernated_at), Cluster.unknown_ticks,
@@ -167,12 +168,12 @@ def load(session: Session, cluster_id: str | None = None) -> dict[str, SeenClust
     ).where(Agent.status.in_(LIVE_AGENT_STATUSES))  # fmt: skip
     if cluster_id is not None:
         query, agents = query.where(Cluster.id == cluster_id), agents.where(Agent.cluster_id == cluster_id)
-    found = {}
+    found, shared = {}, _Shared(session)
     # On the connection itself: the session would treat tens of thousands of rows as if they were objects of its own.
     connection = session.connection()
     for row in connection.execute(query).all():
         try:
-            found[row[0]] = _cluster(session, row, at)
+            found[row[0]] = _cluster(shared, row, at)
         except InvalidInput as exc:  # stored by a version of ours that accepted more: one must not stop the others
             log.error("cluster=%s is left out: %s", row[0], exc)
     for owner, agent_id, group, status, completed, failed in connection.execute(agents).all():
@@ -181,11 +182,34 @@ def load(session: Session, cluster_id: str | None = None) -> dict[str, SeenClust
     return found
 
 
-def _cluster(session: Session, row: Any, at: float) -> SeenCluster:
+class _Shared:
+    """What many clusters have alike: their blueprint, and their counts by group. Read once for all of them."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._blueprints: dict[tuple[str, str], Blueprint] = {}
+        self._targets: dict[str, Mapping[str, int]] = {}
+
+    def blueprint(self, identity: str, version: str) -> Blueprint:
+        """Return a blueprint. Raises InvalidInput for one that can no longer be read."""
+        found = self._blueprints.get((identity, version))
+        if found is None:
+            found = self._blueprints[identity, version] = blueprints.parsed(self._session, identity, version)
+        return found
+
+    def targets(self, text: str) -> Mapping[str, int]:
+        """Return counts by group, given as JSON. They are shared: nobody may change them."""
+        found = self._targets.get(text)
+        if found is None:
+            found = self._targets[text] = json.loads(text)
+        return found
+
+
+def _cluster(shared: _Shared, row: Any, at: float) -> SeenCluster:
     (identity, kind, status, intent, blueprint_id, version, targets, low, high, generation, asleep, load_percentage,
      since_change, idle, hibernated, unknown, wake_at) = row  # fmt: skip
     return SeenCluster(
-        identity, _TYPES[kind], _STATUSES[status], _INTENTS[intent], blueprints.parsed(session, blueprint_id, version),
-        targets, low, high, generation, asleep, load_percentage, since_change or 0.0, idle or 0.0, hibernated, unknown,
-        wake_at, at, unfinished=status not in ("active", "hibernated"),
+        identity, _TYPES[kind], _STATUSES[status], _INTENTS[intent], shared.blueprint(blueprint_id, version),
+        shared.targets(targets), low, high, generation, asleep, load_percentage, since_change or 0.0, idle or 0.0,
+        hibernated, unknown, wake_at, at, unfinished=status not in ("active", "hibernated"),
     )  # fmt: skip

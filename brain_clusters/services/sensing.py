@@ -173,10 +173,10 @@ class Resting:
 
     def _is_idle(self, cluster: SeenCluster) -> bool:
         held, beats = self._reading.held, self._reading.beats
-        return all(
-            agent.status is AgentStatus.IDLE and not held[agent.agent_id] and agent.agent_id in beats
-            for agent in cluster.agents
-        )
+        for agent in cluster.agents:
+            if agent.status is not AgentStatus.IDLE or held[agent.agent_id] or agent.agent_id not in beats:
+                return False
+        return True
 
     def _stays(self, cluster: SeenCluster) -> bool:
         found = self._memory.clusters.get(cluster.id)
