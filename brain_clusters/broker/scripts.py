@@ -175,11 +175,17 @@ local function parked_of(queue, eta_set, oldest)
   return due, held, next_due, soon, oldest
 end
 
+-- Most queues are empty, and one EXISTS tells of four lists.
+local function lists_of(queue)
+  local lists = {}
+  for j = 1, #suffixes do lists[j] = queue .. suffixes[j] end
+  return redis.call('EXISTS', unpack(lists)) > 0 and lists or {}
+end
+
 local found = {}
 for i = 1, #queues do
   local length, oldest, look = 0, nil, parked
-  for j = 1, #suffixes do
-    local list = queues[i] .. suffixes[j]
+  for _, list in ipairs(lists_of(queues[i])) do
     local n = size('LLEN', list)
     if n > 0 then
       local left = sift(list, n, etas[i])

@@ -144,7 +144,7 @@ _AGENT_STATUSES = {str(member): member for member in AgentStatus}
 
 def epoch(column: Any) -> Any:
     """Return a time, or an interval, as SQL for its seconds."""
-    return cast(func.extract("epoch", column), Float(53))
+    return func.date_part("epoch", column, type_=Float(53))  # a double; extract is numeric, and slower
 
 
 def load(session: Session, cluster_id: str | None = None) -> dict[str, SeenCluster]:
