@@ -44,6 +44,7 @@ class JobRunner:
 
     def bind(self, spec: AgentSpec, handler: Handler, records: JobRecords) -> None:
         """Take up the agent's own part."""
+        self.counters = Counters()  # anew: the zygote's are as old as the zygote
         self._spec, self._handler, self._records = spec, handler, records
 
     def __call__(self, job_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

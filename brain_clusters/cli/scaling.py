@@ -18,8 +18,16 @@ from brain_clusters.errors import InvalidInput, PermanentError
 
 _API = click.option("--api", "api_url", metavar="URL", help="The API to ask; the one of the running 'up' without it.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as it is.")
-# A gate that only says that an idle cluster has not been idle for long enough is no news.
-_MARKS = {"scale": "->", "hibernate": "zz", "reactivate": "->", "destroy": "xx", "hold": "||", "none": "=="}
+# What comes first in a line for a person.
+_MARKS = {
+    "scale": "SCALE",
+    "hibernate": "SLEEP",
+    "reactivate": "WAKE",
+    "destroy": "DESTROY",
+    "hold": "HOLD",
+    "none": "OK",
+}
+_JOBS = {"ready": "waiting", "reserved": "taken", "running": "running", "held": "not due yet"}
 
 
 @click.command()
@@ -38,22 +46,38 @@ def explain(cluster: str, api_url: str | None, as_json: bool) -> None:
         click.secho("   Redis does not answer: nothing is known of what waits", fg="yellow")
     for name, signals in found["signals"].items():
         click.echo(f"   {_group(name, signals, found)}")
+        died = found["died"].get(name)
+        if died:
+            count, error = died["count"], died["last_error"] or "without a word"
+            click.secho(f"      {count} died in the last minute, the last one: {error}", fg="yellow")
     if found["wake_in"] is not None:
         click.echo(f"   starts in {found['wake_in']:.0f} s for what is due then")
 
 
 def _group(name: str, signals: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     before, after = found["before"].get(name, 0), found["after"].get(name, 0)
-    sleeps = found["status"] == "hibernated"  # then the counts are those that it had
-    size = "no" if sleeps and before == after else f"{before}" if before == after else f"{before} -> {after}"
-    jobs = " ".join(f"{word} {_number(signals[word])}" for word in ("ready", "reserved", "running", "held"))
+    jobs = ", ".join(f"{_number(signals[key])} {word}" for key, word in _JOBS.items())
     age = "" if signals["oldest_age"] is None else f", the oldest for {signals['oldest_age']:.1f} s"
     seconds = signals["service_time"]
-    service = "how long one takes is unknown" if seconds is None else f"one takes {seconds:.3g} s"
+    service = "how long one takes is unknown" if seconds is None else f"one takes {_duration(seconds)}"
+    size = _size(name, before, after, found)
+    return f"{name}: {size}; jobs: {jobs}{age}; {signals['arrival_rate']:.2f}/s come, {service}"
+
+
+def _size(name: str, before: int, after: int, found: Mapping[str, Any]) -> str:
+    """Return how many agents there are, and what is to come of that."""
+    if found["status"] == "hibernated" and before == after:
+        return "no agents"  # the counts are those that it had
+    agents = f"{before} {'agent' if before == 1 else 'agents'}"
     gate = found["held"].get(name)
-    held = f"  [held by {gate['gate']}]" if gate else ""
-    rates = f"{signals['arrival_rate']:.2f} jobs/s come, {service}"
-    return f"{name}: {size} {'agent' if size == '1' else 'agents'}; {jobs}{age}; {rates}{held}"
+    if gate:
+        would = "" if gate["wanted"] == before else f", {gate['wanted']} without the gate {gate['gate']}"
+        return agents + (would or f", held by {gate['gate']}")
+    return agents if before == after else f"{agents}, to become {after}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def _number(value: Any) -> str:
@@ -88,7 +112,10 @@ def replay(cluster: str, file: Path, limit: int, api_url: str | None, as_json: b
         click.echo(f"{change['at']}  #{change['id']}")
         for who in ("recorded", "replayed"):
             told = change[who]
-            click.echo(f"  {who}: {told['action']} {_counts(told['after'])}: {told['reason']}")
+            held = "hold, or else " if told["action"] == "hold" else f"{told['action']} "
+            click.echo(f"  {who}: {held}{_counts(told['after'])}: {told['reason']}")
+    for name in found["unknown_groups"]:
+        click.secho(f"{file} has no group {name!r}: its jobs count for nothing there", fg="yellow")
     click.echo(f"{found['differing']} of {found['decisions']} decisions differ")
 
 

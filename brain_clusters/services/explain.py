@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from brain_clusters.blueprints.validator import parse_blueprint
-from brain_clusters.db.models import ScalingDecision
+from brain_clusters.db.models import Agent, ScalingDecision
 from brain_clusters.domain.choosing import Choice, choose
+from brain_clusters.domain.planning import FAILURE_WINDOW_SECONDS
 from brain_clusters.domain.scaling import held_as_json
 from brain_clusters.domain.signals import GroupSignals
 from brain_clusters.domain.specs import Blueprint
-from brain_clusters.domain.states import Intent
+from brain_clusters.domain.states import AgentStatus, Intent
 from brain_clusters.errors import Conflict, NotFound, TemporaryError
 from brain_clusters.services import blueprints, clusters, ledger, memory, observation, sensing
 from brain_clusters.services.control import Control
@@ -47,7 +48,23 @@ def explain(control: Control, cluster_id: str) -> dict[str, Any]:
     settings = control.settings
     situation = found.situation(settings.start_timeout_seconds, settings.tick_interval_seconds, last_look)
     choice = choose(situation, found.signals, mine.of(cluster_id).state, now)
-    return _explained(found, choice, known=known)
+    with control.database.transaction() as session:
+        died = _died(session, cluster_id)
+    return {**_explained(found, choice, known=known), "died": died}
+
+
+def _died(session: Session, cluster_id: str) -> dict[str, dict[str, Any]]:
+    """Return by group how many agents died unasked in the last minute, and what the last of them said."""
+    since = func.now() - timedelta(seconds=FAILURE_WINDOW_SECONDS)
+    rows = session.execute(
+        select(Agent.group_name, Agent.last_error)
+        .where(Agent.cluster_id == cluster_id, Agent.status == AgentStatus.FAILED, Agent.stopped_at > since)
+        .order_by(Agent.stopped_at)
+    ).all()
+    found: dict[str, dict[str, Any]] = {}
+    for group, error in rows:
+        found[group] = {"count": found.get(group, {"count": 0})["count"] + 1, "last_error": error}
+    return found
 
 
 def _explained(cluster: SeenCluster, choice: Choice, *, known: bool) -> dict[str, Any]:
@@ -105,12 +122,14 @@ def replay(
         "blueprint": {"id": blueprint.id, "version": blueprint.version},
         "decisions": len(compared),
         "differing": len(differing),
+        # Their jobs are in no group of the other blueprint, and so count for nothing in it.
+        "unknown_groups": sorted({name for row in rows for name in row.before if blueprint.group(name) is None}),
         "changes": differing,
     }
 
 
 def _compare(session: Session, row: ScalingDecision, blueprint: Blueprint) -> dict[str, Any]:
-    choice = ledger.choose_again(_own_bounds(session, row.inputs, blueprint), blueprint)
+    choice = ledger.choose_again(_moved(session, row.inputs, blueprint), blueprint)
     after = choice.after(row.before)
     recorded = {"action": row.action, "after": row.after, "reason": row.reason}
     replayed = {"action": choice.action, "after": after, "reason": choice.reason}
@@ -123,17 +142,21 @@ def _compare(session: Session, row: ScalingDecision, blueprint: Blueprint) -> di
     }
 
 
-def _own_bounds(session: Session, found: Mapping[str, Any], blueprint: Blueprint) -> Mapping[str, Any]:
-    """Give the replay the other blueprint's bounds, unless the cluster's were its own and not its blueprint's."""
+def _moved(session: Session, found: Mapping[str, Any], blueprint: Blueprint) -> Mapping[str, Any]:
+    """Give stored inputs what another blueprint says itself: its schedules, and its bounds unless the cluster's were
+    its own and not its blueprint's.
+    """
     view = found["view"]
     try:
         then = blueprints.parsed(session, *found["blueprint"])
     except NotFound:
         return found
-    if (view["min_workers"], view["max_workers"]) != (then.min_workers, then.max_workers):
-        return found
-    bounds = {"min_workers": blueprint.min_workers, "max_workers": blueprint.max_workers}
-    return {**found, "view": {**view, **bounds}}
+    moved: dict[str, Any] = {}
+    if blueprint.scaling.schedule != then.scaling.schedule:
+        moved["floor"], moved["next_floor"] = observation.floors(blueprint, datetime.fromtimestamp(found["now"], UTC))
+    if (view["min_workers"], view["max_workers"]) == (then.min_workers, then.max_workers):
+        moved |= {"min_workers": blueprint.min_workers, "max_workers": blueprint.max_workers}
+    return {**found, "view": {**view, **moved}}
 
 
 def _outcome(action: str, before: Mapping[str, int], after: Mapping[str, int]) -> tuple[str, Mapping[str, int]]:

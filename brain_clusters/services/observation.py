@@ -101,11 +101,11 @@ class SeenCluster:
         return "settled" if self.status is ClusterStatus.ACTIVE else "changing"
 
     def _view(self, now: datetime) -> ClusterView:
-        floor, next_floor = _floors(self.blueprint, now)
+        floor, next_floor = floors(self.blueprint, now)
         if floor and self.intent is Intent.ASLEEP:
             # Sleep that somebody asked for while the schedule was in force lasts until it begins anew.
             fell_asleep = now - timedelta(seconds=self.hibernated_seconds or 0.0)
-            floor = 0 if _floors(self.blueprint, fell_asleep)[0] >= floor else floor
+            floor = 0 if floors(self.blueprint, fell_asleep)[0] >= floor else floor
         return ClusterView(
             blueprint=self.blueprint,
             targets=self.group_targets,
@@ -120,7 +120,7 @@ class SeenCluster:
         )
 
 
-def _floors(blueprint: Blueprint, now: datetime) -> tuple[int, float | None]:
+def floors(blueprint: Blueprint, now: datetime) -> tuple[int, float | None]:
     """Return the agents that a schedule asks for now, and the seconds until one asks for more."""
     entries = blueprint.scaling.schedule
     return _floors_at(entries, now) if entries else (0, None)

@@ -21,6 +21,7 @@ from brain_clusters.cli import main
 from brain_clusters.cli.upfile import UpFile
 from brain_clusters.config import Settings
 from brain_clusters.domain.commands import DestroyCluster, HibernateCluster
+from brain_clusters.genesis.process.desk import Ended
 from brain_clusters.ports import free_port
 from brain_clusters.processes import ProcessId
 from brain_clusters.services import blueprints
@@ -288,11 +289,10 @@ def test_the_command_explain_says_it_in_lines(stage: Stage, settings: Settings, 
     held = cli(settings, "explain", cluster_id)
     assert held.exit_code == 0, held.output
     first, *groups = held.output.splitlines()
-    assert first.startswith(f"|| {cluster_id} is active: ")
+    assert first.startswith(f"HOLD {cluster_id} is active: ")
     assert "activation_threshold 3" in first
     assert [line.split(":")[0].strip() for line in groups] == ["Boss", "Packer"]
-    assert "0 -> 1 agents; ready 2 reserved 0 running 0 held 0" in groups[1]
-    assert groups[1].endswith("[held by activation_threshold]")
+    assert "0 agents, 1 without the gate activation_threshold; jobs: 2 waiting, 0 taken, 0 running, 0 not" in groups[1]
     stage.redis.delete(f"brain.{cluster_id}.packer")
     stage.do(HibernateCluster(cluster_id=cluster_id))
     stage.settle(cluster_id)
@@ -317,13 +317,34 @@ def test_the_command_replay_shows_what_differs(stage: Stage, settings: Settings,
     done = cli(settings, "replay", cluster_id, "--blueprint", str(file))
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
-    assert lines[1].startswith("  recorded: hold Boss 1, Packer 1: ")
+    assert lines[1].startswith("  recorded: hold, or else Boss 1, Packer 1: ")
     assert lines[2].startswith("  replayed: scale Boss 1, Packer 2: ")
     assert lines[-1] == f"{(len(lines) - 1) // 3} of 3 decisions differ"
     found = json.loads(cli(settings, "replay", cluster_id, "--blueprint", str(file), "--json", "--limit", "1").output)
     assert (found["decisions"], found["differing"]) == (1, 1)
     file.write_text(depot())
     assert cli(settings, "replay", cluster_id, "--blueprint", str(file)).output == "0 of 3 decisions differ\n"
+
+
+def test_a_replay_follows_the_schedules_of_the_other_blueprint_and_names_groups_that_it_lacks(
+    stage: Stage, settings: Settings, server: str, tmp_path: Path
+) -> None:
+    cluster_id, file = storied(stage), tmp_path / "depot.yaml"
+    always = "{start: '* * * * *', end: '30 3 1 1 *', min_workers: 4}"
+    file.write_text(depot(f"schedule: [{always}]"))
+    found = json.loads(cli(settings, "replay", cluster_id, "--blueprint", str(file), "--json").output)
+    assert found["differing"] > 0
+    assert any("a schedule asks for" in change["replayed"]["reason"] for change in found["changes"])
+    file.write_text(depot().replace("Packer", "Sorter"))
+    told = cli(settings, "replay", cluster_id, "--blueprint", str(file)).output
+    assert f"{file} has no group 'Packer'" in told
+
+
+def test_explain_tells_of_agents_that_died(stage: Stage, settings: Settings, server: str) -> None:
+    cluster_id = new(stage)
+    [boss] = stage.agents(cluster_id)
+    stage.desk().ended([Ended(boss.agent_id, asked=False, error="no such module")])
+    assert "1 died in the last minute, the last one: no such module" in cli(settings, "explain", cluster_id).output
 
 
 def test_the_commands_say_what_is_wrong(stage: Stage, settings: Settings, server: str, tmp_path: Path) -> None:
