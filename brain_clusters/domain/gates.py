@@ -1,7 +1,7 @@
 """What holds a change of one group's size back, and the memory that takes: windows, votes, limits and panic. Pure.
 
 Sources: the stabilization windows and rate limits are those of Kubernetes' HorizontalPodAutoscaler (behavior), the
-panic mode is Knative's, the votes and the undoing of drains are our own. SCALING in docs/architecture.md tells why.
+panic mode is Knative's, the votes and the undoing of drains are our own. "The tick" in docs/architecture.md tells why.
 """
 
 from __future__ import annotations
