@@ -164,6 +164,7 @@ class Host:
             if kind == "spawned":
                 self._follow(report["agent"], ProcessId(report["pid"], report["started"]), reaped_here=True)
             elif kind == "ready" and (agent := self._agents.get(report["agent"])):
+                self._catch_up(agent)
                 agent.ready = True
                 self._ready[agent.agent_id] = self._handle(agent)
             elif kind == "exited" and (agent := self._of_pid(report["pid"])):
@@ -172,6 +173,12 @@ class Host:
             elif kind == "unloadable":
                 self._nursery.forget(report["key"])
                 self._fail_unborn(report["key"], report["error"])
+
+    def _catch_up(self, agent: LocalAgent) -> None:
+        """Follow an agent that is ready before its zygote, on a busy machine, came to tell of its birth."""
+        process = None if agent.process else holder(lock_path(self._run_dir, agent.agent_id))
+        if process is not None:
+            self._follow(agent.agent_id, process, reaped_here=True)
 
     def _of_pid(self, pid: int) -> LocalAgent | None:
         """Return the agent that has or had ``pid``: its exit descriptor may have told of its death before."""
