@@ -98,9 +98,7 @@ def _shown(signals: GroupSignals) -> dict[str, Any]:
 # --- replay -----------------------------------------------------------------------------------------------------
 
 
-def replay(
-    control: Control, cluster_id: str, text: str, *, limit: int, before: datetime | None = None
-) -> dict[str, Any]:
+def replay(control: Control, cluster_id: str, text: str, *, limit: int) -> dict[str, Any]:
     """Make a cluster's newest ``limit`` stored decisions again by another blueprint; return where they differ.
 
     Each decision is made from its own stored inputs, so the replay says what that blueprint would have decided in
@@ -112,8 +110,6 @@ def replay(
         clusters.get(session, cluster_id)
         weighed = ScalingDecision.inputs.has_key("now")
         query = select(ScalingDecision).where(ScalingDecision.cluster_id == cluster_id, weighed)
-        if before is not None:
-            query = query.where(ScalingDecision.at < before)
         rows = session.scalars(query.order_by(ScalingDecision.id.desc()).limit(limit)).all()
         compared = [_compare(session, row, blueprint) for row in reversed(rows)]
     differing = [one for one in compared if one["differs"]]
