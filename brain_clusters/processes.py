@@ -17,8 +17,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 _TETHER = str(Path(__file__).with_name("tether.py"))
+# Tells an agent to look at its drain marker.
+DRAIN_SIGNAL = signal.SIGUSR1
 _POLL_SECONDS = 0.02
 _LOG_BYTES = 10_000_000
+
+
+def drain_marker(run_dir: Path, agent_id: str) -> Path:
+    """Return the file whose presence tells an agent to drain."""
+    return run_dir / f"{agent_id}.drain"
 
 
 @dataclass(frozen=True, slots=True)

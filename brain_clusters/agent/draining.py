@@ -1,7 +1,8 @@
 """Draining: an agent takes no more messages, finishes those it has, and leaves, unless it is told to go on before.
 
-SIGUSR1 says drain, SIGUSR2 says go on; both may be repeated. Warm shutdown (SIGTERM) cannot be undone, so the agent
-begins it by itself, at the moment when it holds nothing.
+A marker file beside its lock file says drain, its absence says go on, and SIGUSR1 says look. Two signals with a meaning
+of their own would not do: of two that wait, Python handles that with the lower number first, and the last word is lost.
+Warm shutdown (SIGTERM) cannot be undone, so the agent begins it by itself, at the moment when it holds nothing.
 """
 
 from __future__ import annotations
@@ -10,22 +11,22 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from celery.worker import state
 
 from brain_clusters.broker.transport import QoS
+from brain_clusters.processes import DRAIN_SIGNAL
 
 log = logging.getLogger(__name__)
-
-# Kept by the system, in a zygote's child, until the agent listens to them: their default is to kill.
-SIGNALS = frozenset({signal.SIGUSR1, signal.SIGUSR2})
 
 
 class Draining:
     """Whether this agent drains. working: the jobs that it works on, as it counts them itself."""
 
-    def __init__(self, working: Callable[[], int]) -> None:
+    def __init__(self, marker: Path, working: Callable[[], int]) -> None:
+        self._marker = str(marker)
         self._working = working
         self._leaving = False
 
@@ -35,20 +36,16 @@ class Draining:
         return not QoS.taking
 
     def listen(self, consumer: Any) -> None:
-        """Hear the signals from now on, and those that came before. After Celery has set its own handlers for them."""
+        """Heed the marker from now on. After Celery has set its own handler for the signal."""
         self._consumer = consumer
         consumer.hub.on_tick.add(self._leave_when_done)
-        signal.signal(signal.SIGUSR1, self._drain)
-        signal.signal(signal.SIGUSR2, self._go_on)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.signal(DRAIN_SIGNAL, self._look)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {DRAIN_SIGNAL})
+        self._look()
 
-    # The handlers only set a flag: they interrupt anything, a job's code and lock holders too.
-
-    def _drain(self, *_: Any) -> None:
-        QoS.taking = False
-
-    def _go_on(self, *_: Any) -> None:
-        QoS.taking = QoS.taking or not self._leaving
+    def _look(self, *_: Any) -> None:
+        """Take or do not take, by the marker. It locks nothing, as it interrupts anything, lock holders too."""
+        QoS.taking = not os.path.exists(self._marker) and not self._leaving
 
     def _leave_when_done(self) -> None:
         """Called in each round of the event loop, at least once a second."""

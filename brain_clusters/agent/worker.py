@@ -23,7 +23,7 @@ from brain_clusters.broker.app import make_app, transport_options
 from brain_clusters.broker.client import connect
 from brain_clusters.broker.jobs import JobRecords
 from brain_clusters.domain.agents import AgentSpec
-from brain_clusters.processes import ProcessId
+from brain_clusters.processes import ProcessId, drain_marker
 
 # EX_TEMPFAIL of sysexits.h: another process runs this agent already.
 EXIT_ALREADY_RUNNING = 75
@@ -49,7 +49,7 @@ def run(
 ) -> int:
     """Be the agent ``spec`` until told to stop; return the exit code. Called in the forked child.
 
-    SIGTERM ends it once it has finished what it does; for SIGUSR1 and SIGUSR2 see ``agent.draining``.
+    SIGTERM ends it once it has finished what it does; for SIGUSR1 see ``agent.draining``.
     """
     lock = _hold_identity(Path(config.run_dir), spec.agent_id)
     if lock is None:
@@ -58,7 +58,7 @@ def run(
     client = connect(config.redis_url)
     runner.bind(spec, handler, JobRecords(client, ttl_seconds=config.job_ttl))
     app.conf.broker_transport_options = transport_options(spec.agent_id)
-    draining = Draining(runner.counters.in_flight)
+    draining = Draining(drain_marker(Path(config.run_dir), spec.agent_id), runner.counters.in_flight)
     beats = Beats(
         client,
         spec.agent_id,

@@ -32,12 +32,12 @@ from typing import Any, NoReturn
 
 from billiard.util import _run_after_forkers
 
-from brain_clusters.agent import draining, worker
+from brain_clusters.agent import worker
 from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.handlers import Handler, for_spec, load
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import PermanentError
-from brain_clusters.processes import ProcessId, wake_pipe
+from brain_clusters.processes import DRAIN_SIGNAL, ProcessId, wake_pipe
 
 # Modules that a Celery worker on Redis imports only when it starts; imported here, children share their pages.
 PRELOAD = (
@@ -184,7 +184,7 @@ class Zygote:
         return 0
 
     def _fork(self) -> int:
-        """Fork; in the child no signal handler of the parent ever runs, and the drain signals wait for the agent."""
+        """Fork; in the child no signal handler of the parent ever runs, and the drain signal waits for the agent."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         pid = os.fork()
         if pid:
@@ -197,7 +197,7 @@ class Zygote:
         self._control.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS - draining.SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS - {DRAIN_SIGNAL})
         _run_after_forkers()  # billiard's own hooks, which os.fork does not know
         return 0
 

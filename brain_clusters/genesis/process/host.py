@@ -30,7 +30,7 @@ from brain_clusters.genesis.process.local import (
     tidy_logs,
 )
 from brain_clusters.genesis.process.nursery import Nursery
-from brain_clusters.processes import ProcessId, wake_pipe
+from brain_clusters.processes import ProcessId, drain_marker, wake_pipe
 
 log = logging.getLogger(__name__)
 
@@ -260,6 +260,7 @@ class Host:
             self._desk.release(agent.agent_id)
         self._desk.ended([obituary(agent, self._log_dir) for agent in self._dead])
         for agent in self._dead:
+            agent.marker.unlink(missing_ok=True)
             lock_path(self._run_dir, agent.agent_id).unlink(missing_ok=True)
         self._dead.clear()
 
@@ -322,7 +323,8 @@ class Host:
             self._spawn(row.spec)
 
     def _local(self, spec: AgentSpec) -> LocalAgent:
-        return LocalAgent(spec.agent_id, spec.handler or "", time.monotonic())
+        marker = drain_marker(self._run_dir, spec.agent_id)
+        return LocalAgent(spec.agent_id, spec.handler or "", time.monotonic(), marker)
 
     def _spawn(self, spec: AgentSpec) -> None:
         self._agents[spec.agent_id] = self._local(spec)
@@ -355,7 +357,8 @@ class Host:
 
     def _adopt(self, agent_id: str, process: ProcessId) -> None:
         """Follow a process that is known by its lock file. An earlier host may have told it to drain, or to go on."""
-        self._agents[agent_id] = LocalAgent(agent_id, "", time.monotonic(), ready=True, drains=None)
+        marker = drain_marker(self._run_dir, agent_id)
+        self._agents[agent_id] = LocalAgent(agent_id, "", time.monotonic(), marker, ready=True, drains=None)
         self._ready[agent_id] = {"pid": process.pid, "started": process.started}
         self._follow(agent_id, process)
 

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brain_clusters.genesis.process.desk import Ended
-from brain_clusters.processes import ProcessId, tail
+from brain_clusters.processes import DRAIN_SIGNAL, ProcessId, tail
 
 log = logging.getLogger(__name__)
 
-# A drain is told again after so long: of two signals that come during one long call in C the order is lost.
-_TELL_AGAIN_SECONDS = 10.0
 # An agent that had begun to leave when it was told to go on is gone before then.
 _LEAVING_SECONDS = 10.0
 _LOG_KEEP_SECONDS = 86_400.0
@@ -30,14 +28,16 @@ _LOG_BYTES = 10_000_000
 class LocalAgent:
     """An agent of this host. process is None until the zygote has told its pid.
 
-    handler: the zygote it comes from. ready: it consumes. asked_to_leave_at: when it got SIGTERM, which is final.
+    handler: the zygote it comes from. marker: the file that tells it to drain. ready: it consumes.
     drains: what it was told last, None when an earlier host may have told it something; told_at: when that was.
-    reaped_here: a zygote of this host reports its exit code. Times are monotonic seconds.
+    asked_to_leave_at: when it got SIGTERM, which is final. reaped_here: a zygote of this host reports its exit code.
+    Times are monotonic seconds.
     """
 
     agent_id: str
     handler: str
     since: float
+    marker: Path
     process: ProcessId | None = None
     exit_descriptor: int | None = None
     ready: bool = False
@@ -63,7 +63,7 @@ class LocalAgent:
         """Ask it to finish what it does and end, so that ``go_on`` can undo it. One that is not ready just ends."""
         if not self.ready:
             self.leave()
-        elif self.asked_to_leave_at is None and not (self.drains and _within(self.told_at, _TELL_AGAIN_SECONDS)):
+        elif self.asked_to_leave_at is None and not self.drains:
             self._tell(drains=True)
 
     def go_on(self) -> None:
@@ -73,7 +73,11 @@ class LocalAgent:
 
     def _tell(self, *, drains: bool) -> None:
         self.drains, self.told_at = drains, time.monotonic()
-        self.signal(signal.SIGUSR1 if drains else signal.SIGUSR2)
+        if drains:
+            self.marker.touch(0o600)
+        else:
+            self.marker.unlink(missing_ok=True)
+        self.signal(DRAIN_SIGNAL)
 
     @property
     def left_as_asked(self) -> bool:
