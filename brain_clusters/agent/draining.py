@@ -30,22 +30,22 @@ class Draining:
         self._working = working
         self._leaving = False
 
-    @property
-    def on(self) -> bool:
-        """Whether it takes no more messages."""
-        return not QoS.taking
-
     def listen(self, consumer: Any) -> None:
         """Heed the marker from now on. After Celery has set its own handler for the signal."""
         self._consumer = consumer
         consumer.hub.on_tick.add(self._leave_when_done)
-        signal.signal(DRAIN_SIGNAL, self._look)
+        signal.signal(DRAIN_SIGNAL, lambda *_: self.look())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {DRAIN_SIGNAL})
-        self._look()
+        self.look()
 
-    def _look(self, *_: Any) -> None:
-        """Take or do not take, by the marker. It locks nothing, as it interrupts anything, lock holders too."""
+    def look(self) -> bool:
+        """Take messages or do not, by the marker; return whether it drains.
+
+        Called by each beat, too: Python cannot handle a signal that comes just before a job blocks in a system call.
+        It locks nothing, as it may interrupt anything, lock holders too.
+        """
         QoS.taking = not os.path.exists(self._marker) and not self._leaving
+        return not QoS.taking
 
     def _leave_when_done(self) -> None:
         """Called in each round of the event loop, at least once a second."""

@@ -62,7 +62,7 @@ def run(
     beats = Beats(
         client,
         spec.agent_id,
-        lambda: {**runner.counters.snapshot(), "slots": spec.concurrency, "draining": draining.on},
+        lambda: {**runner.counters.snapshot(), "slots": spec.concurrency, "draining": draining.look()},
         host_id=config.host_id,
     )
 
