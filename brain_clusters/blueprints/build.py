@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any, Literal
 
 from brain_clusters.blueprints.alerts import alert_rules
 from brain_clusters.blueprints.nodes import escape
 from brain_clusters.blueprints.schema_scaling import FIELDS
+from brain_clusters.blueprints.schema_work import KINDS
 from brain_clusters.domain.durations import parse_duration, parse_percent
 from brain_clusters.domain.specs import (
     AgentGroup,
     Blueprint,
+    Budget,
     DestroyRules,
     HibernateRules,
     Lifecycle,
     ReactivateRules,
     ScalingPolicy,
     ScalingSchedule,
+    Tree,
     parse_count,
     slug,
 )
 from brain_clusters.domain.states import AgentRole, ClusterType
+from brain_clusters.domain.work import HttpCall, LlmCall, celery_app, llm_call
 
 _PAUSED: dict[bool | str, Literal["no", "in", "out", "both"]] = {False: "no", True: "both", "in": "in", "out": "out"}
 
@@ -45,6 +50,8 @@ def build(document: Mapping[str, Any]) -> Blueprint:
         groups=groups,
         scaling=_scaling(cluster["scaling"]),
         lifecycle=_lifecycle(document.get("lifecycle", {})),
+        budget=Budget(**document["budget"]),
+        tree=Tree(**cluster["delegation"]),
         resources=document.get("resources", {}),
         monitoring=document.get("monitoring", {}),
         alerts=alert_rules(document.get("monitoring", {}).get("alerts", [])),
@@ -87,14 +94,42 @@ def _groups(entries: list[Mapping[str, Any]]) -> Iterator[AgentGroup]:
             config=entry.get("config", {}),
             handler=entry.get("handler"),
             command=None if command is None else tuple(command),
+            celery=celery_app(entry.get("celery")),
+            http=_http(entry.get("http")),
+            llm=llm_call(entry.get("llm")) or _llm_of_config(entry),
             concurrency=entry["concurrency"],
+            pool=entry.get("pool"),
+            standby=entry["standby"],
             timeout_seconds=_seconds(entry, "timeout"),
+            max_attempts=entry.get("max_attempts"),
+            backoff_seconds=parse_duration(entry["backoff"]),
+            backoff_max_seconds=parse_duration(entry["backoff_max"]),
             max_deliveries=entry["max_deliveries"],
             resources=entry.get("resources", {}),
             cost=entry.get("cost", {}),
             driver=entry.get("driver"),
             description=entry.get("description"),
         )
+
+
+def _http(stated: Mapping[str, Any] | None) -> HttpCall | None:
+    if stated is None:
+        return None
+    known = {each.name for each in fields(HttpCall)}
+    given = {key: value for key, value in stated.items() if key in known}
+    return HttpCall(**given, timeout_seconds=parse_duration(stated["timeout"]))
+
+
+def _llm_of_config(entry: Mapping[str, Any]) -> LlmCall | None:
+    """Return what the reference's ``config: {llm_model, temperature, max_tokens}`` means where nothing else is said."""
+    config = entry.get("config", {})
+    model = config.get("llm_model")
+    if not isinstance(model, str) or any(kind in entry for kind in KINDS):
+        return None
+    given = {key: config.get(key) for key in ("temperature", "max_tokens")}
+    sound: dict[str, Any] = {key: value for key, value in given.items() if isinstance(value, (int, float))}
+    prompt = config.get("system_prompt")
+    return LlmCall(model=model, system_prompt=prompt if isinstance(prompt, str) else None, **sound)
 
 
 def _scaling(stated: Mapping[str, Any]) -> ScalingPolicy:

@@ -13,6 +13,7 @@ from brain_clusters.blueprints.build import superior
 from brain_clusters.blueprints.crosschecks_lifecycle import lifecycle_faults
 from brain_clusters.blueprints.crosschecks_scaling import scaling_faults
 from brain_clusters.blueprints.messages import clipped, nearest
+from brain_clusters.blueprints.schema_work import KINDS
 from brain_clusters.domain.specs import parse_count, slug
 from brain_clusters.domain.states import AgentRole
 from brain_clusters.errors import Fault
@@ -90,8 +91,17 @@ def _supervisor(groups: Groups) -> Iterator[Fault]:
 
 def _work(groups: Groups) -> Iterator[Fault]:
     for index, group in enumerate(groups):
-        if "handler" in group and "command" in group:
-            yield Fault(f"/agents/{index}/command", "a group has a handler or a command, not both; remove one")
+        stated = [kind for kind in KINDS if kind in group]
+        if len(stated) > 1:
+            told = f"a group's jobs are done in one way, not by {' and '.join(stated)}; remove all but one"
+            yield Fault(f"/agents/{index}/{stated[-1]}", told)
+        pool, slots = group.get("pool"), group.get("concurrency", 1)
+        if pool == "solo" and slots > 1:
+            told = f"a solo pool does one job at a time, and concurrency is {slots}; choose threads, prefork or gevent"
+            yield Fault(f"/agents/{index}/pool", told)
+        elif slots > 64 and pool != "gevent":
+            told = f"concurrency is {slots}; more than 64 slots need pool: gevent"
+            yield Fault(f"/agents/{index}/concurrency", told)
 
 
 def _hierarchy(groups: Groups) -> Iterator[Fault]:

@@ -9,6 +9,8 @@ TICK_TASK = "brain.autoscale.tick"
 SWEEP_TASK = "brain.sweep"
 NOTIFY_TASK = "brain.notify"
 
+# The header of our messages with ``domain.jobs.JobOptions``.
+OPTIONS_HEADER = "brain"
 # The header of our messages that says when they were published (seconds since the epoch, by the sender's clock).
 PUBLISHED_HEADER = "brain_published_at"
 
@@ -35,7 +37,7 @@ def group_queue(cluster_id: str, group_slug: str) -> str:
 
 
 def priority_lists(queue: str) -> list[str]:
-    """Return the Redis lists that make up ``queue``."""
+    """Return the Redis lists that make up ``queue``, the most urgent first, as far as kombu knows them."""
     return [queue if not step else f"{queue}{PRIORITY_SEPARATOR}{step}" for step in PRIORITY_STEPS]
 
 

@@ -306,7 +306,10 @@ class Event(Base):
 class Job(Base):
     """One unit of work that was accepted here or reported by an agent. The payload is dropped when it is finished.
 
-    eta: not to be begun before; until shortly before it, the job waits here and not in Redis.
+    eta: not to be begun before; until shortly before it, the job waits here and not in Redis. options: what is stated
+    of ``domain.jobs.JobOptions``. parent_id, root_id: the place in a tree of delegated jobs. error_key: what failed
+    jobs are grouped by: the error's type, and its message without what differs from job to job. usage: tokens, calls
+    and what else the handler counted, and amount, in the currency of the installation. Failed jobs keep their payload.
     """
 
     __tablename__ = "jobs"
@@ -325,8 +328,24 @@ class Job(Base):
     published_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    priority: Mapped[str] = mapped_column(server_default="normal")
+    options: Mapped[dict[str, Any]] = mapped_column(server_default=_EMPTY_JSON)
+    expires_at: Mapped[datetime | None]
+    parent_id: Mapped[str | None]
+    root_id: Mapped[str | None]
+    error_key: Mapped[str | None]
+    usage: Mapped[dict[str, Any] | None]
 
     __table_args__ = (
+        Index(
+            "ix_jobs_dead_letters",
+            "cluster_id",
+            "error_key",
+            "finished_at",
+            postgresql_where=text("error_key IS NOT NULL"),
+        ),
+        Index("ix_jobs_root_id", "root_id", postgresql_where=text("root_id IS NOT NULL")),
+        Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
         Index(
             "ix_jobs_eta",
             "eta",

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from brain_clusters.domain.alerts import AlertRule
 from brain_clusters.domain.states import AgentRole, ClusterType
+from brain_clusters.domain.work import CeleryApp, HttpCall, LlmCall
 
 MAX_COUNT = 10_000
 # For how long the broker keeps a message for the agent that took it, three years. Far beyond any job: messages go back
@@ -54,9 +55,14 @@ class AgentGroup:
     """One entry of the blueprint's ``agents:``.
 
     reports_to: the name of another group; None only in the supervisor itself.
-    handler: "package.module:function"; command: argv. At most one of them is set.
-    concurrency: slots per agent. timeout_seconds: the longest a ``command`` may run.
-    max_deliveries: how often a job may be delivered to an agent that then dies, before it is failed.
+    handler: "package.module:function"; command: argv; celery, http, llm: see ``domain.work``. At most one is set; with
+    none, the skills and capabilities are looked for among the installed ones.
+    concurrency: slots per agent. pool: how they run; None is solo for one slot and threads for several.
+    standby: whether what its agents import stays in memory while the cluster sleeps.
+    timeout_seconds: the longest one attempt may take. max_attempts, backoff_seconds, backoff_max_seconds: what holds
+    for jobs that do not state their own, see ``jobs.JobOptions``; max_attempts None is one attempt that may raise.
+    max_deliveries: how often a job without max_attempts may be delivered to an agent that then dies.
+    cost: prices in the currency of the installation, by unit: per_hour of an agent, per_job, per_1k_input_tokens, ...
     """
 
     name: str
@@ -68,11 +74,19 @@ class AgentGroup:
     config: Mapping[str, Any] = field(default_factory=dict)
     handler: str | None = None
     command: tuple[str, ...] | None = None
+    celery: CeleryApp | None = None
+    http: HttpCall | None = None
+    llm: LlmCall | None = None
     concurrency: int = 1
+    pool: Literal["solo", "threads", "prefork", "gevent"] | None = None
+    standby: Literal["warm", "cold"] = "cold"
     timeout_seconds: float | None = None
+    max_attempts: int | None = None
+    backoff_seconds: float = 1.0
+    backoff_max_seconds: float = 300.0
     max_deliveries: int = 3
     resources: Mapping[str, Any] = field(default_factory=dict)
-    cost: Mapping[str, Any] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
     driver: str | None = None
     description: str | None = None
 
@@ -175,6 +189,28 @@ class Lifecycle:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """``budget:`` of a cluster or of one job tree, in the currency of the installation. None is no limit.
+
+    on_exceeded: alert only tells; hibernate and stop also let no further call begin; hibernate puts the cluster to
+    sleep until the day ends, stop drains it and keeps it so until somebody wakes it.
+    """
+
+    per_day: float | None = None
+    per_tree: float | None = None
+    on_exceeded: Literal["alert", "hibernate", "stop"] = "alert"
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """``cluster.delegation``: what one tree of delegated jobs may grow to."""
+
+    max_depth: int = 8
+    max_fan_out: int = 1000
+    max_jobs: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
 class Blueprint:
     """A whole blueprint. ``groups`` keep the order of the file; exactly one has the role supervisor."""
 
@@ -191,6 +227,8 @@ class Blueprint:
     tags: tuple[str, ...] = ()
     scaling: ScalingPolicy = field(default_factory=ScalingPolicy)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    budget: Budget = field(default_factory=Budget)
+    tree: Tree = field(default_factory=Tree)
     resources: Mapping[str, Any] = field(default_factory=dict)
     monitoring: Mapping[str, Any] = field(default_factory=dict)
     alerts: tuple[AlertRule, ...] = ()

@@ -80,15 +80,24 @@ class OperationKind(StrEnum):
 
 
 class JobStatus(StrEnum):
-    """Where a job stands."""
+    """Where a job stands.
+
+    queued: it waits for an agent, be it for the first time or again. running: an agent works on it, or it waits for the
+    jobs that it handed down. failed: it raised, and no further attempt was allowed. dead: all its attempts are used up,
+    by errors or because its agents died. cancelled: somebody asked for that.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
 
 
-FINISHED_JOB_STATUSES = (JobStatus.SUCCEEDED, JobStatus.FAILED)
+# A letter to the dead: these ended without success, keep their payload, and may be queued again.
+DEAD_LETTER_STATUSES = (JobStatus.FAILED, JobStatus.DEAD)
+FINISHED_JOB_STATUSES = (JobStatus.SUCCEEDED, *DEAD_LETTER_STATUSES, JobStatus.CANCELLED)
 
 
 class Intent(StrEnum):

@@ -236,6 +236,7 @@ def _blueprint_ids(session: Session, cluster_ids: set[str]) -> dict[str, str]:
 
 
 def _spec(session: Session, agent: Agent, blueprint_id: str) -> AgentSpec:
-    group = blueprints.parsed(session, blueprint_id, agent.blueprint_version).group(agent.group_name)
+    blueprint = blueprints.parsed(session, blueprint_id, agent.blueprint_version)
+    group = blueprint.group(agent.group_name)
     assert group is not None  # noqa: S101 - the row was made from this very version
-    return spec_of(agent, group)
+    return spec_of(agent, group, blueprint)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import func, or_, select, true, update
 from sqlalchemy.orm import Session
@@ -118,7 +119,7 @@ def _add(
     heads = {agent.group_name: agent.id for agent in reversed([*agents, *added])}
     for agent in added:
         agent.supervisor_id = heads.get(_boss(groups[agent.group_name], blueprint))
-        followup.start.setdefault(agent.driver, []).append(spec_of(agent, groups[agent.group_name]))
+        followup.start.setdefault(agent.driver, []).append(spec_of(agent, groups[agent.group_name], blueprint))
     # The upper ones first: each row refers to its supervisor's.
     rows: list[Agent] = sorted(added, key=lambda agent: _depth(groups[agent.group_name], blueprint))
     session.add_all(rows)
@@ -172,7 +173,7 @@ def _recent_failures(session: Session, cluster_id: str, *, young: bool = False) 
     return dict(rows.all())
 
 
-def spec_of(agent: Agent, group: AgentGroup) -> AgentSpec:
+def spec_of(agent: Agent, group: AgentGroup, blueprint: Blueprint) -> AgentSpec:
     """Return what a driver needs to start ``agent``."""
     return AgentSpec(
         agent_id=agent.agent_id,
@@ -182,12 +183,36 @@ def spec_of(agent: Agent, group: AgentGroup) -> AgentSpec:
         queue=names.group_queue(agent.cluster_id, group.slug),
         handler=group.handler,
         command=group.command,
+        celery=group.celery,
+        http=group.http,
+        llm=group.llm,
         concurrency=group.concurrency,
+        pool=group.pool,
         timeout_seconds=group.timeout_seconds,
+        max_attempts=group.max_attempts,
+        backoff_seconds=group.backoff_seconds,
+        backoff_max_seconds=group.backoff_max_seconds,
         max_deliveries=group.max_deliveries,
         capabilities=group.capabilities,
+        skills=group.skills,
         config=dict(group.config),
+        cost=dict(group.cost),
+        budget=blueprint.budget,
+        tree=blueprint.tree,
+        delegates={
+            below.name: {
+                "queue": names.group_queue(agent.cluster_id, below.slug),
+                "capabilities": list(below.capabilities),
+            }
+            for below in blueprint.groups
+            if below.reports_to == group.name
+        },
+        memory=_mapping(blueprint.resources.get("memory")),
     )
+
+
+def _mapping(found: Any) -> dict[str, Any] | None:
+    return dict(found) if isinstance(found, dict) else None
 
 
 # --- what is seen -----------------------------------------------------------------------------------------------

@@ -122,10 +122,10 @@ def test_what_is_left_out_has_its_default() -> None:
 
 def test_a_group_keeps_all_that_it_states() -> None:
     stated = "handler: a.b:C.d, concurrency: 8, timeout: 1m30s, max_deliveries: 5, driver: process, description: Hi"
-    group = parse_blueprint(changed("count: 0-4", f"count: 3, {stated}, skills: [x], cost: {{hour: 1}}")).groups[1]
+    group = parse_blueprint(changed("count: 0-4", f"count: 3, {stated}, skills: [x], cost: {{per_hour: 1}}")).groups[1]
     assert (group.handler, group.concurrency, group.timeout_seconds) == ("a.b:C.d", 8, 90.0)
     assert (group.max_deliveries, group.driver, group.description) == (5, "process", "Hi")
-    assert (group.skills, group.cost, group.count) == (("x",), {"hour": 1}, Count(3, 3, scalable=False))
+    assert (group.skills, group.cost, group.count) == (("x",), {"per_hour": 1}, Count(3, 3, scalable=False))
     assert parse_blueprint(changed("count: 0-4", "command: [cat, -]")).groups[1].command == ("cat", "-")
 
 
@@ -202,7 +202,7 @@ def test_x_keys_are_ignored_at_every_level_but_kept_in_config() -> None:
         ("count: 0-4", "handler: a, concurrency: 65", "f:5:52: 'handler' must name a function as package.module:"),
         ("count: 0-4", "command: []", "f:5:43: 'command' must not be empty"),
         ("count: 0-4", "command: [a, '']", "f:5:56: entry 2 of 'command' must not be empty"),
-        ("count: 0-4", "command: [a], handler: a:b", "f:5:43: a group has a handler or a command, not both"),
+        ("count: 0-4", "command: [a], handler: a:b", "f:5:43: a group's jobs are done in one way, not by handler"),
         ("count: 0-4", "timeout: 0", "f:5:52: 'timeout' must be a duration longer than 0"),
         ("name: Image Generator", "name: boss", "f:5:26: the name 'boss' is taken (agent group 1 is named 'Boss'"),
         ("name: Image Generator", "name: '***'", "f:5:26: the name '***' has no letter a-z and no digit"),
