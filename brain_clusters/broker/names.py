@@ -93,7 +93,7 @@ def job_key(job_id: str) -> str:
 
 
 def cancel_key(job_id: str) -> str:
-    """Return the key that says that a job is to be cancelled, and how."""
+    """Return the key that says a job is to be cancelled: JSON {"at": epoch seconds, "grace": seconds}."""
     return f"brain:cancel:{job_id}"
 
 
