@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 # A bound on a stream that nobody reads while PostgreSQL is away; at 0.1 KB an entry about 100 MB, and the records.
 _STREAM_LIMIT = 1_000_000
 
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One delivery of a job to an agent.
@@ -39,6 +40,11 @@ class Delivery:
     cancelled: bool = False
     tag: str = ""
     queue: str = ""
+
+    @classmethod
+    def from_header(cls, found: Any) -> Delivery | None:
+        """Return what the transport wrote; its attempt is -1 where it did not count the delivery."""
+        return None if found is None else cls(**found)
 
 
 @dataclass(frozen=True, slots=True)
