@@ -6,7 +6,7 @@ agent. gevent: many, in greenlets; its agents have an interpreter of their own, 
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from typing import Any
 
 from celery.signals import worker_process_init
@@ -30,8 +30,12 @@ def pool_of(spec: AgentSpec) -> str:
 
 def refuse_missing_gevent() -> None:
     """Raise PermanentError where gevent is not installed."""
-    if importlib.util.find_spec("gevent") is None:
-        raise PermanentError("the group's pool is gevent, which is not installed: pip install 'brain-clusters[gevent]'")
+    try:
+        importlib.import_module("gevent")
+    except ImportError as exc:
+        raise PermanentError(
+            "the group's pool is gevent, which is not installed: pip install 'brain-clusters[gevent]'"
+        ) from exc
 
 
 def bind(runner: JobRunner, spec: AgentSpec, handler: Handler, config: AgentConfig) -> None:

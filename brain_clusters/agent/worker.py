@@ -20,6 +20,7 @@ from brain_clusters.agent.beats import Beats
 from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.draining import Draining
 from brain_clusters.agent.handlers import Handler
+from brain_clusters.broker import green
 from brain_clusters.broker.app import make_app, transport_options
 from brain_clusters.broker.client import connect
 from brain_clusters.domain.agents import AgentSpec
@@ -58,6 +59,8 @@ def run(
     client = connect(config.redis_url)
     pools.bind(runner, spec, handler, config)
     app.conf.broker_transport_options = transport_options(spec.agent_id)
+    if pools.pool_of(spec) == "gevent":
+        app.conf.broker_transport = green.TRANSPORT
     draining = Draining(drain_marker(Path(config.run_dir), spec.agent_id), runner.counters.in_flight)
     beats = Beats(
         client,
