@@ -182,6 +182,19 @@ def test_code_that_computes_too_long_is_ended(stage: AgentStage, pool: str, slot
     assert agent.code is None
 
 
+@pytest.mark.parametrize(
+    ("pool", "slots", "doing"), [("solo", 1, "stuck"), pytest.param("gevent", 3, "spin", marks=WITH_GEVENT.marks)]
+)
+def test_code_that_lets_nothing_else_run_is_ended_with_its_agent(
+    stage: AgentStage, pool: str, slots: int, doing: str
+) -> None:
+    agent = stage.agent(slots, pool=pool, handler=WORK, timeout_seconds=0.3)
+    stage.post(agent.queue, {doing: True})
+    assert agent.until_ended() == 1
+    assert "pooled_work.py" in agent.log
+    assert stage.waiting(agent) == 1
+
+
 @every_pool
 def test_a_running_job_that_is_cancelled_ends_and_its_agent_goes_on(stage: AgentStage, pool: str, slots: int) -> None:
     agent = stage.agent(slots, pool=pool, handler=WORK)
