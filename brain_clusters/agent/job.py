@@ -20,6 +20,7 @@ from brain_clusters.agent.beats import Counters
 from brain_clusters.agent.context import JobContext
 from brain_clusters.agent.errors import HandlerError, JobCancelled, JobTimeout, Retry
 from brain_clusters.agent.handlers import Handler
+from brain_clusters.agent.watch import Watch
 from brain_clusters.broker import names
 from brain_clusters.broker.jobs import Delivery, JobRecords, JobReport
 from brain_clusters.broker.transport import QoS
@@ -39,6 +40,7 @@ _PATIENCE_SECONDS = 300.0
 # The share of a back-off that is waited, so that what failed together does not come back together.
 _JITTER = (0.5, 1.0)
 _NO_OPTIONS = JobOptions()
+_Given = tuple[tuple[Any, ...], dict[str, Any]]
 
 # NUL as JSON writes it; a backslash before it that is itself escaped is part of the text.
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
@@ -54,10 +56,10 @@ class JobRunner:
     def __init__(self) -> None:
         self.counters = Counters()
 
-    def bind(self, spec: AgentSpec, handler: Handler, records: JobRecords, *, acks: bool = True) -> None:
-        """Take up the agent's own part. acks: whether this process, and no parent of it, is who acknowledges."""
+    def bind(self, spec: AgentSpec, handler: Handler, records: JobRecords, watch: Watch, *, acks: bool = True) -> None:
+        """Take up the agent's own part. acks: whether it is this process, not its parent, whose Celery acknowledges."""
         self.counters = Counters()  # anew: the zygote's are as old as the zygote
-        self._spec, self._handler, self._records, self._acks = spec, handler, records, acks
+        self._spec, self._handler, self._records, self._watch, self._acks = spec, handler, records, watch, acks
 
     def __call__(
         self,
@@ -102,46 +104,40 @@ class JobRunner:
         self, job_id: str, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Outcome, dict[str, Any] | None]:
         """Run the handler; return what became of it, and what it used."""
-        context = self._context(job_id, attempt)
+        spec, options = self._spec, attempt.options
+        timeout = options.timeout_seconds or spec.timeout_seconds
+        context = self._watch.context(spec, job_id, attempt.delivery.attempt, options.capability, timeout)
         began = time.monotonic()
         failed: bool | None = True
         self.counters.begin()
         try:
-            outcome = self._outcome(context, attempt, args, kwargs)
+            outcome = self._outcome(context, timeout, attempt, (args, kwargs))
             failed = None if outcome.again is not None else outcome.error is not None
         finally:
             self.counters.end(time.monotonic() - began, failed=failed)
         usage: Any = getattr(context, "usage", None)
         return outcome, usage and (usage.as_dict() or None)
 
-    def _context(self, job_id: str, attempt: Attempt) -> JobContext:
-        spec = self._spec
-        return JobContext(
-            job_id, attempt.delivery.attempt, spec.cluster_id, spec.group_name, spec.agent_id, spec.config,
-            logging.getLogger("job"), capability=attempt.options.capability,
-        )  # fmt: skip
-
-    def _outcome(self, context: JobContext, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
+    def _outcome(self, context: JobContext, timeout: float | None, attempt: Attempt, given: _Given) -> Outcome:
         jitter = random.uniform(*_JITTER)  # noqa: S311 - not a secret
         try:
+            payload = _payload(*given)
             failpoint("begun")
-            result = _jsonable(self._handler(_payload(args, kwargs), context))
+            result = _jsonable(self._watch.run(context, timeout, lambda: self._handler(payload, context)))
             failpoint("done")
             return Outcome(JobStatus.SUCCEEDED, result)
         except HandlerError as exc:
-            ended = Outcome(JobStatus.FAILED, error=_error("HandlerError", str(exc)))
+            return Outcome(JobStatus.FAILED, error=_error("HandlerError", str(exc)))
         except Retry as exc:
-            ended = attempt.put_off(_error("Retry", str(exc)), exc.after, jitter)
+            return attempt.put_off(_error("Retry", str(exc)), exc.after, jitter)
         except JobCancelled as exc:
             return Outcome(JobStatus.CANCELLED, error=_error("JobCancelled", str(exc) or "cancelled while it ran"))
         except JobTimeout as exc:
-            ended = attempt.failed(_error("JobTimeout", str(exc) or "it took too long"), jitter)
+            return attempt.failed(_error("JobTimeout", str(exc) or "it took too long"), jitter)
         except (Exception, SystemExit) as exc:
             log.exception("job %s failed", context.job_id)
             trace = traceback.format_exc(limit=-20)
-            ended = attempt.failed(_error(type(exc).__name__, str(exc) or type(exc).__name__, trace), jitter)
-        # A handler that is told that its job is cancelled may end by any error.
-        return replace(ended, status=JobStatus.CANCELLED, again=None) if context.cancelled else ended
+            return attempt.failed(_error(type(exc).__name__, str(exc) or type(exc).__name__, trace), jitter)
 
     def _settle(self, attempt: Attempt, report: JobReport, again: float | None) -> None:
         """Record the outcome and acknowledge the message in one step; Celery has nothing left to acknowledge."""

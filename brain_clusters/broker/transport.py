@@ -88,9 +88,10 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Forget a message, or put it back."""
+        """Forget a message, or put it back: what is rejected was begun, and was an attempt."""
         if requeue and delivery_tag not in self.settled:
-            self.restore_by_tag(delivery_tag, leftmost=True)
+            with self.channel.conn_or_acquire() as client:
+                give_back(client, self.channel.owner, delivery_tag, begun=True)
         self.ack(delivery_tag)
 
     def restore_unacked(self, client: Any = None) -> None:
@@ -103,11 +104,11 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
                 self.restore_by_tag(tag, client=client)
         self._delivered.clear()
 
-    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        """Put a message that was not begun back into its queue; ``leftmost`` is the end that is taken last."""
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:  # noqa: ARG002 - kombu's
+        """Put a message that was not begun back, as the next of its queue."""
         self._at_work.discard(tag)
         with self.channel.conn_or_acquire(client) as lent:
-            give_back(lent, self.channel.owner, tag, last=leftmost)
+            give_back(lent, self.channel.owner, tag)
 
     def return_left_over(self) -> None:
         """Put back what this owner holds and does not work on: its connection broke before it began, or acknowledged.
