@@ -20,6 +20,7 @@ from brain_clusters.agent.beats import Beats
 from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.draining import Draining
 from brain_clusters.agent.handlers import Handler
+from brain_clusters.agent.hearing import Hearing
 from brain_clusters.broker import green
 from brain_clusters.broker.app import make_app, transport_options
 from brain_clusters.broker.client import connect
@@ -66,6 +67,7 @@ def run(
         client,
         spec.agent_id,
         lambda: {**runner.counters.snapshot(), "slots": spec.concurrency, "draining": draining.look()},
+        Hearing(client, [spec.queue], runner.counters.in_flight, deaf_after=config.deaf_after),
         host_id=config.host_id,
     )
 

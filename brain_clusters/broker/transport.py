@@ -136,6 +136,8 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
     record_ttl = 86_400
     from_transport_options = (*kombu_redis.Channel.from_transport_options, "owner", "claim_key", "record_ttl")
 
+    # How many looks and waits of this process were answered.
+    answers: ClassVar[int] = 0
     # Whether Redis may not know the script.
     _untold: ClassVar[bool] = True
     _waiting_on: str | None = None
@@ -219,6 +221,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
                 connection.disconnect()  # the next round reconnects
             raise
         Channel._untold = False
+        Channel.answers += 1
         return reply
 
     def _wait(self, due_in: float | None) -> None:
