@@ -129,8 +129,7 @@ for _ = 1, 100 do
   if found ~= 'parked' then return found end
 end
 return '0'
-"""
-    .replace("ETA_PREFIX", names.ETA_PREFIX)
+""".replace("ETA_PREFIX", names.ETA_PREFIX)
     .replace("HIGH", "".join(c if c.isprintable() else f"\\{ord(c):03d}" for c in names.high_list("")))
     .replace("JOB_TASK", names.JOB_TASK)
 )
