@@ -43,17 +43,21 @@ class Filters:
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return what rows must fulfil. That a job runs only its agent's record tells, and so it counts as queued."""
         wanted = set(self.statuses) | (set(UNFINISHED) if JobStatus.RUNNING in self.statuses else set())
-        stated: list[tuple[Any, ColumnElement[bool]]] = [
-            (self.statuses, Job.status.in_(sorted(wanted))),
-            (self.group, Job.group_name == self.group),
-            (self.capability, Job.options["capability"].astext == self.capability),
-            (self.priority, Job.priority == self.priority),
-            (self.error, Job.error_key == self.error),
-            (self.parent, Job.parent_id == self.parent),
-            (self.since, Job.created_at >= self.since),
-            (self.until, Job.created_at < self.until),
-        ]
-        return [condition for given, condition in stated if given]
+        equal = (
+            (Job.group_name, self.group),
+            (Job.options["capability"].astext, self.capability),
+            (Job.priority, self.priority),
+            (Job.error_key, self.error),
+            (Job.parent_id, self.parent),
+        )
+        found: list[ColumnElement[bool]] = [column == value for column, value in equal if value is not None]
+        if wanted:
+            found.append(Job.status.in_(sorted(wanted)))
+        if self.since is not None:
+            found.append(Job.created_at >= self.since)
+        if self.until is not None:
+            found.append(Job.created_at < self.until)
+        return found
 
     @property
     def is_exact(self) -> bool:

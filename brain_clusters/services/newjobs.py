@@ -18,6 +18,7 @@ from brain_clusters.errors import Fault, InvalidInput
 MOST_FAULTS = 100
 PAYLOAD_LIMIT_BYTES = 1 << 20
 _LONGEST_WAIT = timedelta(days=365)
+_LATEST_END = timedelta(days=3650)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +150,13 @@ def _terms(blueprint: Blueprint, new: NewJob, now: datetime) -> _Terms | list[Fa
     pointer, eta = ("/eta", read("eta", parse_instant)) if new.eta is not None else ("/delay", read("delay", ahead))
     if eta is not None and eta > now + _LONGEST_WAIT:
         faults.append(Fault(pointer, "a job waits for at most 365 days; ask for less"))
+        eta = None
     # What is past is now: nobody can begin it earlier.
     eta = None if eta is None else max(eta, now).astimezone(UTC)
     expires = read("expires", lambda value: parse_end(value, now))
+    if expires is not None and expires > now + _LATEST_END:
+        faults.append(Fault("/expires", "a job expires within 10 years; leave it out for one that never does"))
+        expires = None
     if expires is not None and expires <= max(now, eta or now):
         faults.append(Fault("/expires", "the job would expire before it may begin; give it more time"))
     options = JobOptions(

@@ -8,7 +8,7 @@ import flask
 
 from brain_clusters.api.context import answer, control
 from brain_clusters.api.requests import read_body, read_query
-from brain_clusters.domain.durations import parse_instant
+from brain_clusters.domain.durations import in_utc, parse_instant
 from brain_clusters.services import dead_letters
 from brain_clusters.services.dead_letters import Letters, Treated
 from brain_clusters.services.requests import LETTERS, TREAT_LETTERS, validated
@@ -45,7 +45,7 @@ def _asked() -> tuple[Letters, int]:
 
 
 def _letters(asked: dict[str, Any]) -> Letters:
-    since = parse_instant(asked["since"]) if "since" in asked else None
+    since = in_utc(parse_instant(asked["since"])) if "since" in asked else None
     return Letters(asked.get("error_key"), asked.get("group"), since)
 
 

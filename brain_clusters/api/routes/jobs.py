@@ -12,7 +12,7 @@ from brain_clusters.api import views
 from brain_clusters.api.context import answer, control, place_for_large_body
 from brain_clusters.api.requests import BATCH_LIMIT_BYTES, BODY_LIMIT_BYTES, PAGE, read_body, read_key, read_query
 from brain_clusters.api.routes.clusters import page_of
-from brain_clusters.domain.durations import parse_duration, parse_instant
+from brain_clusters.domain.durations import in_utc, parse_duration, parse_instant
 from brain_clusters.domain.states import JobStatus
 from brain_clusters.errors import Fault, InvalidInput
 from brain_clusters.services import cancelling, dead_letters, idempotency, jobs, routing
@@ -96,8 +96,10 @@ def _filters(query: dict[str, Any]) -> Filters:
     if unknown:
         known = ", ".join(JobStatus)
         raise InvalidInput("the filters are not valid", [Fault("/status", f"{unknown[0]!r} is no status; use {known}")])
-    times = {name: parse_instant(query.pop(name)) for name in ("since", "until") if name in query}
-    return Filters(statuses=tuple(JobStatus(word) for word in statuses), **query, **times)
+    for name in ("since", "until"):
+        if name in query:
+            query[name] = in_utc(parse_instant(query[name]))
+    return Filters(statuses=tuple(JobStatus(word) for word in statuses), **query)
 
 
 @routes.get("/jobs/<job_id>")
