@@ -76,10 +76,14 @@ class JobRunner:
             return None
         started = time.time()
         attempt = Attempt(delivery, options, self._spec)
-        outcome, usage = attempt.refusal(started), None
-        if outcome is None:
+        refused = attempt.refusal(started)
+        if refused is None:
             outcome, usage = self._do(job_id, attempt, args, kwargs)
-        self._settle(attempt, self._report(job_id, delivery.attempt, started, outcome, usage), outcome.again)
+            report = self._report(job_id, delivery.attempt, started, outcome, usage)
+        else:
+            outcome = refused
+            report = self._report(job_id, delivery.attempt - 1, None, outcome, None)
+        self._settle(attempt, report, outcome.again)
         failpoint("finished")
         if outcome.again is not None:
             raise Ignore
@@ -99,11 +103,12 @@ class JobRunner:
     ) -> tuple[Outcome, dict[str, Any] | None]:
         """Run the handler; return what became of it, and what it used."""
         context = self._context(job_id, attempt)
-        began, failed = time.monotonic(), True
+        began = time.monotonic()
+        failed: bool | None = True
         self.counters.begin()
         try:
             outcome = self._outcome(context, attempt, args, kwargs)
-            failed = outcome.error is not None
+            failed = None if outcome.again is not None else outcome.error is not None
         finally:
             self.counters.end(time.monotonic() - began, failed=failed)
         usage: Any = getattr(context, "usage", None)
@@ -120,7 +125,9 @@ class JobRunner:
         jitter = random.uniform(*_JITTER)  # noqa: S311 - not a secret
         try:
             failpoint("begun")
-            return Outcome(JobStatus.SUCCEEDED, _jsonable(self._handler(_payload(args, kwargs), context)))
+            result = _jsonable(self._handler(_payload(args, kwargs), context))
+            failpoint("done")
+            return Outcome(JobStatus.SUCCEEDED, result)
         except HandlerError as exc:
             ended = Outcome(JobStatus.FAILED, error=_error("HandlerError", str(exc)))
         except Retry as exc:
@@ -147,7 +154,7 @@ class JobRunner:
             QoS.settled.add(delivery.tag)
 
     def _report(
-        self, job_id: str, attempt: int, started: float, outcome: Outcome, usage: dict[str, Any] | None
+        self, job_id: str, attempts: int, started: float | None, outcome: Outcome, usage: dict[str, Any] | None
     ) -> JobReport:
         return JobReport(
             id=job_id,
@@ -155,7 +162,7 @@ class JobRunner:
             group_name=self._spec.group_name,
             agent_id=self._spec.agent_id,
             status=outcome.status,
-            attempts=attempt,
+            attempts=attempts,
             started_at=started,
             finished_at=time.time() if outcome.again is None else None,
             result=outcome.result,
