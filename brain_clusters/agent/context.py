@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from brain_clusters.agent.errors import HandlerError
+from brain_clusters.agent.memory import memory_of
 from brain_clusters.broker.notes import CHECKPOINT_FIELD, PROGRESS_FIELD, JobNotes
+from brain_clusters.broker.shared import ClusterStore
 from brain_clusters.errors import TemporaryError
 
 CHECKPOINT_LIMIT_BYTES = 1024 * 1024
@@ -26,6 +28,7 @@ class JobContext:
     log: its lines carry the job's id. capability: what the job asked for, where it was addressed by that.
     deadline: when this attempt has to be done, in seconds since the epoch; None is never.
     notes: where progress and checkpoints are kept; without it they are forgotten.
+    store: the cluster's memory, where its blueprint has one.
     """
 
     job_id: str
@@ -38,6 +41,7 @@ class JobContext:
     capability: str | None = None
     deadline: float | None = None
     notes: JobNotes | None = None
+    store: ClusterStore | None = None
     _cancelled: bool = field(default=False, init=False)
     _told_at: float = field(default=-math.inf, init=False)
 
@@ -45,6 +49,11 @@ class JobContext:
     def cancelled(self) -> bool:
         """Whether the handler should end: the job was cancelled, or the deadline has passed."""
         return self._cancelled
+
+    @property
+    def memory(self) -> ClusterStore:
+        """What the cluster's agents keep in common: get, set, delete, incr, keys, items. See ``resources.memory``."""
+        return memory_of(self.store)
 
     def progress(self, fraction: float, message: str | None = None) -> None:
         """Say how far the job is, from 0 to 1. May be called often: it is written at most twice a second."""

@@ -25,6 +25,8 @@ SIFT_PREFIX = "brain:sift:"
 
 # A stream: what agents finished and PostgreSQL does not know yet.
 FINISHED_STREAM = "brain:finished"
+# A stream: jobs that other jobs handed down and PostgreSQL does not know yet.
+ACCEPTED_STREAM = "brain:accepted"
 # A set: every lifecycle worker that ever said it lives and is not known to have died.
 WORKERS_SET = "brain:workers"
 # A list: messages that were not even JSON, kept for a person to look at.
@@ -71,6 +73,16 @@ def beat_key(owner: str) -> str:
     return f"brain:beat:{owner}"
 
 
+def tree_key(root_id: str) -> str:
+    """Return the hash with all that was handed down in one tree of jobs: parent by child."""
+    return f"brain:tree:{root_id}"
+
+
+def memory_keys(cluster_id: str) -> tuple[str, str, str]:
+    """Return the keys of the memory that a cluster's agents share: values, when each ends, and their size."""
+    return f"brain:memory:{cluster_id}", f"brain:memory_ends:{cluster_id}", f"brain:memory_size:{cluster_id}"
+
+
 def host_key(host_id: str) -> str:
     """Return the key that a living host refreshes; its agents leave when it stays away."""
     return f"brain:host:{host_id}"
@@ -84,3 +96,13 @@ def job_key(job_id: str) -> str:
 def cancel_key(job_id: str) -> str:
     """Return the key that says a job is to be cancelled: JSON {"at": epoch seconds, "grace": seconds}."""
     return f"brain:cancel:{job_id}"
+
+
+def cancel_key(job_id: str) -> str:
+    """Return the key that says that a job is to be cancelled, and how."""
+    return f"brain:cancel:{job_id}"
+
+
+def join_key(job_id: str) -> str:
+    """Return the key of a job that waits for those it handed down."""
+    return f"brain:join:{job_id}"
