@@ -152,8 +152,8 @@ class ClusterStore:
         if not reply[0]:
             limit = self._bounds.size_bytes
             raise MemoryFull(
-                f"{key!r} does not fit into the cluster's memory: {reply[1]} of {limit} bytes are used; delete keys, or "
-                "raise resources.memory.size in a new version of the blueprint"
+                f"{key!r} does not fit into the cluster's memory: {reply[1]} of {limit} bytes are used; delete keys, "
+                "or raise resources.memory.size in a new version of the blueprint"
             )
 
     def _run(self, script: str, *values: str | bytes) -> Any:

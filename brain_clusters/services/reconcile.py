@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import func, or_, select, true, update
 from sqlalchemy.orm import Session
@@ -40,7 +39,7 @@ from brain_clusters.services.endings import end_operations
 
 @dataclass(slots=True)
 class Followup:
-    """What is to be done once the transaction is committed: by driver name; queues to delete; clusters whose memory goes."""
+    """What is to be done once the transaction is committed: agents by driver, queues to delete, clusters to forget."""
 
     start: dict[str, list[AgentSpec]] = field(default_factory=dict)
     drain: dict[str, list[str]] = field(default_factory=dict)
