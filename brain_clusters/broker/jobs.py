@@ -23,7 +23,7 @@ from brain_clusters.errors import TemporaryError
 log = logging.getLogger(__name__)
 
 # A bound on a stream that nobody reads while PostgreSQL is away; at 0.1 KB an entry about 100 MB, and the records.
-_STREAM_LIMIT = 1_000_000
+STREAM_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class JobRecords:
         """
         tag = delivery.tag if delivery is not None else ""
         keys = [names.job_key(report.id), names.FINISHED_STREAM, names.unacked_key(report.agent_id)]
-        fixed: list[str | float] = [tag, self._ttl, _STREAM_LIMIT, report.id, parent_id or ""]
+        fixed: list[str | float] = [tag, self._ttl, STREAM_LIMIT, report.id, parent_id or ""]
         with temporary_when_away():
             self._finish(keys=keys, args=[*fixed, *_as_fields(report)])
 
