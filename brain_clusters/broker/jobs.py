@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 STREAM_LIMIT = 1_000_000
 
 
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One delivery of a job to an agent.
@@ -40,6 +41,11 @@ class Delivery:
     cancelled: bool = False
     tag: str = ""
     queue: str = ""
+
+    @classmethod
+    def from_header(cls, found: Any) -> Delivery | None:
+        """Return what the transport wrote; its attempt is -1 where it did not count the delivery."""
+        return None if found is None else cls(**found)
 
 
 @dataclass(frozen=True, slots=True)
