@@ -10,14 +10,19 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from brain_clusters.agent.errors import HandlerError, JobCancelled
 from brain_clusters.broker.delegating import Child, Join, Joins, Parent
+from brain_clusters.broker.jobs import Delivery, JobRecords
+from brain_clusters.broker.shared import ClusterStore
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.domain.durations import parse_duration
 from brain_clusters.domain.jobs import JobOptions, Priority
 from brain_clusters.domain.specs import slug
+
+if TYPE_CHECKING:
+    from brain_clusters.agent.context import JobContext
 
 STATE_LIMIT_BYTES = 1024 * 1024
 PAYLOAD_LIMIT_BYTES = 1024 * 1024
@@ -151,27 +156,50 @@ def child_id(parent_id: str, number: int, index: int) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{parent_id}/{number}/{index}"))
 
 
-def hand_down(joins: Joins, team: Team, parent: Parent, delegation: Delegation) -> bool:
-    """Hand down and let the job wait; return False when that is not this agent's to do any more.
+class Delegating:
+    """The part of an agent that hands work down for its jobs, and tells them what came of it. Raises TemporaryError."""
 
-    Raises DelegationRefused, and JobCancelled for a job that somebody wants to end.
-    """
-    if not parent.delivery.tag:
-        raise DelegationRefused("this job's message is not held by its agent; only an agent can hand work down")
-    most = team.spec.tree.max_jobs
-    what, number = joins.hand_down(parent, team.children(delegation, parent.round), delegation.state, most=most)
-    if what == "cancelled":
-        raise JobCancelled("cancelled before it handed work down")
-    if what == "full":
-        raise DelegationRefused(
-            f"a tree may hold {most} jobs, and this one holds {number}; {len(delegation.orders)} more are too many: "
-            "hand down fewer, or raise cluster.delegation.max_jobs"
-        )
-    return what == "waits"
+    def __init__(self, records: JobRecords, spec: AgentSpec) -> None:
+        self._joins, self._spec = Joins(records.client, ttl_seconds=records.ttl_seconds), spec
+        bounds = spec.memory
+        self._store = None if bounds is None else ClusterStore(records.client, spec.cluster_id, bounds)
+
+    def equip(self, context: JobContext, options: JobOptions, delivery: Delivery) -> None:
+        """Give a job's context what it shares with others: its team, and the cluster's memory."""
+        context.store = self._store
+        context.team = self._team(context.job_id, options, delivery)
+
+    def _team(self, job_id: str, options: JobOptions, delivery: Delivery) -> Team:
+        join = self._joins.read(job_id) if delivery.goes_on else None
+        return Team(self._spec, job_id, options, join, Priority(delivery.priority))
+
+    def hand_down(
+        self, job_id: str, options: JobOptions, delivery: Delivery, delegation: Delegation, started_at: float
+    ) -> bool:
+        """Hand down and let the job wait; return False when that is not this agent's to do any more.
+
+        Raises DelegationRefused, and JobCancelled for a job that somebody wants to end.
+        """
+        if not delivery.tag:
+            raise DelegationRefused("this job's message is not held by its agent; only an agent can hand work down")
+        team, spec = self._team(job_id, options, delivery), self._spec
+        number = 1 if team.join is None else team.join.round + 1
+        started = started_at if team.join is None else team.join.started_at
+        parent = Parent(job_id, spec.cluster_id, spec.group_name, spec.agent_id, options, delivery, number, started)
+        most, children = spec.tree.max_jobs, team.children(delegation, number)
+        what, count = self._joins.hand_down(parent, children, delegation.state, most=most)
+        if what == "cancelled":
+            raise JobCancelled("cancelled before it handed work down")
+        if what == "full":
+            raise DelegationRefused(
+                f"a tree may hold {most} jobs, and this one holds {count}; {len(children)} more are too many: hand "
+                "down fewer, or raise cluster.delegation.max_jobs"
+            )
+        return what == "waits"
 
 
-def _parts(order: Order) -> tuple[str, str, Any, JobOptions, Priority]:
-    return order.group, order.queue, order.payload, order.options, order.priority
+def _parts(order: Order) -> tuple[str, str, Any, dict[str, Any], Priority]:
+    return order.group, order.queue, order.payload, order.options.as_header(), order.priority
 
 
 def _payload(value: Any) -> Any:

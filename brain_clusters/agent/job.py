@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from celery import Celery
@@ -18,6 +19,7 @@ from celery.exceptions import Ignore
 from brain_clusters.agent.attempts import Attempt, Outcome
 from brain_clusters.agent.beats import Counters
 from brain_clusters.agent.context import JobContext
+from brain_clusters.agent.delegation import Delegating, Delegation, DelegationRefused
 from brain_clusters.agent.errors import HandlerError, JobCancelled, JobTimeout, Retry
 from brain_clusters.agent.handlers import Handler
 from brain_clusters.broker import names
@@ -58,6 +60,7 @@ class JobRunner:
         """Take up the agent's own part. acks: whether this process, and no parent of it, is who acknowledges."""
         self.counters = Counters()  # anew: the zygote's are as old as the zygote
         self._spec, self._handler, self._records, self._acks = spec, handler, records, acks
+        self._delegating = Delegating(records, spec)
 
     def __call__(
         self,
@@ -79,6 +82,11 @@ class JobRunner:
         outcome, usage = attempt.refusal(started), None
         if outcome is None:
             outcome, usage = self._do(job_id, attempt, args, kwargs)
+        if isinstance(outcome.result, Delegation):
+            outcome = self._hand_down(job_id, attempt, outcome.result, started)
+        if outcome.status is JobStatus.RUNNING:  # it waits for others, and Celery has nothing left to acknowledge
+            self._acknowledged(delivery)
+            raise Ignore
         self._settle(attempt, self._report(job_id, delivery.attempt, started, outcome, usage), outcome.again)
         failpoint("finished")
         if outcome.again is not None:
@@ -99,6 +107,7 @@ class JobRunner:
     ) -> tuple[Outcome, dict[str, Any] | None]:
         """Run the handler; return what became of it, and what it used."""
         context = self._context(job_id, attempt)
+        _patiently(job_id, lambda: self._delegating.equip(context, attempt.options, attempt.delivery))
         began, failed = time.monotonic(), True
         self.counters.begin()
         try:
@@ -120,9 +129,10 @@ class JobRunner:
         jitter = random.uniform(*_JITTER)  # noqa: S311 - not a secret
         try:
             failpoint("begun")
-            return Outcome(JobStatus.SUCCEEDED, _jsonable(self._handler(_payload(args, kwargs), context)))
+            result = self._handler(_payload(args, kwargs), context)
+            return Outcome(JobStatus.SUCCEEDED, result if isinstance(result, Delegation) else _jsonable(result))
         except HandlerError as exc:
-            ended = Outcome(JobStatus.FAILED, error=_error("HandlerError", str(exc)))
+            ended = Outcome(JobStatus.FAILED, error=_error(type(exc).__name__, str(exc)))
         except Retry as exc:
             ended = attempt.put_off(_error("Retry", str(exc)), exc.after, jitter)
         except JobCancelled as exc:
@@ -143,8 +153,24 @@ class JobRunner:
             _patiently(report.id, lambda: self._records.finish(report, delivery, parent_id=parent))
         elif not _patiently(report.id, lambda: self._records.again(report, delivery, again)):
             log.warning("job %s is not held here any more, and is tried again elsewhere", report.id)
+        self._acknowledged(delivery)
+
+    def _acknowledged(self, delivery: Delivery) -> None:
         if delivery.tag and self._acks:
             QoS.settled.add(delivery.tag)
+
+    def _hand_down(self, job_id: str, attempt: Attempt, delegation: Delegation, started: float) -> Outcome:
+        """Hand work down; return that the job waits, or why it cannot."""
+        options, delivery = attempt.options, attempt.delivery
+        try:
+            step = partial(self._delegating.hand_down, job_id, options, delivery, delegation, started)
+            if not _patiently(job_id, step):
+                log.info("job %s was handed down by another delivery of it", job_id)
+            return Outcome(JobStatus.RUNNING)
+        except DelegationRefused as exc:
+            return Outcome(JobStatus.FAILED, error=_error("DelegationRefused", str(exc)))
+        except JobCancelled as exc:
+            return Outcome(JobStatus.CANCELLED, error=_error("JobCancelled", str(exc)))
 
     def _report(
         self, job_id: str, attempt: int, started: float, outcome: Outcome, usage: dict[str, Any] | None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
-import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import redis
@@ -16,6 +15,7 @@ from brain_clusters.broker import names
 from brain_clusters.broker.client import temporary_when_away
 from brain_clusters.broker.jobs import STREAM_LIMIT, Delivery
 from brain_clusters.broker.joining import JOINED, named
+from brain_clusters.broker.messages import Messages
 from brain_clusters.broker.record_scripts import FINISHED
 from brain_clusters.domain.jobs import MESSAGE_PRIORITY, JobOptions, Priority
 
@@ -62,6 +62,13 @@ local function list_of(queue, message)
   return step == 0 and queue or queue .. <SEPARATOR> .. step
 end
 
+-- An idle agent waits on its queue's list of normal priority alone, and finds the others half a second later.
+local function push(list, message)
+  local normal, is_high = list, string.sub(list, -#<HIGH>) == <HIGH>
+  if is_high then normal = string.sub(list, 1, -#<HIGH> - 1) end
+  redis.call('LPUSH', is_high and redis.call('LLEN', normal) == 0 and normal or list, message)
+end
+
 local entry = redis.call('HGET', unacked, tag)
 if not entry then return {'gone'} end
 local reached = tonumber(redis.call('HGET', join, 'round')) or 0
@@ -95,7 +102,7 @@ for i = first, #ARGV, 5 do
       redis.call('HSET', its, 'status', 'queued', 'cluster_id', cluster, 'group_name', ARGV[i + 1],
                  'parent_id', parent, 'root_id', root)
       redis.call('EXPIRE', its, ttl)
-      redis.call('LPUSH', ARGV[i + 2], ARGV[i + 3])
+      push(ARGV[i + 2], ARGV[i + 3])
       redis.call('XADD', stream, 'MAXLEN', '~', limit, '*', 'job', ARGV[i + 4])
     end
   end
@@ -140,14 +147,15 @@ return ended
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A job to hand down. queue: of ``group``, which is to do it."""
+    """A job to hand down. queue: of ``group``, which is to do it. options: ``JobOptions`` as a header."""
 
     id: str
     group: str
     queue: str
     payload: Any
-    options: JobOptions
+    options: Mapping[str, Any]
     priority: Priority = Priority.NORMAL
+    eta: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +213,10 @@ class Joins:
             parent.cluster_id, parent.group, json.dumps([child.id for child in children]),
         ]  # fmt: skip
         now = time.time()
+        messages = {queue: Messages(queue) for queue in {child.queue for child in children}}
         for child in children:
-            queue, priority = _place(child)
-            message = _message(child, queue, priority, now)
-            args += [child.id, child.group, _list(queue, priority), message, _entry(child, parent.cluster_id, now)]
+            message = messages[child.queue].build(child, now)
+            args += [child.id, child.group, _list(child), message, _entry(child, parent.cluster_id, now)]
         with temporary_when_away():
             what, *number = self._hand_down(keys=keys, args=args)
         return Handed(what.decode(), *number)
@@ -248,44 +256,11 @@ class Joins:
         return {child.decode(): parent.decode() for child, parent in found.items()}
 
 
-def _place(child: Child) -> tuple[str, int | None]:
-    """Return the queue that a message is sent to and its priority, which what is urgent does not bear."""
+def _list(child: Child) -> str:
+    """Return the list that jobs of the child's priority lie in."""
     if child.priority is Priority.HIGH:
-        return names.high_list(child.queue), None
-    return child.queue, MESSAGE_PRIORITY[child.priority]
-
-
-def _list(queue: str, priority: int | None) -> str:
-    """Return the list that kombu keeps messages of ``priority`` in."""
-    if not priority:
-        return queue
-    return names.kombu_lists(queue)[max(n for n, low in enumerate(names.PRIORITY_STEPS) if low <= priority)]
-
-
-def _message(child: Child, queue: str, priority: int | None, now: float) -> str:
-    """Return the message that Celery would send for ``child``, as kombu puts it into Redis."""
-    body = json.dumps([[child.payload], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
-    headers = {
-        "lang": "py", "task": names.JOB_TASK, "id": child.id, "shadow": None, "eta": None, "expires": None,
-        "group": None, "group_index": None, "retries": 0, "timelimit": [None, None], "root_id": child.id,
-        "parent_id": None, "argsrepr": "(...)", "kwargsrepr": "{}", "origin": "brain", "ignore_result": True,
-        "replaced_task_nesting": 0, "stamped_headers": None, "stamps": {},
-        names.PUBLISHED_HEADER: now, names.OPTIONS_HEADER: child.options.as_header(),
-    }  # fmt: skip
-    properties = {
-        "correlation_id": child.id, "reply_to": None, "delivery_mode": 2,
-        "delivery_info": {"exchange": "", "routing_key": queue}, "priority": priority or 0,
-        "body_encoding": "base64", "delivery_tag": str(uuid.uuid4()),
-    }  # fmt: skip
-    return json.dumps(
-        {
-            "body": base64.b64encode(body.encode()).decode(),
-            "content-encoding": "utf-8",
-            "content-type": "application/json",
-            "headers": headers,
-            "properties": properties,
-        }
-    )
+        return names.high_list(child.queue)
+    return names.kombu_lists(child.queue)[names.PRIORITY_STEPS.index(MESSAGE_PRIORITY[child.priority])]
 
 
 def _entry(child: Child, cluster_id: str, now: float) -> str:
@@ -296,7 +271,7 @@ def _entry(child: Child, cluster_id: str, now: float) -> str:
             "cluster_id": cluster_id,
             "group": child.group,
             "payload": child.payload,
-            "options": child.options.as_header(),
+            "options": child.options,
             "priority": str(child.priority),
             "at": now,
         }
