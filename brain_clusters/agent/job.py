@@ -79,15 +79,20 @@ class JobRunner:
             return None
         started = time.time()
         attempt = Attempt(delivery, options, self._spec)
-        outcome, usage = attempt.refusal(started), None
-        if outcome is None:
+        refused = attempt.refusal(started)
+        if refused is None:
             outcome, usage = self._do(job_id, attempt, args, kwargs)
-        if isinstance(outcome.result, Delegation):
-            outcome = self._hand_down(job_id, attempt, outcome.result, started)
-        if outcome.status is JobStatus.RUNNING:  # it waits for others, and Celery has nothing left to acknowledge
-            self._acknowledged(delivery)
-            raise Ignore
-        self._settle(attempt, self._report(job_id, delivery.attempt, started, outcome, usage), outcome.again)
+            if isinstance(outcome.result, Delegation):
+                outcome = self._hand_down(job_id, attempt, outcome.result, started, usage)
+            if outcome.status is JobStatus.RUNNING:  # it waits for others, and nothing is left to acknowledge
+                self._acknowledged(delivery)
+                raise Ignore
+            report = self._report(job_id, delivery.attempt, started, outcome, usage)
+        else:
+            outcome = refused
+            begun = max(delivery.attempt - 1, int(delivery.goes_on))
+            report = self._report(job_id, begun, None, outcome, None)
+        self._settle(attempt, report, outcome.again)
         failpoint("finished")
         if outcome.again is not None:
             raise Ignore
@@ -108,11 +113,12 @@ class JobRunner:
         """Run the handler; return what became of it, and what it used."""
         context = self._context(job_id, attempt)
         _patiently(job_id, lambda: self._delegating.equip(context, attempt.options, attempt.delivery))
-        began, failed = time.monotonic(), True
+        began = time.monotonic()
+        failed: bool | None = True
         self.counters.begin()
         try:
             outcome = self._outcome(context, attempt, args, kwargs)
-            failed = outcome.error is not None
+            failed = None if outcome.again is not None else outcome.error is not None
         finally:
             self.counters.end(time.monotonic() - began, failed=failed)
         usage: Any = getattr(context, "usage", None)
@@ -130,7 +136,9 @@ class JobRunner:
         try:
             failpoint("begun")
             result = self._handler(_payload(args, kwargs), context)
-            return Outcome(JobStatus.SUCCEEDED, result if isinstance(result, Delegation) else _jsonable(result))
+            result = result if isinstance(result, Delegation) else _jsonable(result)
+            failpoint("done")
+            return Outcome(JobStatus.SUCCEEDED, result)
         except HandlerError as exc:
             ended = Outcome(JobStatus.FAILED, error=_error(type(exc).__name__, str(exc)))
         except Retry as exc:
@@ -173,7 +181,7 @@ class JobRunner:
             return Outcome(JobStatus.CANCELLED, error=_error("JobCancelled", str(exc)))
 
     def _report(
-        self, job_id: str, attempt: int, started: float, outcome: Outcome, usage: dict[str, Any] | None
+        self, job_id: str, attempts: int, started: float | None, outcome: Outcome, usage: dict[str, Any] | None
     ) -> JobReport:
         return JobReport(
             id=job_id,
@@ -181,7 +189,7 @@ class JobRunner:
             group_name=self._spec.group_name,
             agent_id=self._spec.agent_id,
             status=outcome.status,
-            attempts=attempt,
+            attempts=attempts,
             started_at=started,
             finished_at=time.time() if outcome.again is None else None,
             result=outcome.result,

@@ -191,6 +191,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         reply = self._reply(**options)
         waited_on = self._waiting_on
         if waited_on is not None and reply is not None:  # a message is in the claim list now
+            failpoint("brought")
             self._look(waited_on.rsplit(self.sep, 1)[0])
             if not self._closing:
                 raise virtual.Empty()
