@@ -16,7 +16,7 @@ import redis
 
 from brain_clusters.broker import names
 from brain_clusters.broker.client import temporary_when_away
-from brain_clusters.broker.record_scripts import AGAIN, BEGIN, FINISH
+from brain_clusters.broker.record_scripts import AGAIN, BEGIN, CANCEL, FINISH, REVIVE
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES, JobStatus
 from brain_clusters.errors import TemporaryError
 
@@ -103,6 +103,25 @@ class JobRecords:
         with temporary_when_away():
             return bool(self._again(keys=keys, args=[delivery.tag, self._ttl, after, *_as_fields(report)]))
 
+    def cancel(self, job_ids: Sequence[str], grace_seconds: float) -> dict[str, JobStatus | None]:
+        """Ask that jobs be cancelled; return how each stands, None where none was begun. What is finished stays so.
+
+        From now on none of them is begun; one that runs has ``grace_seconds`` before it is ended hard.
+        """
+        asked = json.dumps({"at": time.time(), "grace": grace_seconds})
+        with temporary_when_away():
+            found: Any = self._client.eval(CANCEL, 0, json.dumps(list(job_ids)), asked, self._ttl)
+        return dict(zip(job_ids, map(_status, found), strict=True))
+
+    def revive(self, job_ids: Sequence[str]) -> dict[str, JobStatus | None]:
+        """Forget finished jobs and that they were to be cancelled, so that they may be done anew.
+
+        Returns how each stood: None where no agent met its message since its record began; one that runs still does.
+        """
+        with temporary_when_away():
+            found: Any = self._client.eval(REVIVE, 0, json.dumps(list(job_ids)))
+        return dict(zip(job_ids, map(_status, found), strict=True))
+
     def get(self, job_ids: Sequence[str]) -> dict[str, JobReport]:
         """Return the records of ``job_ids`` that there are."""
         with temporary_when_away():
@@ -149,6 +168,14 @@ def _as_fields(report: JobReport) -> list[str]:
         "error", _dumps(report.error),
         "usage", _dumps(report.usage),
     ]  # fmt: skip
+
+
+def _status(found: bytes) -> JobStatus | None:
+    """Return a status; None for what is none, since users' code can write there."""
+    try:
+        return JobStatus(found.decode())
+    except ValueError:
+        return None
 
 
 def _dumps(value: Any) -> str:

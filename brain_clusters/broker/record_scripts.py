@@ -82,3 +82,28 @@ redis.call('ZADD', KEYS[3], string.format('%.6f', time[1] + time[2] / 1e6 + ARGV
 redis.call('HDEL', KEYS[2], ARGV[1])
 return 1
 """
+
+# ARGV: job ids as JSON, what the keys say, ttl. Returns the jobs' statuses, '' where there is no record.
+CANCEL = (
+    _FINISHED
+    + """
+local found = {}
+for i, id in ipairs(cjson.decode(ARGV[1])) do
+  local status = redis.pcall('HGET', 'JOB_PREFIX' .. id, 'status')
+  found[i] = type(status) == 'string' and status or ''
+  if not finished[found[i]] then redis.call('SET', 'CANCEL_PREFIX' .. id, ARGV[2], 'EX', ARGV[3]) end
+end
+return found
+""".replace("JOB_PREFIX", names.job_key("")).replace("CANCEL_PREFIX", names.cancel_key(""))
+)
+
+# ARGV: job ids as JSON. Returns their statuses. One that runs has not met its end yet: it stays as it is.
+REVIVE = """
+local found = {}
+for i, id in ipairs(cjson.decode(ARGV[1])) do
+  local status = redis.pcall('HGET', 'JOB_PREFIX' .. id, 'status')
+  found[i] = type(status) == 'string' and status or ''
+  if found[i] ~= 'running' then redis.call('DEL', 'JOB_PREFIX' .. id, 'CANCEL_PREFIX' .. id) end
+end
+return found
+""".replace("JOB_PREFIX", names.job_key("")).replace("CANCEL_PREFIX", names.cancel_key(""))
