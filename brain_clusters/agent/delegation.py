@@ -10,7 +10,7 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from brain_clusters.agent.errors import HandlerError, JobCancelled
 from brain_clusters.broker.delegating import Child, Join, Joins, Parent
@@ -20,9 +20,6 @@ from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.domain.durations import parse_duration
 from brain_clusters.domain.jobs import JobOptions, Priority
 from brain_clusters.domain.specs import slug
-
-if TYPE_CHECKING:
-    from brain_clusters.agent.context import JobContext
 
 STATE_LIMIT_BYTES = 1024 * 1024
 PAYLOAD_LIMIT_BYTES = 1024 * 1024
@@ -64,13 +61,26 @@ class Delegation:
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """Those whom one job may hand work to, and what came back from them."""
+    """Those whom one job may hand work to, and what came back from them. begun_at: of this part of the job."""
 
     spec: AgentSpec
     job_id: str
     options: JobOptions
+    delivery: Delivery
+    begun_at: float = 0.0
     join: Join | None = None
-    priority: Priority = Priority.NORMAL
+
+    @property
+    def started_at(self) -> float:
+        """When the job's first part was begun, in seconds since the epoch."""
+        return self.begun_at if self.join is None else self.join.started_at
+
+    def usage(self, used: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """Return what the job has used with this part, as far as it was counted."""
+        before = self.join.usage if self.join is not None else None
+        if not before or not used:
+            return dict(before or used or {}) or None
+        return {**before, **{key: _sum(before.get(key), value) for key, value in used.items()}}
 
     @property
     def results(self) -> list[dict[str, Any]] | None:
@@ -145,7 +155,7 @@ class Team:
 
     def _priority(self, stated: str | None) -> Priority:
         try:
-            return self.priority if stated is None else Priority(stated)
+            return Priority(self.delivery.priority) if stated is None else Priority(stated)
         except ValueError:
             known = ", ".join(Priority)
             raise DelegationRefused(f"there is no priority {stated!r}; there are {known}") from None
@@ -162,31 +172,26 @@ class Delegating:
     def __init__(self, records: JobRecords, spec: AgentSpec) -> None:
         self._joins, self._spec = Joins(records.client, ttl_seconds=records.ttl_seconds), spec
         bounds = spec.memory
-        self._store = None if bounds is None else ClusterStore(records.client, spec.cluster_id, bounds)
+        self.store = None if bounds is None else ClusterStore(records.client, spec.cluster_id, bounds)
 
-    def equip(self, context: JobContext, options: JobOptions, delivery: Delivery) -> None:
-        """Give a job's context what it shares with others: its team, and the cluster's memory."""
-        context.store = self._store
-        context.team = self._team(context.job_id, options, delivery)
-
-    def _team(self, job_id: str, options: JobOptions, delivery: Delivery) -> Team:
+    def team(self, job_id: str, options: JobOptions, delivery: Delivery, begun_at: float) -> Team:
+        """Return what a delivery of a job needs to hand work down, or to go on after it."""
         join = self._joins.read(job_id) if delivery.goes_on else None
-        return Team(self._spec, job_id, options, join, Priority(delivery.priority))
+        return Team(self._spec, job_id, options, delivery, begun_at, join)
 
-    def hand_down(
-        self, job_id: str, options: JobOptions, delivery: Delivery, delegation: Delegation, started_at: float
-    ) -> bool:
+    def hand_down(self, team: Team, delegation: Delegation, usage: Mapping[str, Any] | None) -> bool:
         """Hand down and let the job wait; return False when that is not this agent's to do any more.
 
-        Raises DelegationRefused, and JobCancelled for a job that somebody wants to end.
+        usage: of this part of the job. Raises DelegationRefused, and JobCancelled for a job that is to end.
         """
-        if not delivery.tag:
+        if not team.delivery.tag:
             raise DelegationRefused("this job's message is not held by its agent; only an agent can hand work down")
-        team, spec = self._team(job_id, options, delivery), self._spec
-        number = 1 if team.join is None else team.join.round + 1
-        started = started_at if team.join is None else team.join.started_at
-        parent = Parent(job_id, spec.cluster_id, spec.group_name, spec.agent_id, options, delivery, number, started)
-        most, children = spec.tree.max_jobs, team.children(delegation, number)
+        spec = self._spec
+        parent = Parent(
+            team.job_id, spec.cluster_id, spec.group_name, spec.agent_id, team.options, team.delivery,
+            1 if team.join is None else team.join.round + 1, team.started_at, team.usage(usage),
+        )  # fmt: skip
+        most, children = spec.tree.max_jobs, team.children(delegation, parent.round)
         what, count = self._joins.hand_down(parent, children, delegation.state, most=most)
         if what == "cancelled":
             raise JobCancelled("cancelled before it handed work down")
@@ -196,6 +201,11 @@ class Delegating:
                 "down fewer, or raise cluster.delegation.max_jobs"
             )
         return what == "waits"
+
+
+def _sum(one: Any, other: Any) -> Any:
+    """Return both figures together; of what cannot be added, the later."""
+    return one + other if isinstance(one, (int, float)) and isinstance(other, (int, float)) else other
 
 
 def _parts(order: Order) -> tuple[str, str, Any, dict[str, Any], Priority]:

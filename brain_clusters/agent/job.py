@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
 
 from celery import Celery
@@ -19,7 +18,7 @@ from celery.exceptions import Ignore
 from brain_clusters.agent.attempts import Attempt, Outcome
 from brain_clusters.agent.beats import Counters
 from brain_clusters.agent.context import JobContext
-from brain_clusters.agent.delegation import Delegating, Delegation, DelegationRefused
+from brain_clusters.agent.delegation import Delegating, Delegation, DelegationRefused, Team
 from brain_clusters.agent.errors import HandlerError, JobCancelled, JobTimeout, Retry
 from brain_clusters.agent.handlers import Handler
 from brain_clusters.broker import names
@@ -81,13 +80,14 @@ class JobRunner:
         attempt = Attempt(delivery, options, self._spec)
         refused = attempt.refusal(started)
         if refused is None:
-            outcome, usage = self._do(job_id, attempt, args, kwargs)
+            team = _patiently(job_id, lambda: self._delegating.team(job_id, options, delivery, started))
+            outcome, usage = self._do(team, attempt, args, kwargs)
             if isinstance(outcome.result, Delegation):
-                outcome = self._hand_down(job_id, attempt, outcome.result, started, usage)
+                outcome = self._hand_down(team, outcome.result, usage)
             if outcome.status is JobStatus.RUNNING:  # it waits for others, and nothing is left to acknowledge
                 self._acknowledged(delivery)
                 raise Ignore
-            report = self._report(job_id, delivery.attempt, started, outcome, usage)
+            report = self._report(job_id, delivery.attempt, team.started_at, outcome, team.usage(usage))
         else:
             outcome = refused
             begun = max(delivery.attempt - 1, int(delivery.goes_on))
@@ -108,17 +108,18 @@ class JobRunner:
         return found if delivery is None else replace(found, tag=delivery.tag, queue=delivery.queue)
 
     def _do(
-        self, job_id: str, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, team: Team, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Outcome, dict[str, Any] | None]:
         """Run the handler; return what became of it, and what it used."""
-        context = self._context(job_id, attempt)
-        _patiently(job_id, lambda: self._delegating.equip(context, attempt.options, attempt.delivery))
+        context = self._context(team.job_id, attempt)
+        context.team, context.store = team, self._delegating.store
         began = time.monotonic()
         failed: bool | None = True
         self.counters.begin()
         try:
             outcome = self._outcome(context, attempt, args, kwargs)
-            failed = None if outcome.again is not None else outcome.error is not None
+            unended = outcome.again is not None or isinstance(outcome.result, Delegation)
+            failed = None if unended else outcome.error is not None
         finally:
             self.counters.end(time.monotonic() - began, failed=failed)
         usage: Any = getattr(context, "usage", None)
@@ -167,13 +168,11 @@ class JobRunner:
         if delivery.tag and self._acks:
             QoS.settled.add(delivery.tag)
 
-    def _hand_down(self, job_id: str, attempt: Attempt, delegation: Delegation, started: float) -> Outcome:
+    def _hand_down(self, team: Team, delegation: Delegation, usage: dict[str, Any] | None) -> Outcome:
         """Hand work down; return that the job waits, or why it cannot."""
-        options, delivery = attempt.options, attempt.delivery
         try:
-            step = partial(self._delegating.hand_down, job_id, options, delivery, delegation, started)
-            if not _patiently(job_id, step):
-                log.info("job %s was handed down by another delivery of it", job_id)
+            if not _patiently(team.job_id, lambda: self._delegating.hand_down(team, delegation, usage)):
+                log.info("job %s waits already, or another agent does it", team.job_id)
             return Outcome(JobStatus.RUNNING)
         except DelegationRefused as exc:
             return Outcome(JobStatus.FAILED, error=_error("DelegationRefused", str(exc)))

@@ -24,8 +24,8 @@ JOIN_SECONDS = 400 * 86_400
 
 # KEYS: the parent's record, its join, its tree, the stream of what was handed down, the owner's unacked hash. ARGV:
 # parent, root, the parent's own parent or ''; tag, round; the most jobs of the tree; ttl of records and of joins; the
-# stream's limit; state; started_at; cluster, group; ids; then for each child id, group, list, message, and the stream's
-# entry.
+# stream's limit; state; started_at; usage; cluster, group; ids; then for each child id, group, list, message, and the
+# stream's entry.
 #
 # Returns one of {'waits', pending}; {'cancelled'}: it or one above it is to be cancelled; {'full', how many}: the tree;
 # {'over'}: another delivery of the same job handed the same down already, or ended; {'gone'}: the message is not held
@@ -40,8 +40,8 @@ HAND_DOWN = named(
     + """
 local record, join, tree, stream, unacked = unpack(KEYS)
 local parent, root, above, tag, round, most, ttl, join_ttl, limit = unpack(ARGV, 1, 9)
-local state, started_at, cluster, group, ids = unpack(ARGV, 10, 14)
-local first = 15
+local state, started_at, usage, cluster, group, ids = unpack(ARGV, 10, 15)
+local first = 16
 
 local function is_cancelled()
   local job = parent
@@ -86,7 +86,7 @@ local message, queue = string.match(entry, '^%[(.*),"",("[^"]*")%]$')
 queue = cjson.decode(queue)
 local marked = string.gsub(message, '"headers"%s*:%s*{', '%0"JOINED_HEADER": true, "redelivered": true, ', 1)
 redis.call('DEL', join)
-redis.call('HSET', join, 'round', round, 'state', state, 'started_at', started_at, 'ids', ids,
+redis.call('HSET', join, 'round', round, 'state', state, 'started_at', started_at, 'usage', usage, 'ids', ids,
            'message', marked, 'list', list_of(queue, message))
 local pending = 0
 for i = first, #ARGV, 5 do
@@ -160,7 +160,7 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The job that hands down, as its agent has it. round: of how many times, from 1."""
+    """The job that hands down, as its agent has it. round: of how many times, from 1. usage: up to now."""
 
     id: str
     cluster_id: str
@@ -170,6 +170,7 @@ class Parent:
     delivery: Delivery
     round: int
     started_at: float
+    usage: dict[str, Any] | None = None
 
     @property
     def root_id(self) -> str:
@@ -192,6 +193,7 @@ class Join:
     state: Any
     results: list[dict[str, Any]]
     started_at: float
+    usage: dict[str, Any] | None = None
 
 
 class Joins:
@@ -210,7 +212,7 @@ class Joins:
         args: list[Any] = [
             parent.id, parent.root_id, parent.options.parent_id or "", parent.delivery.tag, parent.round,
             most, self._ttl, JOIN_SECONDS, STREAM_LIMIT, json.dumps(state), repr(parent.started_at),
-            parent.cluster_id, parent.group, json.dumps([child.id for child in children]),
+            json.dumps(parent.usage), parent.cluster_id, parent.group, json.dumps([child.id for child in children]),
         ]  # fmt: skip
         now = time.time()
         messages = {queue: Messages(queue) for queue in {child.queue for child in children}}
@@ -232,6 +234,7 @@ class Joins:
             json.loads(found[b"state"]),
             [_result(child, found.get(f"c:{child}".encode(), b"")) for child in json.loads(found[b"ids"])],
             float(found[b"started_at"]),
+            json.loads(found[b"usage"]),
         )
 
     def waiting(self, job_ids: Sequence[str]) -> set[str]:

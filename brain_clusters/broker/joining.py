@@ -1,7 +1,7 @@
 """The Lua by which a job hands work down, waits for it outside of any agent, and goes on when the last of it has ended.
 
 A job that waits has a hash, its join: its own message and the list where that goes back to, ``pending``, ``round``,
-``state``, ``started_at``, ``ids`` in their order, and a field ``c:<id>`` for each child: "" while it has not ended,
+``state``, ``started_at``, ``usage``, ``ids`` in order, and a field ``c:<id>`` for each child: "" until it has ended,
 then its status, result and error, a line each: a child's record may expire before the last one ends.
 ``round`` in a job's record says that there is or was a join; ``waiting_for`` how many are pending. 0 there is for the
 next delivery: it is no further attempt.

@@ -5,6 +5,7 @@ A command in here costs about a microsecond, a round trip a hundred: so each ste
 
 from __future__ import annotations
 
+from brain_clusters.broker import names
 from brain_clusters.broker.joining import JOINED, named
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES
 
@@ -85,7 +86,7 @@ return 1
 
 # ARGV: job ids as JSON, what the keys say, ttl. Returns the jobs' statuses, '' where there is no record.
 CANCEL = (
-    _FINISHED
+    FINISHED
     + """
 local found = {}
 for i, id in ipairs(cjson.decode(ARGV[1])) do

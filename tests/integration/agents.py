@@ -7,9 +7,9 @@ import os
 import selectors
 import signal
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ class Sent:
     id: str
     payload: Any
     eta: None = None
+    priority: str = "normal"
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Agent:

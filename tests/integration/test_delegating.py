@@ -15,7 +15,7 @@ from brain_clusters.agent.delegation import Delegating, DelegationRefused, Team,
 from brain_clusters.agent.errors import JobCancelled
 from brain_clusters.broker import names
 from brain_clusters.broker.client import connect
-from brain_clusters.broker.delegating import Child, Handed, Joins, Parent
+from brain_clusters.broker.delegating import Child, Handed, Join, Joins, Parent
 from brain_clusters.broker.jobs import Delivery, JobRecords, JobReport
 from brain_clusters.broker.messages import Messages
 from brain_clusters.broker.restore import restore
@@ -63,7 +63,7 @@ class Floor:
 
     def hand_down(self, held: Held, *payloads: Any, number: int = 1, state: Any = None, most: int = 100) -> Handed:
         options = JobOptions.from_header(held.headers[names.OPTIONS_HEADER])
-        team = Team(spec(), held.id, options)
+        team = Team(spec(), held.id, options, held.delivery)
         delegation = team.delegate("Hands", payloads, state=state, timeout=None, max_attempts=None, priority=None)
         parent = Parent(held.id, "c", "Head", held.owner, options, held.delivery, number, 1.0)
         return self.joins.hand_down(parent, team.children(delegation, number), state, most=most)
@@ -377,16 +377,21 @@ def test_a_refusal_says_why(floor: Floor) -> None:
     floor.send("job")
     boss = taken(floor)
     its = spec(agent_id="boss", tree=Tree(max_jobs=2))
-    team, delegating = Team(its, "job", JobOptions()), Delegating(floor.records, its)
+    delegating = Delegating(floor.records, its)
+    team = delegating.team("job", JobOptions(), boss.delivery, 1.0)
     both = ask(team, payloads=[1, 2])
     with pytest.raises(DelegationRefused, match="a tree may hold 2 jobs, and this one holds 1; 2 more are too many"):
-        delegating.hand_down("job", JobOptions(), boss.delivery, both, 1.0)
+        delegating.hand_down(team, both, None)
     floor.client.set(names.cancel_key("job"), "{}")
     with pytest.raises(JobCancelled):
-        delegating.hand_down("job", JobOptions(), boss.delivery, ask(team, payloads=[1]), 1.0)
+        delegating.hand_down(team, ask(team, payloads=[1]), None)
 
 
 # --- what a handler may ask for ---------------------------------------------------------------------------------
+
+
+def team_of(its: AgentSpec, options: JobOptions, join: Join | None = None) -> Team:
+    return Team(its, "job", options, Delivery(1), 5.0, join)
 
 
 def ask(team: Team, to: Any = "Hands", payloads: Any = (), **fields: Any) -> Any:
@@ -401,7 +406,7 @@ def ask(team: Team, to: Any = "Hands", payloads: Any = (), **fields: Any) -> Any
      ("running", "Fast Hands", "running")],
 )  # fmt: skip
 def test_work_goes_to_a_group_or_to_who_is_capable_of_it(to: str, group: str, capability: str | None) -> None:
-    (child,) = Team(spec(), "job", JobOptions()).children(ask(Team(spec(), "job", JobOptions()), to, [1]), 1)
+    (child,) = team_of(spec(), JobOptions()).children(ask(team_of(spec(), JobOptions()), to, [1]), 1)
     assert (child.group, child.options.get("capability")) == (group, capability)
     assert {**child.options, "capability": None} == {
         "parent_id": "job", "root_id": "job", "depth": 1, "capability": None,
@@ -427,25 +432,25 @@ def test_work_goes_to_a_group_or_to_who_is_capable_of_it(to: str, group: str, ca
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_with_a_sentence(fields: dict[str, Any], told: str) -> None:
     with pytest.raises(DelegationRefused, match=told):
-        ask(Team(spec(), "job", JobOptions()), **fields)
+        ask(team_of(spec(), JobOptions()), **fields)
 
 
 def test_a_group_without_subordinates_hands_nothing_down() -> None:
     with pytest.raises(DelegationRefused, match="'Head' cannot hand work to 'Hands': no group reports to it"):
-        ask(Team(spec(delegates={}), "job", JobOptions()), "Hands", [1])
+        ask(team_of(spec(delegates={}), JobOptions()), "Hands", [1])
 
 
 def test_depth_and_fan_out_are_bounded() -> None:
     tree = Tree(max_depth=2, max_fan_out=3)
     with pytest.raises(DelegationRefused, match=r"handed down 2 times, and cluster\.delegation\.max_depth is 2"):
-        ask(Team(spec(tree=tree), "job", JobOptions(depth=2)), "Hands", [1])
-    team = Team(spec(tree=tree), "job", JobOptions(depth=1))
+        ask(team_of(spec(tree=tree), JobOptions(depth=2)), "Hands", [1])
+    team = team_of(spec(tree=tree), JobOptions(depth=1))
     with pytest.raises(DelegationRefused, match="may hand down 3 jobs at once, and this one wants to hand down 4"):
         team.children(ask(team, payloads=[1, 2]) + ask(team, payloads=[3, 4]), 1)
 
 
 def test_delegations_add_up_in_order_and_one_has_the_state() -> None:
-    team = Team(spec(), "job", JobOptions(root_id="root", depth=1))
+    team = team_of(spec(), JobOptions(root_id="root", depth=1))
     both = ask(team, payloads=[1, 2], state=7) + ask(
         team, "running", [3], priority="high", timeout="2m", max_attempts=4
     )
@@ -459,3 +464,13 @@ def test_delegations_add_up_in_order_and_one_has_the_state() -> None:
     )
     with pytest.raises(DelegationRefused, match="state is given twice"):
         both + ask(team, state=8)
+
+
+def test_a_job_in_parts_began_with_the_first_and_used_what_all_used() -> None:
+    first = team_of(spec(), JobOptions())
+    assert (first.started_at, first.usage(None), first.usage({"calls": 1})) == (5.0, None, {"calls": 1})
+    join = Join(1, None, [], 2.0, {"calls": 1, "input_tokens": 10, "model": "a"})
+    second = team_of(spec(), JobOptions(), join)
+    assert second.started_at == 2.0
+    assert second.usage(None) == join.usage
+    assert second.usage({"calls": 2, "model": "b"}) == {"calls": 3, "input_tokens": 10, "model": "b"}
