@@ -32,10 +32,13 @@ class Hearing:
     """
 
     def __init__(
-        self, client: redis.Redis, queues: Sequence[str], running: Callable[[], int], *, deaf_after: float
+        self, client: redis.Redis, owner: str, queues: Sequence[str], running: Callable[[], int], *, deaf_after: float
     ) -> None:
         self._client = client
         self._queues = tuple(queues)
+        # What a blocking pop brought into the claim list was for deaf ears, too.
+        lists = [name for queue in queues for name in names.priority_lists(queue)]
+        self._keys = (names.claim_key(owner), names.unacked_key(owner), *lists)
         self._running = running
         self._deaf_after = deaf_after
         self.forgive()
@@ -57,10 +60,9 @@ class Hearing:
         os._exit(EXIT_DEAF)
 
     def _waits(self) -> bool:
-        """Return whether something could be taken. Raises RedisError."""
-        lists = [name for queue in self._queues for name in names.priority_lists(queue)]
+        """Return whether something could be begun. Raises RedisError."""
         pipe: Any = self._client.pipeline(transaction=False)
-        pipe.exists(*lists)
+        pipe.exists(*self._keys)
         for queue in self._queues:
             pipe.zcount(names.eta_key(queue), "-inf", time.time())
         return any(pipe.execute())

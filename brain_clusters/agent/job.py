@@ -18,6 +18,7 @@ from celery.exceptions import Ignore
 from brain_clusters.agent.attempts import Attempt, Outcome
 from brain_clusters.agent.beats import Counters
 from brain_clusters.agent.context import JobContext
+from brain_clusters.agent.delegation import Delegating, Delegation, DelegationRefused, Team
 from brain_clusters.agent.errors import HandlerError, JobCancelled, JobTimeout, Retry
 from brain_clusters.agent.handlers import Handler
 from brain_clusters.agent.watch import Watch
@@ -60,6 +61,7 @@ class JobRunner:
         """Take up the agent's own part. acks: whether it is this process, not its parent, whose Celery acknowledges."""
         self.counters = Counters()  # anew: the zygote's are as old as the zygote
         self._spec, self._handler, self._records, self._watch, self._acks = spec, handler, records, watch, acks
+        self._delegating = Delegating(records, spec)
 
     def __call__(
         self,
@@ -80,11 +82,18 @@ class JobRunner:
         attempt = Attempt(delivery, options, self._spec)
         refused = attempt.refusal(started)
         if refused is None:
-            outcome, usage = self._do(job_id, attempt, args, kwargs)
-            report = self._report(job_id, delivery.attempt, started, outcome, usage)
+            team = _patiently(job_id, lambda: self._delegating.team(job_id, options, delivery, started))
+            outcome, usage = self._do(team, attempt, args, kwargs)
+            if isinstance(outcome.result, Delegation):
+                outcome = self._hand_down(team, outcome.result, usage)
+            if outcome.status is JobStatus.RUNNING:  # it waits for others, and nothing is left to acknowledge
+                self._acknowledged(delivery)
+                raise Ignore
+            report = self._report(job_id, delivery.attempt, team.started_at, outcome, team.usage(usage))
         else:
             outcome = refused
-            report = self._report(job_id, delivery.attempt - 1, None, outcome, None)
+            begun = max(delivery.attempt - 1, int(delivery.goes_on))
+            report = self._report(job_id, begun, None, outcome, None)
         self._settle(attempt, report, outcome.again)
         failpoint("finished")
         if outcome.again is not None:
@@ -101,18 +110,20 @@ class JobRunner:
         return found if delivery is None else replace(found, tag=delivery.tag, queue=delivery.queue)
 
     def _do(
-        self, job_id: str, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, team: Team, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Outcome, dict[str, Any] | None]:
         """Run the handler; return what became of it, and what it used."""
         spec, options = self._spec, attempt.options
         timeout = options.timeout_seconds or spec.timeout_seconds
-        context = self._watch.context(spec, job_id, attempt.delivery.attempt, options.capability, timeout)
+        context = self._watch.context(spec, team.job_id, attempt.delivery.attempt, options.capability, timeout)
+        context.team, context.store = team, self._delegating.store
         began = time.monotonic()
         failed: bool | None = True
         self.counters.begin()
         try:
             outcome = self._outcome(context, timeout, attempt, (args, kwargs))
-            failed = None if outcome.again is not None else outcome.error is not None
+            unended = outcome.again is not None or isinstance(outcome.result, Delegation)
+            failed = None if unended else outcome.error is not None
         finally:
             self.counters.end(time.monotonic() - began, failed=failed)
         usage: Any = getattr(context, "usage", None)
@@ -123,11 +134,12 @@ class JobRunner:
         try:
             payload = _payload(*given)
             failpoint("begun")
-            result = _jsonable(self._watch.run(context, timeout, lambda: self._handler(payload, context)))
+            result = self._watch.run(context, timeout, lambda: self._handler(payload, context))
+            result = result if isinstance(result, Delegation) else _jsonable(result)
             failpoint("done")
             return Outcome(JobStatus.SUCCEEDED, result)
         except HandlerError as exc:
-            return Outcome(JobStatus.FAILED, error=_error("HandlerError", str(exc)))
+            return Outcome(JobStatus.FAILED, error=_error(type(exc).__name__, str(exc)))
         except Retry as exc:
             return attempt.put_off(_error("Retry", str(exc)), exc.after, jitter)
         except JobCancelled as exc:
@@ -146,8 +158,22 @@ class JobRunner:
             _patiently(report.id, lambda: self._records.finish(report, delivery, parent_id=parent))
         elif not _patiently(report.id, lambda: self._records.again(report, delivery, again)):
             log.warning("job %s is not held here any more, and is tried again elsewhere", report.id)
+        self._acknowledged(delivery)
+
+    def _acknowledged(self, delivery: Delivery) -> None:
         if delivery.tag and self._acks:
             QoS.settled.add(delivery.tag)
+
+    def _hand_down(self, team: Team, delegation: Delegation, usage: dict[str, Any] | None) -> Outcome:
+        """Hand work down; return that the job waits, or why it cannot."""
+        try:
+            if not _patiently(team.job_id, lambda: self._delegating.hand_down(team, delegation, usage)):
+                log.info("job %s waits already, or another agent does it", team.job_id)
+            return Outcome(JobStatus.RUNNING)
+        except DelegationRefused as exc:
+            return Outcome(JobStatus.FAILED, error=_error("DelegationRefused", str(exc)))
+        except JobCancelled as exc:
+            return Outcome(JobStatus.CANCELLED, error=_error("JobCancelled", str(exc)))
 
     def _report(
         self, job_id: str, attempts: int, started: float | None, outcome: Outcome, usage: dict[str, Any] | None

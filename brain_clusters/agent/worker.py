@@ -67,7 +67,7 @@ def run(
         client,
         spec.agent_id,
         lambda: {**runner.counters.snapshot(), "slots": spec.concurrency, "draining": draining.look()},
-        Hearing(client, [spec.queue], runner.counters.in_flight, deaf_after=config.deaf_after),
+        Hearing(client, spec.agent_id, [spec.queue], runner.counters.in_flight, deaf_after=config.deaf_after),
         host_id=config.host_id,
     )
 

@@ -9,7 +9,7 @@ import signal
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
@@ -31,8 +31,10 @@ Until = Callable[..., Any]
 @dataclass(frozen=True)
 class Sent:
     id: str
-    payload: Any
+    payload: Any = None
     eta: None = None
+    priority: str = "normal"
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Agent:

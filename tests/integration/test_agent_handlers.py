@@ -396,7 +396,7 @@ def test_an_agent_that_lost_its_zygote_and_redis_ends_by_itself(tmp_path: Path) 
         "if os.fork():\n"
         "    os.read(reader, 1)  # the zygote: dies as soon as its agent has begun\n"
         "    os._exit(0)\n"
-        "hearing = Hearing(nobody, [], int, deaf_after=9)\n"
+        "hearing = Hearing(nobody, 'orphan', [], int, deaf_after=9)\n"
         "beats = Beats(nobody, 'orphan', dict, hearing, host_id='gone')\n"
         "os.write(writer, b'!')\n"
         "while os.getppid() == beats._zygote:\n"
