@@ -23,7 +23,7 @@ from brain_clusters.errors import TemporaryError
 log = logging.getLogger(__name__)
 
 # A bound on a stream that nobody reads while PostgreSQL is away; at 0.1 KB an entry about 100 MB, and the records.
-_STREAM_LIMIT = 1_000_000
+STREAM_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Delivery:
     attempt: its number from 1, or 0 when the job is finished and only its acknowledgement was lost. deaths: how many
     attempts before it ended with the death of their agent. cancelled: the job is not to be begun.
     tag, queue: of the message; "" where the message was not begun as it was delivered, and Celery acknowledges it.
+    priority: "high", "normal" or "low". goes_on: those that the job handed down have ended.
     """
 
     attempt: int
@@ -40,6 +41,8 @@ class Delivery:
     cancelled: bool = False
     tag: str = ""
     queue: str = ""
+    priority: str = "normal"
+    goes_on: bool = False
 
     @classmethod
     def from_header(cls, found: Any) -> Delivery | None:
@@ -68,8 +71,8 @@ class JobRecords:
     """Reads and writes job records."""
 
     def __init__(self, client: redis.Redis, *, ttl_seconds: int = 86_400) -> None:
-        self._client = client
-        self._ttl = ttl_seconds
+        self.client = self._client = client
+        self.ttl_seconds = self._ttl = ttl_seconds
         self._begin, self._finish, self._again = map(client.register_script, (BEGIN, FINISH, AGAIN))
 
     def begin(self, job_id: str, agent_id: str) -> Delivery:
@@ -87,7 +90,7 @@ class JobRecords:
         """
         tag = delivery.tag if delivery is not None else ""
         keys = [names.job_key(report.id), names.FINISHED_STREAM, names.unacked_key(report.agent_id)]
-        fixed: list[str | float] = [tag, self._ttl, _STREAM_LIMIT, report.id, parent_id or ""]
+        fixed: list[str | float] = [tag, self._ttl, STREAM_LIMIT, report.id, parent_id or ""]
         with temporary_when_away():
             self._finish(keys=keys, args=[*fixed, *_as_fields(report)])
 

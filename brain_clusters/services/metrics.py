@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from brain_clusters.broker import backlog, names
+from brain_clusters.broker import backlog, names, shared
 from brain_clusters.broker.backlog import Reading
 from brain_clusters.db.bulk import rows_of
 from brain_clusters.db.models import Agent, Cluster, Event, IdempotencyKey, Job, Metrics, Operation, ScalingDecision
@@ -151,3 +151,4 @@ def _purge_destroyed(control: Control) -> None:
             for group in blueprints.parsed(session, blueprint_id, version).groups
         ]
     backlog.purge(control.broker.redis, queues)
+    shared.forget(control.broker.redis, [cluster_id for cluster_id, _, _ in rows])
