@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 from celery import Celery
 
 from brain_clusters.agent.beats import Counters
-from brain_clusters.agent.context import JobContext
-from brain_clusters.agent.errors import HandlerError
+from brain_clusters.agent.errors import HandlerError, JobCancelled, JobTimeout
 from brain_clusters.agent.handlers import Handler
+from brain_clusters.agent.watch import Watch
 from brain_clusters.broker import names
 from brain_clusters.broker.jobs import JobRecords, JobReport
 from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.domain.jobs import JobOptions
 from brain_clusters.domain.states import JobStatus
 from brain_clusters.errors import TemporaryError
 
@@ -44,12 +45,12 @@ class JobRunner:
     def __init__(self) -> None:
         self.counters = Counters()
 
-    def bind(self, spec: AgentSpec, handler: Handler, records: JobRecords) -> None:
+    def bind(self, spec: AgentSpec, handler: Handler, records: JobRecords, watch: Watch) -> None:
         """Take up the agent's own part."""
         self.counters = Counters()  # anew: the zygote's are as old as the zygote
-        self._spec, self._handler, self._records = spec, handler, records
+        self._spec, self._handler, self._records, self._watch = spec, handler, records, watch
 
-    def __call__(self, job_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(self, job_id: str, args: tuple[Any, ...], kwargs: dict[str, Any], header: object = None) -> Any:
         """Do one delivery of a job; return its result or raise JobFailed."""
         job_id = _clean(str(job_id))  # any client chooses its own, and PostgreSQL has to store it
         attempt = _patiently(job_id, lambda: self._records.begin(job_id, self._spec.agent_id))
@@ -59,7 +60,7 @@ class JobRunner:
         started = time.time()
         self.counters.begin()
         try:
-            result, error = self._outcome(job_id, attempt, args, kwargs)
+            result, error = self._outcome(job_id, attempt, args, kwargs, JobOptions.from_header(header))
         finally:
             failed = "error" not in locals() or error is not None
             self.counters.end(time.time() - started, failed=failed)
@@ -70,18 +71,19 @@ class JobRunner:
         return result
 
     def _outcome(
-        self, job_id: str, attempt: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, job_id: str, attempt: int, args: tuple[Any, ...], kwargs: dict[str, Any], options: JobOptions
     ) -> tuple[Any, dict[str, Any] | None]:
         spec = self._spec
         if attempt > spec.max_deliveries:
             return None, _error("AgentDied", f"{spec.max_deliveries} agents died while they did this job; given up")
-        context = JobContext(
-            job_id, attempt, spec.cluster_id, spec.group_name, spec.agent_id, spec.config, logging.getLogger("job")
-        )
         try:
-            return _jsonable(self._handler(_payload(args, kwargs), context)), None
+            payload, timeout = _payload(args, kwargs), options.timeout_seconds or spec.timeout_seconds
+            context = self._watch.context(spec, job_id, attempt, options.capability, timeout)
+            return _jsonable(self._watch.run(context, timeout, lambda: self._handler(payload, context))), None
         except HandlerError as exc:
             return None, _error("HandlerError", str(exc))
+        except (JobTimeout, JobCancelled) as exc:
+            return None, _error(type(exc).__name__, str(exc))
         except (Exception, SystemExit) as exc:
             log.exception("job %s failed", job_id)
             return None, _error(type(exc).__name__, str(exc) or type(exc).__name__, traceback.format_exc(limit=-20))
@@ -156,6 +158,6 @@ def register(app: Celery) -> JobRunner:
 
     @app.task(name=names.JOB_TASK, bind=True, typing=False, throws=(JobFailed,))  # type: ignore[untyped-decorator]
     def job(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return runner(self.request.id, args, kwargs)
+        return runner(self.request.id, args, kwargs, self.request.get(names.OPTIONS_HEADER))
 
     return runner

@@ -18,7 +18,9 @@ from brain_clusters.agent import job as job_module
 from brain_clusters.agent.beats import Beats
 from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.draining import Draining
+from brain_clusters.agent.flight import allow_waking
 from brain_clusters.agent.handlers import Handler
+from brain_clusters.agent.watch import Watch
 from brain_clusters.broker.app import make_app, transport_options
 from brain_clusters.broker.client import connect
 from brain_clusters.broker.jobs import JobRecords
@@ -56,7 +58,9 @@ def run(
         return EXIT_ALREADY_RUNNING
     _log_to_standard_error(spec.agent_id, config.log_level)
     client = connect(config.redis_url)
-    runner.bind(spec, handler, JobRecords(client, ttl_seconds=config.job_ttl))
+    allow_waking()
+    watch = Watch(client, stuck_after=config.stuck_after)
+    runner.bind(spec, handler, JobRecords(client, ttl_seconds=config.job_ttl), watch)
     app.conf.broker_transport_options = transport_options(spec.agent_id)
     draining = Draining(drain_marker(Path(config.run_dir), spec.agent_id), runner.counters.in_flight)
     beats = Beats(

@@ -34,7 +34,7 @@ from billiard.util import _run_after_forkers
 
 from brain_clusters.agent import worker
 from brain_clusters.agent.config import AgentConfig
-from brain_clusters.agent.handlers import Handler, for_spec, load
+from brain_clusters.agent.handlers import Handler, for_spec, load, skills
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import PermanentError
 from brain_clusters.processes import DRAIN_SIGNAL, ProcessId, wake_pipe
@@ -91,6 +91,7 @@ class Zygote:
         sys.path.extend(self._config.handler_path)
         for module in PRELOAD:
             importlib.import_module(module)
+        skills.installed()
         self._app, self._runner = worker.prepare_app(self._config)
         # Objects that live on are moved out of the collector's sight, or its marks would unshare their pages.
         gc.collect()
