@@ -79,9 +79,10 @@ class JobRunner:
         try:
             payload, timeout = _payload(args, kwargs), options.timeout_seconds or spec.timeout_seconds
             context = self._watch.context(spec, job_id, attempt, options.capability, timeout)
+            context.root_id = options.root_id
             return _jsonable(self._watch.run(context, timeout, lambda: self._handler(payload, context))), None
         except HandlerError as exc:
-            return None, _error("HandlerError", str(exc))
+            return None, _error(type(exc).__name__, str(exc))
         except (JobTimeout, JobCancelled) as exc:
             return None, _error(type(exc).__name__, str(exc))
         except (Exception, SystemExit) as exc:

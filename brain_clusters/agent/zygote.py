@@ -156,7 +156,7 @@ class Zygote:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
-        handler = self._handler or for_spec(spec)
+        handler = self._handler or for_spec(spec, self._config)
 
         def tell() -> None:
             self._reports.send(**{"is": "ready", "agent": spec.agent_id})
