@@ -179,12 +179,12 @@ class _Transport(httpx2.HTTPTransport):
     """httpx's own transport on a network backend of ours, for which it has no parameter. No proxies."""
 
     def __init__(self, backend: httpcore2.NetworkBackend) -> None:
-        super().__init__(verify=_ssl_context(), trust_env=False)
-        self._pool = httpcore2.ConnectionPool(ssl_context=_ssl_context(), network_backend=backend)
+        super().__init__(verify=ssl_context(), trust_env=False)
+        self._pool = httpcore2.ConnectionPool(ssl_context=ssl_context(), network_backend=backend)
 
 
 @lru_cache(maxsize=1)
-def _ssl_context() -> ssl.SSLContext:
+def ssl_context() -> ssl.SSLContext:
     """Return the context of all connections: reading the certificates of the system takes long."""
     return httpx2.create_ssl_context()
 
