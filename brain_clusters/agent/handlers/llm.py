@@ -140,7 +140,7 @@ class Conversation:
             with endpoint.chat.completions.create(**request) as stream:
                 _check_kind(stream.response)
                 for chunk in stream:
-                    answer.take(chunk.to_dict() if isinstance(chunk, openai.BaseModel) else chunk)
+                    answer.take(chunk.to_dict(warnings=False) if isinstance(chunk, openai.BaseModel) else chunk)
                     self._context.progress(0.0, f"{self._characters + answer.characters} characters")
         if answer.finish_reason is None:
             raise Retry(message="the answer ended before it was finished")

@@ -75,8 +75,8 @@ def _tool(name: str) -> Tool:
     skill = skills.find(name)
     function: Any = inspect.unwrap(skill)
     annotation = _annotation(function)
-    adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(annotation)
     try:
+        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(annotation)
         schema = adapter.json_schema()
     except pydantic.PydanticUserError as exc:
         raise PermanentError(f"the payload of the skill {name!r} has no JSON schema: {exc}") from exc
