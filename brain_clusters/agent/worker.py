@@ -57,8 +57,8 @@ def run(
         return EXIT_ALREADY_RUNNING
     _log_to_standard_error(spec.agent_id, config.log_level)
     client = connect(config.redis_url)
-    pools.bind(runner, spec, handler, config)
-    app.conf.broker_transport_options = transport_options(spec.agent_id)
+    pools.bind(app, runner, spec, handler, config)
+    app.conf.broker_transport_options = transport_options(spec.agent_id, record_ttl=config.job_ttl)
     if pools.pool_of(spec) == "gevent":
         app.conf.broker_transport = green.TRANSPORT
     draining = Draining(drain_marker(Path(config.run_dir), spec.agent_id), runner.counters.in_flight)

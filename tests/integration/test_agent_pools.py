@@ -39,6 +39,8 @@ def work(payload, context):
             raise ValueError(payload["raise"])
         if "gate" in payload:
             found.blpop(payload["gate"], 50)
+    if payload.get("die"):
+        os._exit(3)
     if payload.get("sleep"):
         try:
             time.sleep(50)
@@ -165,8 +167,9 @@ def test_an_attempt_that_waits_too_long_is_ended(stage: AgentStage, pool: str, s
     late = stage.post(agent.queue, {"sleep": True})
     if pool == "threads":  # a system call in a thread cannot be interrupted, so the agent leaves
         assert agent.until_ended() == EXIT_STUCK
-        assert json.loads(stage.record(late)["error"])["type"] == "JobTimeout"
         assert stage.waiting(agent) == 1
+        stage.agent(slots, pool=pool, handler=WORK, queue=agent.queue, max_attempts=1)
+        assert outcome(stage, late) == ("dead", "JobTimeout")
         return
     assert outcome(stage, late) == ("failed", "JobTimeout")
     assert stage.list("ended") == ["True"]
@@ -239,6 +242,14 @@ def test_a_killed_child_returns_its_job_and_is_replaced(stage: AgentStage, until
     stage.redis.rpush("gate", "open", "open")
     assert outcome(stage, job_id)[0] == "succeeded"
     until(lambda: (agent.beat["in_flight"], agent.beat["completed"]) == (0, 1))
+    assert agent.code is None
+
+
+def test_a_job_that_kills_every_child_is_given_up(stage: AgentStage) -> None:
+    agent = stage.agent(2, pool="prefork", handler=WORK, max_attempts=2)
+    job_id = stage.post(agent.queue, {"die": True})
+    assert outcome(stage, job_id) == ("dead", "AgentDied")
+    assert [told.split()[1] for told in begun(stage)] == ["1", "2"]
     assert agent.code is None
 
 
