@@ -103,30 +103,25 @@ class JobRunner:
         self, job_id: str, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Outcome, dict[str, Any] | None]:
         """Run the handler; return what became of it, and what it used."""
-        timeout = attempt.options.timeout_seconds or self._spec.timeout_seconds
-        context = self._watch.context(self._spec, job_id, attempt.delivery.attempt, attempt.options.capability, timeout)
+        context = self._watch.context(
+            self._spec, job_id, attempt.delivery.attempt, attempt.options.capability, attempt.timeout
+        )
         began, failed = time.monotonic(), True
         self.counters.begin()
         try:
-            outcome = self._outcome(context, attempt, timeout, (args, kwargs))
+            outcome = self._outcome(context, attempt, args, kwargs)
             failed = outcome.error is not None
         finally:
             self.counters.end(time.monotonic() - began, failed=failed)
         usage: Any = getattr(context, "usage", None)
         return outcome, usage and (usage.as_dict() or None)
 
-    def _outcome(
-        self,
-        context: JobContext,
-        attempt: Attempt,
-        timeout: float | None,
-        given: tuple[tuple[Any, ...], dict[str, Any]],
-    ) -> Outcome:
+    def _outcome(self, context: JobContext, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
         jitter = random.uniform(*_JITTER)  # noqa: S311 - not a secret
         try:
             failpoint("begun")
-            payload = _payload(*given)
-            result = self._watch.run(context, timeout, lambda: self._handler(payload, context))
+            payload = _payload(args, kwargs)
+            result = self._watch.run(context, attempt.timeout, lambda: self._handler(payload, context))
             return Outcome(JobStatus.SUCCEEDED, _jsonable(result))
         except HandlerError as exc:
             return Outcome(JobStatus.FAILED, error=_error("HandlerError", str(exc)))
