@@ -54,6 +54,13 @@ class Counters:
             self._service_time = before + _EWMA_WEIGHT * (seconds - before)
             self._idle_since = time.time()
 
+    def drop(self, seconds: float) -> None:
+        """A job is not done here any more: its process died after ``seconds``."""
+        with self._lock:
+            self._in_flight -= 1
+            self._begun = self._begun - (time.monotonic() - seconds) if self._in_flight else 0.0
+            self._idle_since = time.time()
+
     def in_flight(self) -> int:
         """Return how many jobs are being done. Takes no lock: one number is read whole."""
         return self._in_flight

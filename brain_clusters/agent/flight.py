@@ -124,7 +124,10 @@ def runs_on_gevent() -> bool:
 
 
 class Flight:
-    """A job in flight. reason: why it has to end, once it has. next_step_at: when the watch has to act, monotonic."""
+    """A job in flight. reason: why it has to end, once it has. next_step_at: when the watch has to act.
+
+    Times are monotonic.
+    """
 
     def __init__(self, context: JobContext, timeout: float | None) -> None:
         self.context = context
@@ -132,12 +135,18 @@ class Flight:
         self.reason: Reason | None = None
         self.stopped = False
         self.landed = False
-        self.next_step_at = math.inf if timeout is None else time.monotonic() + timeout
+        self.deadline = math.inf if timeout is None else time.monotonic() + timeout
+        self.next_step_at = self.deadline
         self._lock = threading.Lock()
         self._ident = threading.get_ident()
         self._own = own_stopper()
         self._stopper: Stopper = self._own
         context.flight = self
+
+    @property
+    def patience(self) -> float:
+        """The seconds between ``ask`` and ``stop`` at a deadline."""
+        return self._stopper.patience
 
     @property
     def message(self) -> str:

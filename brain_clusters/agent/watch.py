@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -17,12 +18,13 @@ from typing import Any, TypeVar
 
 import redis
 
+from brain_clusters.agent.alarm import Alarm
 from brain_clusters.agent.context import JobContext, JobLog
 from brain_clusters.agent.errors import JobCancelled, JobTimeout
 from brain_clusters.agent.flight import Flight
 from brain_clusters.broker import names
 from brain_clusters.broker.client import temporary_when_away
-from brain_clusters.broker.notes import ERROR_FIELD, JobNotes
+from brain_clusters.broker.notes import LAST_WORDS_FIELD, JobNotes
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import TemporaryError
 
@@ -33,6 +35,8 @@ Value = TypeVar("Value")
 # The agent, or the child of a prefork pool, ended itself because a job did not end in time.
 EXIT_STUCK = 79
 _LOOK_SECONDS = 1.0
+# The alarm is put off each time the watch wakes, so it must be further away than that.
+_SPARE_SECONDS = 2 * _LOOK_SECONDS
 # When nobody says how long a cancelled job may go on.
 _GRACE_SECONDS = 10.0
 
@@ -47,6 +51,7 @@ class Watch:
         self._client = client
         self._notes = JobNotes(client)
         self._stuck_after = stuck_after
+        self._alarm = Alarm()
         self._flights: dict[int, Flight] = {}
         self._changed = threading.Condition()
         self._wakes_at = 0.0
@@ -68,6 +73,11 @@ class Watch:
             None if timeout is None else time.time() + timeout,
             self._notes,
         )
+
+    def last_words(self, job_id: str, attempt: int) -> Any:
+        """Return the error by which ``attempt`` took its agent along, or None."""
+        found = self._notes.read(job_id, LAST_WORDS_FIELD)
+        return found.get("error") if isinstance(found, dict) and found.get("attempt") == attempt else None
 
     def run(self, context: JobContext, timeout: float | None, call: Callable[[], Value]) -> Value:
         """Return what ``call`` returns. Raises JobTimeout after ``timeout`` seconds, JobCancelled when it is cancelled.
@@ -94,6 +104,7 @@ class Watch:
     def _enter(self, flight: Flight) -> None:
         with self._changed:
             self._flights[id(flight)] = flight
+            self._alarm.at_latest(self._last_moment(flight))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
                 self._thread.start()
@@ -122,10 +133,15 @@ class Watch:
     def _wait(self, until: float) -> list[Flight]:
         """Wait until a step of some job is due, at most ``until``; return the jobs in flight."""
         with self._changed:
-            due = min((flight.next_step_at for flight in self._flights.copy().values()), default=until)
-            self._wakes_at = min(until, due)
+            flights = self._flights.copy().values()
+            self._alarm.at(min(map(self._last_moment, flights), default=math.inf))
+            self._wakes_at = min(until, *(flight.next_step_at for flight in flights), math.inf)
             self._changed.wait(max(0.0, self._wakes_at - time.monotonic()))
             return list(self._flights.copy().values())
+
+    def _last_moment(self, flight: Flight) -> float:
+        """Return when this watch itself would have ended the process, with time to spare."""
+        return flight.deadline + flight.patience + 2 * self._stuck_after + _SPARE_SECONDS
 
     def _step(self, flight: Flight) -> None:
         if flight.next_step_at > time.monotonic():
@@ -156,8 +172,9 @@ class Watch:
         log.critical("job %s heeds nothing: %s; leaving", flight.context.job_id, flight.message)
         if flight.reason is JobTimeout:
             error = {"type": "JobTimeout", "message": flight.message}
+            words = json.dumps({"attempt": flight.context.attempt, "error": error})
             try:
-                self._notes.write(flight.context.job_id, ERROR_FIELD, json.dumps(error))
+                self._notes.write(flight.context.job_id, LAST_WORDS_FIELD, words)
             except TemporaryError as exc:
                 log.warning("why was not recorded: %s", exc)
         os._exit(EXIT_STUCK)

@@ -15,15 +15,14 @@ from celery import Celery
 from celery.signals import worker_ready
 
 from brain_clusters.agent import job as job_module
+from brain_clusters.agent import pools
 from brain_clusters.agent.beats import Beats
 from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.draining import Draining
-from brain_clusters.agent.flight import allow_waking
 from brain_clusters.agent.handlers import Handler
-from brain_clusters.agent.watch import Watch
+from brain_clusters.broker import green
 from brain_clusters.broker.app import make_app, transport_options
 from brain_clusters.broker.client import connect
-from brain_clusters.broker.jobs import JobRecords
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.processes import ProcessId, drain_marker
 
@@ -58,10 +57,10 @@ def run(
         return EXIT_ALREADY_RUNNING
     _log_to_standard_error(spec.agent_id, config.log_level)
     client = connect(config.redis_url)
-    allow_waking()
-    watch = Watch(client, stuck_after=config.stuck_after)
-    runner.bind(spec, handler, JobRecords(client, ttl_seconds=config.job_ttl), watch)
-    app.conf.broker_transport_options = transport_options(spec.agent_id)
+    pools.bind(app, runner, spec, handler, config)
+    app.conf.broker_transport_options = transport_options(spec.agent_id, record_ttl=config.job_ttl)
+    if pools.pool_of(spec) == "gevent":
+        app.conf.broker_transport = green.TRANSPORT
     draining = Draining(drain_marker(Path(config.run_dir), spec.agent_id), runner.counters.in_flight)
     beats = Beats(
         client,
@@ -79,7 +78,7 @@ def run(
     worker = app.Worker(
         hostname=spec.agent_id,
         queues=[spec.queue],
-        pool="solo" if spec.concurrency == 1 else "threads",
+        pool=pools.pool_of(spec),
         concurrency=spec.concurrency,
         loglevel="WARNING",
         quiet=True,

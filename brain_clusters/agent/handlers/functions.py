@@ -9,7 +9,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from typing import Any
+from typing import Any, Never
 
 from brain_clusters.agent import coroutines
 from brain_clusters.agent.context import JobContext
@@ -54,7 +54,7 @@ def handler(function: Callable[[Any, JobContext], Any]) -> Handler:
     return call
 
 
-def _generated(steps: Generator[Any, None, Any], context: JobContext) -> Any:
+def _generated(steps: Generator[Any, Never, Any], context: JobContext) -> Any:
     """Run a generator to its end; it ends at its next yield when the job has to."""
     outcome = _Outcome(context)
     try:
@@ -68,7 +68,7 @@ def _generated(steps: Generator[Any, None, Any], context: JobContext) -> Any:
         steps.close()
 
 
-async def _generated_later(steps: AsyncGenerator[Any, None], context: JobContext) -> Any:
+async def _generated_later(steps: AsyncGenerator[Any, Never], context: JobContext) -> Any:
     outcome = _Outcome(context)
     try:
         async for step in steps:
