@@ -43,13 +43,13 @@ class Counters:
             self._in_flight += 1
             self._begun += time.monotonic()
 
-    def end(self, seconds: float, *, failed: bool) -> None:
-        """A job ended after ``seconds``."""
+    def end(self, seconds: float, *, failed: bool | None) -> None:
+        """An attempt ended after ``seconds``; failed is None where its job is tried again."""
         with self._lock:
             self._in_flight -= 1
             self._begun = self._begun - (time.monotonic() - seconds) if self._in_flight else 0.0
-            self._completed += not failed
-            self._failed += failed
+            self._completed += failed is False
+            self._failed += failed is True
             before = self._service_time if self._service_time is not None else seconds
             self._service_time = before + _EWMA_WEIGHT * (seconds - before)
             self._idle_since = time.time()

@@ -18,6 +18,7 @@ from celery.exceptions import Ignore
 from brain_clusters.agent.attempts import Attempt, Outcome
 from brain_clusters.agent.beats import Counters
 from brain_clusters.agent.context import JobContext
+from brain_clusters.agent.delegation import Delegating, Delegation, DelegationRefused, Team
 from brain_clusters.agent.errors import HandlerError, JobCancelled, JobTimeout, Retry
 from brain_clusters.agent.handlers import Handler
 from brain_clusters.agent.watch import Watch
@@ -59,7 +60,7 @@ class JobRunner:
         """Take up the agent's own part. acks: whether this process, and no parent of it, is who acknowledges."""
         self.counters = Counters()  # anew: the zygote's are as old as the zygote
         self._spec, self._handler, self._records, self._acks = spec, handler, records, acks
-        self._watch = watch
+        self._watch, self._delegating = watch, Delegating(records, spec)
 
     def __call__(
         self,
@@ -78,13 +79,21 @@ class JobRunner:
             return None
         started = time.time()
         attempt = Attempt(delivery, options, self._spec)
-        outcome, usage = attempt.refusal(started), None
-        if outcome is not None and outcome.status is JobStatus.DEAD:
-            words = _patiently(job_id, lambda: self._watch.last_words(job_id, delivery.attempt - 1))
-            outcome = replace(outcome, error=words or outcome.error)
-        if outcome is None:
-            outcome, usage = self._do(job_id, attempt, args, kwargs)
-        self._settle(attempt, self._report(job_id, delivery.attempt, started, outcome, usage), outcome.again)
+        refused = attempt.refusal(started)
+        if refused is None:
+            team = _patiently(job_id, lambda: self._delegating.team(job_id, options, delivery, started))
+            outcome, usage = self._do(team, attempt, args, kwargs)
+            if isinstance(outcome.result, Delegation):
+                outcome = self._hand_down(team, outcome.result, usage)
+            if outcome.status is JobStatus.RUNNING:  # it waits for others, and nothing is left to acknowledge
+                self._acknowledged(delivery)
+                raise Ignore
+            report = self._report(job_id, delivery.attempt, team.started_at, outcome, team.usage(usage))
+        else:
+            outcome = self._explained(job_id, refused, delivery)
+            begun = max(delivery.attempt - 1, int(delivery.goes_on))
+            report = self._report(job_id, begun, None, outcome, None)
+        self._settle(attempt, report, outcome.again)
         failpoint("finished")
         if outcome.again is not None:
             raise Ignore
@@ -99,19 +108,29 @@ class JobRunner:
         found = _patiently(job_id, lambda: self._records.begin(job_id, self._spec.agent_id))
         return found if delivery is None else replace(found, tag=delivery.tag, queue=delivery.queue)
 
+    def _explained(self, job_id: str, refused: Outcome, delivery: Delivery) -> Outcome:
+        """Return ``refused`` with the reason that the last attempt gave before it took its agent along, if it did."""
+        if refused.status is not JobStatus.DEAD:
+            return refused
+        words = _patiently(job_id, lambda: self._watch.last_words(job_id, delivery.attempt - 1))
+        return replace(refused, error=words or refused.error)
+
     def _do(
-        self, job_id: str, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, team: Team, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Outcome, dict[str, Any] | None]:
         """Run the handler; return what became of it, and what it used."""
         context = self._watch.context(
-            self._spec, job_id, attempt.delivery.attempt, attempt.options.capability, attempt.timeout
+            self._spec, team.job_id, attempt.delivery.attempt, attempt.options.capability, attempt.timeout
         )
         context.root_id = attempt.options.root_id
-        began, failed = time.monotonic(), True
+        context.team, context.store = team, self._delegating.store
+        began = time.monotonic()
+        failed: bool | None = True
         self.counters.begin()
         try:
             outcome = self._outcome(context, attempt, args, kwargs)
-            failed = outcome.error is not None
+            unended = outcome.again is not None or isinstance(outcome.result, Delegation)
+            failed = None if unended else outcome.error is not None
         finally:
             self.counters.end(time.monotonic() - began, failed=failed)
         return outcome, context.usage.as_dict()
@@ -122,7 +141,9 @@ class JobRunner:
             failpoint("begun")
             payload = _payload(args, kwargs)
             result = self._watch.run(context, attempt.timeout, lambda: self._handler(payload, context))
-            return Outcome(JobStatus.SUCCEEDED, _jsonable(result))
+            result = result if isinstance(result, Delegation) else _jsonable(result)
+            failpoint("done")
+            return Outcome(JobStatus.SUCCEEDED, result)
         except HandlerError as exc:
             return Outcome(JobStatus.FAILED, error=_error(type(exc).__name__, str(exc)))
         except Retry as exc:
@@ -143,11 +164,25 @@ class JobRunner:
             _patiently(report.id, lambda: self._records.finish(report, delivery, parent_id=parent))
         elif not _patiently(report.id, lambda: self._records.again(report, delivery, again)):
             log.warning("job %s is not held here any more, and is tried again elsewhere", report.id)
+        self._acknowledged(delivery)
+
+    def _acknowledged(self, delivery: Delivery) -> None:
         if delivery.tag and self._acks:
             QoS.settled.add(delivery.tag)
 
+    def _hand_down(self, team: Team, delegation: Delegation, usage: dict[str, Any] | None) -> Outcome:
+        """Hand work down; return that the job waits, or why it cannot."""
+        try:
+            if not _patiently(team.job_id, lambda: self._delegating.hand_down(team, delegation, usage)):
+                log.info("job %s waits already, or another agent does it", team.job_id)
+            return Outcome(JobStatus.RUNNING)
+        except DelegationRefused as exc:
+            return Outcome(JobStatus.FAILED, error=_error("DelegationRefused", str(exc)))
+        except JobCancelled as exc:
+            return Outcome(JobStatus.CANCELLED, error=_error("JobCancelled", str(exc)))
+
     def _report(
-        self, job_id: str, attempt: int, started: float, outcome: Outcome, usage: dict[str, Any] | None
+        self, job_id: str, attempts: int, started: float | None, outcome: Outcome, usage: dict[str, Any] | None
     ) -> JobReport:
         return JobReport(
             id=job_id,
@@ -155,7 +190,7 @@ class JobRunner:
             group_name=self._spec.group_name,
             agent_id=self._spec.agent_id,
             status=outcome.status,
-            attempts=attempt,
+            attempts=attempts,
             started_at=started,
             finished_at=time.time() if outcome.again is None else None,
             result=outcome.result,
