@@ -26,3 +26,6 @@ class AgentConfig:
     deaf_after: float = 25.0
     job_ttl: int = 86_400
     log_level: str = "INFO"
+    http_allowed_networks: tuple[str, ...] = ()
+    llm_base_url: str | None = None
+    llm_api_key: str | None = None

@@ -41,7 +41,6 @@ _PATIENCE_SECONDS = 300.0
 # The share of a back-off that is waited, so that what failed together does not come back together.
 _JITTER = (0.5, 1.0)
 _NO_OPTIONS = JobOptions()
-_Given = tuple[tuple[Any, ...], dict[str, Any]]
 
 # NUL as JSON writes it; a backslash before it that is itself escaped is part of the text.
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
@@ -58,10 +57,10 @@ class JobRunner:
         self.counters = Counters()
 
     def bind(self, spec: AgentSpec, handler: Handler, records: JobRecords, watch: Watch, *, acks: bool = True) -> None:
-        """Take up the agent's own part. acks: whether it is this process, not its parent, whose Celery acknowledges."""
+        """Take up the agent's own part. acks: whether this process, and no parent of it, is who acknowledges."""
         self.counters = Counters()  # anew: the zygote's are as old as the zygote
-        self._spec, self._handler, self._records, self._watch, self._acks = spec, handler, records, watch, acks
-        self._delegating = Delegating(records, spec)
+        self._spec, self._handler, self._records, self._acks = spec, handler, records, acks
+        self._watch, self._delegating = watch, Delegating(records, spec)
 
     def __call__(
         self,
@@ -91,7 +90,7 @@ class JobRunner:
                 raise Ignore
             report = self._report(job_id, delivery.attempt, team.started_at, outcome, team.usage(usage))
         else:
-            outcome = refused
+            outcome = self._explained(job_id, refused, delivery)
             begun = max(delivery.attempt - 1, int(delivery.goes_on))
             report = self._report(job_id, begun, None, outcome, None)
         self._settle(attempt, report, outcome.again)
@@ -109,32 +108,39 @@ class JobRunner:
         found = _patiently(job_id, lambda: self._records.begin(job_id, self._spec.agent_id))
         return found if delivery is None else replace(found, tag=delivery.tag, queue=delivery.queue)
 
+    def _explained(self, job_id: str, refused: Outcome, delivery: Delivery) -> Outcome:
+        """Return ``refused`` with the reason that the last attempt gave before it took its agent along, if it did."""
+        if refused.status is not JobStatus.DEAD:
+            return refused
+        words = _patiently(job_id, lambda: self._watch.last_words(job_id, delivery.attempt - 1))
+        return replace(refused, error=words or refused.error)
+
     def _do(
         self, team: Team, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Outcome, dict[str, Any] | None]:
         """Run the handler; return what became of it, and what it used."""
-        spec, options = self._spec, attempt.options
-        timeout = options.timeout_seconds or spec.timeout_seconds
-        context = self._watch.context(spec, team.job_id, attempt.delivery.attempt, options.capability, timeout)
+        context = self._watch.context(
+            self._spec, team.job_id, attempt.delivery.attempt, attempt.options.capability, attempt.timeout
+        )
+        context.root_id = attempt.options.root_id
         context.team, context.store = team, self._delegating.store
         began = time.monotonic()
         failed: bool | None = True
         self.counters.begin()
         try:
-            outcome = self._outcome(context, timeout, attempt, (args, kwargs))
+            outcome = self._outcome(context, attempt, args, kwargs)
             unended = outcome.again is not None or isinstance(outcome.result, Delegation)
             failed = None if unended else outcome.error is not None
         finally:
             self.counters.end(time.monotonic() - began, failed=failed)
-        usage: Any = getattr(context, "usage", None)
-        return outcome, usage and (usage.as_dict() or None)
+        return outcome, context.usage.as_dict()
 
-    def _outcome(self, context: JobContext, timeout: float | None, attempt: Attempt, given: _Given) -> Outcome:
+    def _outcome(self, context: JobContext, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
         jitter = random.uniform(*_JITTER)  # noqa: S311 - not a secret
         try:
-            payload = _payload(*given)
             failpoint("begun")
-            result = self._watch.run(context, timeout, lambda: self._handler(payload, context))
+            payload = _payload(args, kwargs)
+            result = self._watch.run(context, attempt.timeout, lambda: self._handler(payload, context))
             result = result if isinstance(result, Delegation) else _jsonable(result)
             failpoint("done")
             return Outcome(JobStatus.SUCCEEDED, result)

@@ -24,7 +24,7 @@ from brain_clusters.agent.errors import JobCancelled, JobTimeout
 from brain_clusters.agent.flight import Flight
 from brain_clusters.broker import names
 from brain_clusters.broker.client import temporary_when_away
-from brain_clusters.broker.notes import ERROR_FIELD, JobNotes
+from brain_clusters.broker.notes import LAST_WORDS_FIELD, JobNotes
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import TemporaryError
 
@@ -73,6 +73,11 @@ class Watch:
             None if timeout is None else time.time() + timeout,
             self._notes,
         )
+
+    def last_words(self, job_id: str, attempt: int) -> Any:
+        """Return the error by which ``attempt`` took its agent along, or None."""
+        found = self._notes.read(job_id, LAST_WORDS_FIELD)
+        return found.get("error") if isinstance(found, dict) and found.get("attempt") == attempt else None
 
     def run(self, context: JobContext, timeout: float | None, call: Callable[[], Value]) -> Value:
         """Return what ``call`` returns. Raises JobTimeout after ``timeout`` seconds, JobCancelled when it is cancelled.
@@ -167,8 +172,9 @@ class Watch:
         log.critical("job %s heeds nothing: %s; leaving", flight.context.job_id, flight.message)
         if flight.reason is JobTimeout:
             error = {"type": "JobTimeout", "message": flight.message}
+            words = json.dumps({"attempt": flight.context.attempt, "error": error})
             try:
-                self._notes.write(flight.context.job_id, ERROR_FIELD, json.dumps(error))
+                self._notes.write(flight.context.job_id, LAST_WORDS_FIELD, words)
             except TemporaryError as exc:
                 log.warning("why was not recorded: %s", exc)
         os._exit(EXIT_STUCK)

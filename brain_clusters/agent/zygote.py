@@ -46,7 +46,7 @@ PRELOAD = (
     "celery.apps.worker", "celery.worker.consumer", "celery.worker.consumer.delayed_delivery",
     "celery.worker.components", "celery.worker.autoscale", "celery.worker.strategy", "celery.worker.pidbox",
     "celery.worker.heartbeat", "celery.worker.control", "celery.worker.loops", "celery.concurrency.solo",
-    "celery.concurrency.thread", "celery.concurrency.prefork", "celery.app.control", "celery.app.events",
+    "celery.concurrency.thread", "celery.app.control", "celery.app.events",
     "celery.events.dispatcher", "celery.backends.redis", "celery.fixups.django", "kombu.pidbox", "kombu.matcher",
     "kombu.transport.redis",
     "kombu.asynchronous.hub", "brain_clusters.broker.transport", "billiard.pool", "billiard.dummy",
@@ -165,7 +165,7 @@ class Zygote:
         os.close(log)
         if spec.pool == "gevent":
             self._exec(spec)
-        handler = self._handler or for_spec(spec)
+        handler = self._handler or for_spec(spec, self._config)
 
         def tell() -> None:
             self._reports.send(**{"is": "ready", "agent": spec.agent_id})

@@ -154,6 +154,7 @@ class Race:
         self.random = random.Random(1)
         self.flying: queue.SimpleQueue[Flight | None] = queue.SimpleQueue()
         self.ends = {"done": 0, "stopped": 0}
+        self.unwatched = 0
 
     def stop_all(self) -> None:
         while (flight := self.flying.get()) is not None:
@@ -175,7 +176,7 @@ class Race:
                 end = "done"
             except JobTimeout as exc:
                 end = "stopped"
-                assert exc.args, "it came outside of what was watched"
+                self.unwatched += not exc.args  # it came where nothing took it for what it is
             # From here on nothing may come. What does ends this thread, and the test with it.
             self.ends[end] += 1
             for _ in range(30):
@@ -196,6 +197,7 @@ def test_nothing_is_ever_raised_outside_of_the_handlers_code(client: redis.Redis
         stopper.join()
     assert sum(race.ends.values()) == 10_000
     assert min(race.ends.values()) > 100, race.ends
+    assert race.unwatched == 0
     assert race.watch._flights == {}
 
 
