@@ -29,7 +29,12 @@ def main(given_fd: int, report_fd: int) -> int:
     app, runner = worker.prepare_app(config)
     reports = Reports(report_fd)
     return worker.run(
-        app, runner, spec, for_spec(spec), config, lambda: reports.send(**{"is": "ready", "agent": spec.agent_id})
+        app,
+        runner,
+        spec,
+        for_spec(spec, config),
+        config,
+        lambda: reports.send(**{"is": "ready", "agent": spec.agent_id}),
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from brain_clusters.agent.delegation import Delegation, Team
 from brain_clusters.agent.errors import HandlerError
 from brain_clusters.agent.memory import memory_of
+from brain_clusters.agent.usage import Usage
 from brain_clusters.broker.notes import CHECKPOINT_FIELD, PROGRESS_FIELD, JobNotes
 from brain_clusters.broker.shared import ClusterStore
 from brain_clusters.errors import TemporaryError
@@ -32,6 +33,7 @@ class JobContext:
 
     log: its lines carry the job's id. capability: what the job asked for, where it was addressed by that.
     deadline: when this attempt has to be done, in seconds since the epoch; None is never.
+    root_id: the job that its tree of jobs began with; None is this one. usage: what it has used so far.
     notes: where progress and checkpoints are kept; without it they are forgotten. flight: how it is stopped.
     store: the cluster's memory, where its blueprint has one. team: who reports to the group, and what came from them.
     """
@@ -48,6 +50,8 @@ class JobContext:
     notes: JobNotes | None = None
     store: ClusterStore | None = None
     team: Team | None = None
+    root_id: str | None = None
+    usage: Usage = field(default_factory=Usage)
     flight: Flight | None = field(default=None, init=False)
     _told_at: float = field(default=-math.inf, init=False)
 

@@ -122,6 +122,7 @@ class JobRunner:
         context = self._watch.context(
             self._spec, team.job_id, attempt.delivery.attempt, attempt.options.capability, attempt.timeout
         )
+        context.root_id = attempt.options.root_id
         context.team, context.store = team, self._delegating.store
         began = time.monotonic()
         failed: bool | None = True
@@ -132,8 +133,7 @@ class JobRunner:
             failed = None if unended else outcome.error is not None
         finally:
             self.counters.end(time.monotonic() - began, failed=failed)
-        usage: Any = getattr(context, "usage", None)
-        return outcome, usage and (usage.as_dict() or None)
+        return outcome, context.usage.as_dict()
 
     def _outcome(self, context: JobContext, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
         jitter = random.uniform(*_JITTER)  # noqa: S311 - not a secret

@@ -165,7 +165,7 @@ class Zygote:
         os.close(log)
         if spec.pool == "gevent":
             self._exec(spec)
-        handler = self._handler or for_spec(spec)
+        handler = self._handler or for_spec(spec, self._config)
 
         def tell() -> None:
             self._reports.send(**{"is": "ready", "agent": spec.agent_id})

@@ -5,6 +5,7 @@ A plain function, a coroutine function, a generator or an asynchronous generator
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
@@ -39,6 +40,7 @@ def load(reference: str) -> Handler:
 def handler(function: Callable[[Any, JobContext], Any]) -> Handler:
     """Return ``function`` as one that returns its result, whatever kind it is of."""
 
+    @functools.wraps(function)
     def call(payload: Any, context: JobContext) -> Any:
         found: Any = function(payload, context)
         if inspect.isgenerator(found):
