@@ -82,7 +82,7 @@ class AgentStage:
 
     def __init__(
         self, url: str, folder: Path, until: Until, handler: str, *, beat_interval: float = 0.05,
-        stuck_after: float = 5.0, **environ: str,
+        stuck_after: float = 5.0, settings: Mapping[str, Any] | None = None, **environ: str,
     ) -> None:  # fmt: skip
         """Take the text of a module with the functions that do the jobs, and variables of the agents' environment."""
         self.redis = redis.Redis.from_url(url)
@@ -95,7 +95,7 @@ class AgentStage:
         (folder / f"{self.module}.py").write_text(handler)
         config = AgentConfig(
             url, None, str(folder), str(folder), handler_path=(str(folder),), beat_interval=beat_interval,
-            stuck_after=stuck_after,
+            stuck_after=stuck_after, **(settings or {}),
         )  # fmt: skip
         given = {key: value for key, value in os.environ.items() if not key.startswith("BRAIN_")}
         self._nursery = Nursery(asdict(config), given | environ, folder / "zygote.log")
