@@ -9,9 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from celery import Celery
 from celery.signals import worker_process_init
-from celery.worker.request import Request
 
 from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.flight import allow_waking
@@ -19,10 +17,8 @@ from brain_clusters.agent.handlers import Handler
 from brain_clusters.agent.job import JobRunner
 from brain_clusters.agent.tally import Tally
 from brain_clusters.agent.watch import Watch
-from brain_clusters.broker import names
 from brain_clusters.broker.client import connect
 from brain_clusters.broker.jobs import JobRecords
-from brain_clusters.broker.transport import QoS
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import PermanentError
 
@@ -42,31 +38,20 @@ def refuse_missing_gevent() -> None:
         ) from exc
 
 
-class PreforkRequest(Request):  # type: ignore[misc]
-    """A job in a child. One that is rejected was begun: its child died, which counts as an attempt."""
-
-    def reject(self, requeue: bool = False) -> None:
-        """Put the message back, or forget it."""
-        if requeue:
-            QoS.lost.add(self.message.delivery_tag)
-        super().reject(requeue=requeue)
-
-
-def bind(app: Celery, runner: JobRunner, spec: AgentSpec, handler: Handler, config: AgentConfig) -> None:
+def bind(runner: JobRunner, spec: AgentSpec, handler: Handler, config: AgentConfig) -> None:
     """Give ``runner`` its part, in the process that does the jobs: called in each child of a prefork pool."""
 
-    forked = pool_of(spec) == "prefork"
+    forks = pool_of(spec) == "prefork"
 
     def here() -> None:
         allow_waking()
         client = connect(config.redis_url)
         watch = Watch(client, stuck_after=config.stuck_after)
-        runner.bind(spec, handler, JobRecords(client, ttl_seconds=config.job_ttl), watch, acks=not forked)
+        runner.bind(spec, handler, JobRecords(client, ttl_seconds=config.job_ttl), watch, acks=not forks)
 
     here()
-    if not forked:
+    if not forks:
         return
-    app.tasks[names.JOB_TASK].Request = PreforkRequest
     tally = runner.counters = Tally()
 
     def in_child(**_: Any) -> None:

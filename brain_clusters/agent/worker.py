@@ -20,6 +20,7 @@ from brain_clusters.agent.beats import Beats
 from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.draining import Draining
 from brain_clusters.agent.handlers import Handler
+from brain_clusters.agent.hearing import Hearing
 from brain_clusters.broker import green
 from brain_clusters.broker.app import make_app, transport_options
 from brain_clusters.broker.client import connect
@@ -57,7 +58,7 @@ def run(
         return EXIT_ALREADY_RUNNING
     _log_to_standard_error(spec.agent_id, config.log_level)
     client = connect(config.redis_url)
-    pools.bind(app, runner, spec, handler, config)
+    pools.bind(runner, spec, handler, config)
     app.conf.broker_transport_options = transport_options(spec.agent_id, record_ttl=config.job_ttl)
     if pools.pool_of(spec) == "gevent":
         app.conf.broker_transport = green.TRANSPORT
@@ -66,6 +67,7 @@ def run(
         client,
         spec.agent_id,
         lambda: {**runner.counters.snapshot(), "slots": spec.concurrency, "draining": draining.look()},
+        Hearing(client, spec.agent_id, [spec.queue], runner.counters.in_flight, deaf_after=config.deaf_after),
         host_id=config.host_id,
     )
 

@@ -19,6 +19,7 @@ from brain_clusters.errors import PermanentError
 from tests.integration.agents import AgentStage
 
 Until = Callable[..., Any]
+WORK = "pooled_work:work"
 
 # Does what the payload says.
 HANDLERS = """
@@ -38,8 +39,6 @@ def work(payload, context):
             raise ValueError(payload["raise"])
         if "gate" in payload:
             found.blpop(payload["gate"], 50)
-    if payload.get("die"):
-        os._exit(3)
     if payload.get("sleep"):
         try:
             time.sleep(50)
@@ -99,14 +98,13 @@ WITH_GEVENT = pytest.param(
     marks=pytest.mark.skipif(importlib.util.find_spec("gevent") is None, reason="gevent is not installed"),
 )
 POOLS = [pytest.param("solo", 1), pytest.param("threads", 3), pytest.param("prefork", 2), WITH_GEVENT]
-unlike_pools = pytest.mark.parametrize(("pool", "slots"), [POOLS[0], WITH_GEVENT])
 every_pool = pytest.mark.parametrize(("pool", "slots"), POOLS)
 
 
 @pytest.fixture(scope="module")
 def shared_stage(redis_url: str, tmp_path_factory: pytest.TempPathFactory, until: Until) -> Iterator[AgentStage]:
-    handlers = HANDLERS.format(url=redis_url)
-    found = AgentStage(redis_url, tmp_path_factory.mktemp("agents"), until, handlers, stuck_after=0.5)
+    modules = {"pooled_work": HANDLERS.format(url=redis_url)}
+    found = AgentStage(redis_url, tmp_path_factory.mktemp("agents"), until, modules, stuck_after=0.5)
     yield found
     found.close()
 
@@ -136,9 +134,9 @@ def begun(stage: AgentStage, number: int = 1) -> list[str]:
 
 @every_pool
 def test_jobs_succeed_and_fail_and_are_counted(stage: AgentStage, until: Until, pool: str, slots: int) -> None:
-    agent = stage.agent(slots, pool=pool)
-    good = [stage.post(agent, {"n": number}) for number in range(5)]
-    bad = stage.post(agent, {"raise": "no good"})
+    agent = stage.agent(slots, pool=pool, handler=WORK)
+    good = [stage.post(agent.queue, {"n": number}) for number in range(5)]
+    bad = stage.post(agent.queue, {"raise": "no good"})
     assert [outcome(stage, job_id) for job_id in good] == [("succeeded", {"did": {"n": number}}) for number in range(5)]
     assert outcome(stage, bad) == ("failed", "ValueError")
     until(lambda: (agent.beat["completed"], agent.beat["failed"], agent.beat["in_flight"]) == (5, 1, 0))
@@ -150,8 +148,8 @@ def test_jobs_succeed_and_fail_and_are_counted(stage: AgentStage, until: Until, 
 
 @every_pool
 def test_all_slots_work_at_once_and_the_beat_says_so(stage: AgentStage, until: Until, pool: str, slots: int) -> None:
-    agent = stage.agent(slots, pool=pool)
-    jobs = [stage.post(agent, {"gate": "gate"}) for _ in range(slots)]
+    agent = stage.agent(slots, pool=pool, handler=WORK)
+    jobs = [stage.post(agent.queue, {"gate": "gate"}) for _ in range(slots)]
     begun(stage, slots)
     until(lambda: agent.beat["in_flight"] == slots)
     agent.tell(True)
@@ -163,25 +161,25 @@ def test_all_slots_work_at_once_and_the_beat_says_so(stage: AgentStage, until: U
 
 @every_pool
 def test_an_attempt_that_waits_too_long_is_ended(stage: AgentStage, pool: str, slots: int) -> None:
-    agent = stage.agent(slots, pool=pool, timeout_seconds=0.3)
-    late = stage.post(agent, {"sleep": True})
+    agent = stage.agent(slots, pool=pool, handler=WORK, timeout_seconds=0.3)
+    late = stage.post(agent.queue, {"sleep": True})
     if pool == "threads":  # a system call in a thread cannot be interrupted, so the agent leaves
         assert agent.until_ended() == EXIT_STUCK
         assert stage.waiting(agent) == 1
-        stage.agent(slots, pool=pool, queue=agent.queue, max_attempts=1)
+        stage.agent(slots, pool=pool, handler=WORK, queue=agent.queue, max_attempts=1)
         assert outcome(stage, late) == ("dead", "JobTimeout")
         return
     assert outcome(stage, late) == ("failed", "JobTimeout")
     assert stage.list("ended") == ["True"]
-    assert outcome(stage, stage.post(agent, {"n": 1}))[0] == "succeeded"
+    assert outcome(stage, stage.post(agent.queue, {"n": 1}))[0] == "succeeded"
     assert agent.code is None
 
 
 @pytest.mark.parametrize(("pool", "slots"), POOLS[:3])
 def test_code_that_computes_too_long_is_ended(stage: AgentStage, pool: str, slots: int) -> None:
-    agent = stage.agent(slots, pool=pool, timeout_seconds=0.3)
-    assert outcome(stage, stage.post(agent, {"spin": True})) == ("failed", "JobTimeout")
-    assert outcome(stage, stage.post(agent, {"n": 1}))[0] == "succeeded"
+    agent = stage.agent(slots, pool=pool, handler=WORK, timeout_seconds=0.3)
+    assert outcome(stage, stage.post(agent.queue, {"spin": True})) == ("failed", "JobTimeout")
+    assert outcome(stage, stage.post(agent.queue, {"n": 1}))[0] == "succeeded"
     assert agent.code is None
 
 
@@ -191,29 +189,29 @@ def test_code_that_computes_too_long_is_ended(stage: AgentStage, pool: str, slot
 def test_code_that_lets_nothing_else_run_is_ended_with_its_agent(
     stage: AgentStage, pool: str, slots: int, doing: str
 ) -> None:
-    agent = stage.agent(slots, pool=pool, timeout_seconds=0.3)
-    stage.post(agent, {doing: True})
+    agent = stage.agent(slots, pool=pool, handler=WORK, timeout_seconds=0.3)
+    stage.post(agent.queue, {doing: True})
     assert agent.until_ended() == 1
-    assert f"{stage.module}.py" in agent.log
+    assert "pooled_work.py" in agent.log
     assert stage.waiting(agent) == 1
 
 
 @every_pool
 def test_a_running_job_that_is_cancelled_ends_and_its_agent_goes_on(stage: AgentStage, pool: str, slots: int) -> None:
-    agent = stage.agent(slots, pool=pool)
+    agent = stage.agent(slots, pool=pool, handler=WORK)
     doing = "spin" if pool == "threads" else "sleep"
-    job_id = stage.post(agent, {doing: True})
+    job_id = stage.post(agent.queue, {doing: True})
     begun(stage)
     cancel(stage, job_id, grace=0)
     assert outcome(stage, job_id)[1] == "JobCancelled"
-    assert outcome(stage, stage.post(agent, {"n": 1}))[0] == "succeeded"
+    assert outcome(stage, stage.post(agent.queue, {"n": 1}))[0] == "succeeded"
     assert agent.code is None
 
 
-@unlike_pools
+@every_pool
 def test_a_cancelled_job_is_asked_before_it_is_ended(stage: AgentStage, pool: str, slots: int) -> None:
-    agent = stage.agent(slots, pool=pool)
-    job_id = stage.post(agent, {"cooperative": True})
+    agent = stage.agent(slots, pool=pool, handler=WORK)
+    job_id = stage.post(agent.queue, {"cooperative": True})
     begun(stage)
     cancel(stage, job_id, grace=50)
     assert outcome(stage, job_id) == ("succeeded", "in time")
@@ -221,9 +219,9 @@ def test_a_cancelled_job_is_asked_before_it_is_ended(stage: AgentStage, pool: st
 
 @pytest.mark.parametrize(("pool", "slots"), [pytest.param("solo", 1), pytest.param("threads", 3)])
 def test_a_killed_agent_returns_all_that_it_did(stage: AgentStage, pool: str, slots: int) -> None:
-    agent = stage.agent(slots, pool=pool)
+    agent = stage.agent(slots, pool=pool, handler=WORK)
     for _ in range(slots):
-        stage.post(agent, {"gate": "gate"})
+        stage.post(agent.queue, {"gate": "gate"})
     begun(stage, slots)
     agent.signal(signal.SIGKILL)
     assert agent.until_ended() == -signal.SIGKILL
@@ -231,8 +229,8 @@ def test_a_killed_agent_returns_all_that_it_did(stage: AgentStage, pool: str, sl
 
 
 def test_a_killed_child_returns_its_job_and_is_replaced(stage: AgentStage, until: Until) -> None:
-    agent = stage.agent(2, pool="prefork")
-    job_id = stage.post(agent, {"gate": "gate"})
+    agent = stage.agent(2, pool="prefork", handler=WORK)
+    job_id = stage.post(agent.queue, {"gate": "gate"})
     child, attempt = begun(stage)[0].split()
     assert (int(child) != agent.pid, attempt) == (True, "1")
     until(lambda: agent.beat["in_flight"] == 1)
@@ -245,17 +243,9 @@ def test_a_killed_child_returns_its_job_and_is_replaced(stage: AgentStage, until
     assert agent.code is None
 
 
-def test_a_job_that_kills_every_child_is_given_up(stage: AgentStage) -> None:
-    agent = stage.agent(2, pool="prefork", max_attempts=1)
-    job_id = stage.post(agent, {"die": True})
-    assert outcome(stage, job_id) == ("dead", "AgentDied")
-    assert len(begun(stage)) == 1
-    assert agent.code is None
-
-
 def test_children_do_not_outlive_their_agent(stage: AgentStage, until: Until) -> None:
-    agent = stage.agent(2, pool="prefork")
-    stage.post(agent, {"gate": "gate"})
+    agent = stage.agent(2, pool="prefork", handler=WORK)
+    stage.post(agent.queue, {"gate": "gate"})
     child = int(begun(stage)[0].split()[0])
     agent.signal(signal.SIGKILL)
     assert agent.until_ended() == -signal.SIGKILL
@@ -270,10 +260,10 @@ def test_children_do_not_outlive_their_agent(stage: AgentStage, until: Until) ->
 def test_coroutines_of_one_process_share_one_loop_and_can_be_cancelled(
     stage: AgentStage, pool: str, slots: int
 ) -> None:
-    agent = stage.agent(slots, pool=pool, handler="later", timeout_seconds=20)
-    loops = {outcome(stage, stage.post(agent, {}))[1] for _ in range(4)}
+    agent = stage.agent(slots, pool=pool, handler="pooled_work:later", timeout_seconds=20)
+    loops = {outcome(stage, stage.post(agent.queue, {}))[1] for _ in range(4)}
     assert len(loops) <= (slots if pool == "prefork" else 1)
-    job_id = stage.post(agent, {"sleep": 50})
+    job_id = stage.post(agent.queue, {"sleep": 50})
     begun(stage, 5)
     cancel(stage, job_id, grace=0)
     assert outcome(stage, job_id)[1] == "JobCancelled"
@@ -282,39 +272,39 @@ def test_coroutines_of_one_process_share_one_loop_and_can_be_cancelled(
 
 
 def test_many_coroutines_run_at_once(stage: AgentStage, until: Until) -> None:
-    agent = stage.agent(20, handler="later")
-    jobs = [stage.post(agent, {"sleep": 0.2}) for _ in range(40)]
+    agent = stage.agent(20, handler="pooled_work:later")
+    jobs = [stage.post(agent.queue, {"sleep": 0.2}) for _ in range(40)]
     assert {outcome(stage, job_id)[0] for job_id in jobs} == {"succeeded"}
 
 
 def test_what_generators_yield_is_progress_that_the_record_shows(stage: AgentStage, until: Until) -> None:
-    agent = stage.agent(1, handler="steps")
-    job_id = stage.post(agent, {"wait_at": 0})
+    agent = stage.agent(1, handler="pooled_work:steps")
+    job_id = stage.post(agent.queue, {"wait_at": 0})
     until(lambda: "progress" in stage.record(job_id))
     progress = json.loads(stage.record(job_id)["progress"])
     assert (progress["fraction"], progress["message"]) == (0.0, "step 0")
     stage.redis.rpush("gate", "open")
     assert outcome(stage, job_id) == ("succeeded", "all")
-    other = stage.agent(1, handler="steps_later")
-    job_id = stage.post(other, {})
+    other = stage.agent(1, handler="pooled_work:steps_later")
+    job_id = stage.post(other.queue, {})
     assert outcome(stage, job_id) == ("succeeded", "all, later")
 
 
 def test_a_checkpoint_outlives_the_agent(stage: AgentStage) -> None:
-    first = stage.agent(1, handler="in_pieces")
-    job_id = stage.post(first, {})
+    first = stage.agent(1, handler="pooled_work:in_pieces")
+    job_id = stage.post(first.queue, {})
     assert first.until_ended() == -signal.SIGKILL
     assert stage.waiting(first) == 1
-    stage.agent(1, handler="in_pieces", queue=first.queue)
+    stage.agent(1, handler="pooled_work:in_pieces", queue=first.queue)
     assert outcome(stage, job_id) == ("succeeded", [{"pieces": [1, 2]}, 2])
 
 
-@unlike_pools
+@every_pool
 def test_a_command_is_ended_with_its_whole_group(stage: AgentStage, until: Until, pool: str, slots: int) -> None:
     pids = stage.folder / f"pids-{pool}"
     script = f"sleep 50 & echo $! >{pids}.new; mv {pids}.new {pids}; trap '' TERM; sleep 50; sleep 50"
-    agent = stage.agent(slots, pool=pool, handler=None, command=("/bin/sh", "-c", script))
-    job_id = stage.post(agent, {})
+    agent = stage.agent(slots, pool=pool, command=("/bin/sh", "-c", script))
+    job_id = stage.post(agent.queue, {})
     until(pids.exists)
     cancel(stage, job_id, grace=0.1)
     assert outcome(stage, job_id)[1] == "JobCancelled"

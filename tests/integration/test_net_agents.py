@@ -33,8 +33,8 @@ def endpoint() -> Iterator[Endpoint]:
 def shared_stage(
     endpoint: Endpoint, redis_url: str, tmp_path_factory: pytest.TempPathFactory, until: Until
 ) -> Iterator[AgentStage]:
-    settings = {"llm_base_url": endpoint.url, "http_allowed_networks": ("127.0.0.0/8",)}
-    found = AgentStage(redis_url, tmp_path_factory.mktemp("agents"), until, "", settings=settings)
+    settings: dict[str, Any] = {"llm_base_url": endpoint.url, "http_allowed_networks": ("127.0.0.0/8",)}
+    found = AgentStage(redis_url, tmp_path_factory.mktemp("agents"), until, {}, **settings)
     yield found
     found.close()
 
@@ -53,16 +53,16 @@ def ended(stage: AgentStage, job_id: str) -> dict[str, Any]:
 
 
 def test_an_agent_has_conversations_until_its_budget_is_spent(stage: AgentStage) -> None:
-    agent = stage.agent(handler=None, llm=LLM, cost=PRICES, budget=BUDGET, backoff_seconds=0.01)
-    told = ended(stage, stage.post(agent, "cut_at_first"))
+    agent = stage.agent(llm=LLM, cost=PRICES, budget=BUDGET, backoff_seconds=0.01)
+    told = ended(stage, stage.post(agent.queue, "cut_at_first"))
     assert (told["status"], told["attempts"]) == ("succeeded", "2"), told
     # With what the attempt used that failed: nobody counted its tokens, so it costs what it was estimated at.
     assert json.loads(told["usage"]) == {"calls": 2, "unmetered_calls": 1, "input_tokens": 12, "output_tokens": 12}
     assert Budgets(stage.redis).of_day("c") == (1_012_000, 0)
-    told = ended(stage, stage.post(agent, {"prompt": "hi"}))
+    told = ended(stage, stage.post(agent.queue, {"prompt": "hi"}))
     assert json.loads(told["result"])["text"] == "Hello, world"
     assert json.loads(told["usage"]) == {"calls": 1, "input_tokens": 2, "output_tokens": 12}
-    refused = ended(stage, stage.post(agent, "hi"))
+    refused = ended(stage, stage.post(agent.queue, "hi"))
     assert refused["status"] == "failed"
     assert json.loads(refused["error"])["type"] == "BudgetExceeded"
     assert Budgets(stage.redis).of_day("c") == (1_024_000, 0)
@@ -71,15 +71,15 @@ def test_an_agent_has_conversations_until_its_budget_is_spent(stage: AgentStage)
 def test_a_job_whose_agent_is_killed_in_the_middle_of_an_answer_is_done_by_another(
     stage: AgentStage, endpoint: Endpoint
 ) -> None:
-    agent = stage.agent(handler=None, llm=LLM, cost=PRICES, budget=BUDGET)
-    job_id = stage.post(agent, "slow_at_first")
+    agent = stage.agent(llm=LLM, cost=PRICES, budget=BUDGET)
+    job_id = stage.post(agent.queue, "slow_at_first")
     stage.until(lambda: "characters" in stage.record(job_id).get("progress", ""), "the answer streams in")
     agent.signal(signal.SIGKILL)
     assert agent.until_ended() == -9
     assert stage.waiting(agent) == 1
     # What the dead agent had reserved stays reserved until its call must be over: the model may still be at work.
     assert Budgets(stage.redis).of_day("c") == (0, 1_000_000)
-    stage.agent(handler=None, llm=LLM, cost=PRICES, budget=BUDGET, queue=agent.queue)
+    stage.agent(llm=LLM, cost=PRICES, budget=BUDGET, queue=agent.queue)
     told = ended(stage, job_id)
     assert (told["status"], told["attempts"]) == ("succeeded", "2")
     assert len(endpoint.requests) == 2
@@ -109,8 +109,8 @@ def test_a_request_that_finds_a_busy_server_is_sent_again(stage: AgentStage) -> 
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
-            agent = stage.agent(handler=None, http=HttpCall(url=f"http://127.0.0.1:{server.server_port}/"))
-            told = ended(stage, stage.post(agent, {"n": 1}))
+            agent = stage.agent(http=HttpCall(url=f"http://127.0.0.1:{server.server_port}/"))
+            told = ended(stage, stage.post(agent.queue, {"n": 1}))
             assert (told["status"], told["attempts"], json.loads(told["result"])) == ("succeeded", "2", {"n": 1})
         finally:
             server.shutdown()
