@@ -30,7 +30,7 @@ Until = Callable[..., Any]
 @dataclass(frozen=True)
 class Sent:
     id: str
-    payload: Any
+    payload: Any = None
     eta: None = None
     priority: str = "normal"
     options: Mapping[str, Any] = field(default_factory=dict)
