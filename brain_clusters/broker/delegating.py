@@ -219,9 +219,9 @@ class Joins:
         ]  # fmt: skip
         now = time.time()
         messages = {queue: Messages(queue) for queue in {child.queue for child in children}}
-        for child in children:
+        for place, child in enumerate(children):
             message = messages[child.queue].build(child, now)
-            args += [child.id, child.group, _list(child), message, _entry(child, parent.cluster_id, now)]
+            args += [child.id, child.group, _list(child), message, _entry(child, parent.cluster_id, now + place / 1e6)]
         with temporary_when_away():
             what, *number = self._hand_down(keys=keys, args=args)
         return Handed(what.decode(), *number)
@@ -296,7 +296,7 @@ def _list(child: Child) -> str:
 
 
 def _entry(child: Child, cluster_id: str, now: float) -> str:
-    """Return what PostgreSQL is to know of ``child``."""
+    """Return what PostgreSQL is to know of ``child``. now: each its own, by which brothers are in their order."""
     return json.dumps(
         {
             "id": child.id,

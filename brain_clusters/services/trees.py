@@ -1,4 +1,4 @@
-"""What agents handed down: its rows in PostgreSQL, and what has to be known of it to cancel a tree, or to miss a job."""
+"""What agents handed down: its rows in PostgreSQL, who waits for it, and what has to be cancelled with whom."""
 
 from __future__ import annotations
 
