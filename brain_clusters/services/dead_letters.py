@@ -179,7 +179,9 @@ def _again(control: Control, cluster: Cluster, ids: Sequence[str]) -> list[str]:
 
 
 def _still_waits(row: Job, stood: JobStatus | None) -> bool:
-    return row.status is JobStatus.CANCELLED and row.published_at is not None and stood is None
+    """Return whether the message of a cancelled job is still in its queue, or parked for another attempt."""
+    unmet = stood is None or stood is JobStatus.QUEUED
+    return row.status is JobStatus.CANCELLED and row.published_at is not None and unmet
 
 
 def _renew(row: Job) -> None:

@@ -28,6 +28,7 @@ from brain_clusters.ports import is_free
 from brain_clusters.processes import ProcessId
 
 PATIENCE_SECONDS = 60.0
+FINISHED = ("succeeded", "failed", "dead", "cancelled")
 HANDLERS = Path(__file__).with_name("workshop.py")
 BLUEPRINT = Path(__file__).with_name("workshop.yaml")
 
@@ -275,7 +276,7 @@ class Brain:
         def finished() -> Any:
             answer = self.call("GET", f"/api/jobs/{job}")
             assert answer.status in (200, 404, 503), answer
-            return answer.status == 200 and answer.json["finished_at"] and answer.json
+            return answer.status == 200 and answer.json["status"] in FINISHED and answer.json
 
         return until(finished, f"job {job} is finished", seconds)
 

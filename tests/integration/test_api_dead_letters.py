@@ -199,11 +199,14 @@ def test_a_finished_job_cannot_be_cancelled(api: FlaskClient, new_cluster: NewCl
     assert api.post("/api/jobs/nobody/cancel").status_code == 404
 
 
+@pytest.mark.parametrize("record", [None, "queued"], ids=["before it began", "between two attempts"])
 def test_a_cancelled_job_that_is_retried_before_anybody_met_its_message_has_one_message(
-    api: FlaskClient, new_cluster: NewCluster, control: Control, records: JobRecords
+    api: FlaskClient, new_cluster: NewCluster, control: Control, records: JobRecords, record: str | None
 ) -> None:
     cluster_id = new_cluster()
     [job_id] = send(api, cluster_id, 1)
+    if record:
+        control.broker.redis.hset(names.job_key(job_id), "status", record)
     api.post(f"/api/jobs/{job_id}/cancel")
     assert api.post(f"/api/jobs/{job_id}/retry").json["job"]["status"] == "queued"
     assert waiting(control, cluster_id) == [job_id]
