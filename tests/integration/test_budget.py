@@ -153,22 +153,22 @@ print(len(given), flush=True)
 """
 
 
-def test_fifty_calls_of_five_processes_cross_a_budget_by_no_more_than_what_was_in_flight(
+def test_fifty_calls_of_three_processes_cross_a_budget_by_no_more_than_what_was_in_flight(
     budgets: Budgets, redis_url: str
 ) -> None:
     cluster = uuid.uuid4().hex
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", SPENDER, redis_url, cluster, "10"],
+            [sys.executable, "-c", SPENDER, redis_url, cluster, str(calls)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
-        for _ in range(5)
+        for calls in (17, 17, 16)
     ]  # fmt: skip
     try:
         for process in processes:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-        given = sum(int(process.communicate("go\n", timeout=30)[0]) for process in processes)
+        given = sum(int(process.communicate("go\n", timeout=100)[0]) for process in processes)
     finally:
         for process in processes:
             process.kill()
