@@ -243,6 +243,17 @@ def user_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]
     return {key: value for key, value in environ.items() if not key.startswith("BRAIN_")}
 
 
+def resolve(text: str, environ: Mapping[str, str] | None = None) -> str:
+    """Return ``text``, or what the variable holds that ``env:NAME`` names. Raises ValueError where it is not set."""
+    if not text.startswith("env:"):
+        return text
+    name = text.removeprefix("env:")
+    found = (os.environ if environ is None else environ).get(name, "").strip()
+    if not found:
+        raise ValueError(f"the variable {name} is not set in the environment of this process")
+    return found
+
+
 def child_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment for a process of ours that reads the same settings, however these were made."""
     found = dict(os.environ if environ is None else environ)

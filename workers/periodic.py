@@ -27,6 +27,7 @@ def register(app: Celery, control: Callable[[], Control]) -> None:
     def sweep() -> None:
         workers.release_dead(control())
         hosting.release_lost(control())
+        served.pay(control())
         alerts.end_destroyed(control())
         metrics.prune(control())
 

@@ -32,6 +32,7 @@ def cross_faults(document: Mapping[str, Any], stated: Mapping[str, Any]) -> Iter
     yield from _names(groups)
     yield from _supervisor(groups)
     yield from _work(groups)
+    yield from _served(groups)
     if groups and all("name" in group and "role" in group for group in groups):
         yield from _hierarchy(groups)
     if groups and all("count" in group for group in groups):
@@ -102,6 +103,18 @@ def _work(groups: Groups) -> Iterator[Fault]:
         elif slots > 64 and pool != "gevent":
             told = f"concurrency is {slots}; more than 64 slots need pool: gevent"
             yield Fault(f"/agents/{index}/concurrency", told)
+
+
+def _served(groups: Groups) -> Iterator[Fault]:
+    """Yield a fault for each queue of an application that two groups serve: both would be sized for all of it."""
+    seen: dict[tuple[str, str], int] = {}
+    for index, group in enumerate(groups):
+        work = group.get("celery") or {}
+        for place, queue in enumerate(work.get("queues") or ()):
+            first = seen.setdefault((work.get("broker") or "", queue), index)
+            if first != index or work["queues"].index(queue) != place:
+                told = f"agent group {first + 1} serves the queue '{clipped(queue)}' already; remove one of the two"
+                yield Fault(f"/agents/{index}/celery/queues/{place}", told)
 
 
 def _hierarchy(groups: Groups) -> Iterator[Fault]:

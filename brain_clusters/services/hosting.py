@@ -13,13 +13,12 @@ from sqlalchemy.orm import Session
 
 from brain_clusters.broker import backlog, names
 from brain_clusters.broker.client import temporary_when_away
-from brain_clusters.broker.restore import restore
 from brain_clusters.db.listen import HOSTS_CHANNEL, Listener
 from brain_clusters.db.models import Agent, Cluster, Host
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, Intent
 from brain_clusters.genesis.process.desk import Ended, Wanted
-from brain_clusters.services import blueprints, history
+from brain_clusters.services import blueprints, history, served
 from brain_clusters.services.control import Control
 from brain_clusters.services.leaving import lock_agents
 from brain_clusters.services.reconcile import Followup, act, reconcile, spec_of
@@ -143,7 +142,7 @@ class HostDesk:
 
     def release(self, agent_id: str) -> None:
         """Return what a dead agent held to its queue."""
-        restore(self._control.broker.redis, agent_id)
+        served.release(self._control, agent_id)
 
     def ended(self, ended: Sequence[Ended]) -> None:
         """Mark agents as stopped, or as failed when nobody asked them to leave, and reconcile their clusters."""
@@ -221,7 +220,7 @@ def _give_up_agents(control: Control, host_id: str) -> int:
     beating = backlog.read(control.broker.redis, [], agent_ids).beats
     gone = [agent_id for agent_id in agent_ids if agent_id not in beating]
     for agent_id in gone:
-        restore(control.broker.redis, agent_id)
+        served.release(control, agent_id)
     desk = HostDesk(control, host_id, 0)
     desk.ended([Ended(agent_id, asked=False, error=f"its host {host_id} is gone") for agent_id in gone])
     if len(gone) == len(agent_ids):

@@ -82,6 +82,9 @@ def _group_for(blueprint: Blueprint, new: NewJob) -> AgentGroup:
     if found is None:
         listed = ", ".join(repr(word) for word in known) or "none"
         raise InvalidInput("nobody there can do the job", [Fault(pointer, f"there is no {what}; there are {listed}")])
+    if found.celery is not None:
+        told = f"the group {found.name!r} works for {found.celery.app}; send it that application's tasks with Celery"
+        raise InvalidInput("the group takes no jobs", [Fault(pointer, told)])
     return found
 
 

@@ -9,13 +9,13 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from brain_clusters.broker import backlog, names
+from brain_clusters.broker import backlog
 from brain_clusters.broker.backlog import Reading
 from brain_clusters.db.bulk import rows_of
 from brain_clusters.db.models import Agent, Cluster, Event, IdempotencyKey, Job, Metrics, Operation, ScalingDecision
 from brain_clusters.domain.planning import FAILURE_WINDOW_SECONDS
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES, AgentStatus, JobStatus
-from brain_clusters.services import blueprints, ticks
+from brain_clusters.services import blueprints, served, ticks
 from brain_clusters.services.control import Control
 from brain_clusters.services.observation import SeenCluster
 
@@ -148,8 +148,8 @@ def _purge_destroyed(control: Control) -> None:
             )
         ).all()
         queues = [
-            names.group_queue(cluster_id, group.slug)
+            queue
             for cluster_id, blueprint_id, version in rows
-            for group in blueprints.parsed(session, blueprint_id, version).groups
+            for queue in served.own_queues(cluster_id, blueprints.parsed(session, blueprint_id, version))
         ]
     backlog.purge(control.broker.redis, queues)

@@ -28,7 +28,7 @@ def write(control: Control, clusters: Mapping[str, SeenCluster], reading: Readin
     for cluster in clusters.values():
         whole = cluster.whole
         load = round(min(100.0, whole.load_percent or 0.0), 1)
-        asleep = min(cluster.asleep_backlog, whole.ready or 0)
+        asleep = cluster.asleep_backlog if whole.ready is None else min(cluster.asleep_backlog, whole.ready)
         works = bool(whole.backlog or whole.leaving) and cluster.intent is Intent.RUNNING
         due = works and cluster.idle_seconds >= _lateness(cluster)
         if load != cluster.load_percentage or asleep != cluster.asleep_backlog or due:

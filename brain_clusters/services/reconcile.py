@@ -32,19 +32,20 @@ from brain_clusters.domain.states import (
     JobStatus,
 )
 from brain_clusters.errors import TemporaryError
-from brain_clusters.services import blueprints, history, leaving, lifecycle
+from brain_clusters.services import blueprints, history, leaving, lifecycle, served
 from brain_clusters.services.control import Control
 from brain_clusters.services.endings import end_operations
 
 
 @dataclass(slots=True)
 class Followup:
-    """What is to be done once the transaction is committed: by driver name, and queues to delete."""
+    """What is to be done once the transaction is committed: by driver name, and queues to delete or to leave."""
 
     start: dict[str, list[AgentSpec]] = field(default_factory=dict)
     drain: dict[str, list[str]] = field(default_factory=dict)
     undo: dict[str, list[str]] = field(default_factory=dict)
     purge: list[str] = field(default_factory=list)
+    unpark: Blueprint | None = None
 
 
 def reconcile(session: Session, cluster_id: str, first: Sequence[str] = ()) -> Followup:
@@ -86,6 +87,8 @@ def act(control: Control, followup: Followup) -> None:
     if followup.purge:
         with suppress(TemporaryError):  # nobody reads these queues any more, and pruning deletes them once more
             backlog.purge(control.broker.redis, followup.purge)
+    if followup.unpark is not None:
+        served.unpark(control, followup.unpark)
 
 
 def _live(session: Session, cluster_id: str) -> list[Agent]:
@@ -270,4 +273,5 @@ def _bury(session: Session, cluster: Cluster, blueprint: Blueprint, followup: Fo
         .values(instances_active=func.greatest(StoredBlueprint.instances_active - 1, 0))
         .execution_options(synchronize_session=False)
     )
-    followup.purge.extend(names.group_queue(cluster.id, group.slug) for group in blueprint.groups)
+    followup.purge.extend(served.own_queues(cluster.id, blueprint))
+    followup.unpark = blueprint if blueprint.foreign else None
