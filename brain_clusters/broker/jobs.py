@@ -41,6 +41,11 @@ class Delivery:
     tag: str = ""
     queue: str = ""
 
+    @classmethod
+    def from_header(cls, found: Any) -> Delivery | None:
+        """Return what the transport wrote; its attempt is -1 where it did not count the delivery."""
+        return None if found is None else cls(**found)
+
 
 @dataclass(frozen=True, slots=True)
 class JobReport:

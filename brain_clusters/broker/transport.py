@@ -27,7 +27,7 @@ from kombu.utils.json import loads
 from redis.exceptions import NoScriptError
 
 from brain_clusters.broker.claiming import CLAIM
-from brain_clusters.broker.names import DELIVERY_HEADER, UNREADABLE_LIST, eta_key, high_list
+from brain_clusters.broker.names import DELIVERY_HEADER, JOB_TASK, UNREADABLE_LIST, eta_key, high_list
 from brain_clusters.broker.restore import give_back
 from brain_clusters.failpoints import failpoint
 
@@ -42,7 +42,7 @@ _SHORTEST_WAIT_SECONDS = 0.001
 class Claimed(NamedTuple):
     """What the script tells of a message that it has entered.
 
-    settled: no ETA is left to be judged. attempt: of a job that was begun with it, else -1. See ``record_scripts``.
+    settled: no ETA is left to be judged. attempt: of a job, if it was counted, else -1. See ``record_scripts``.
     """
 
     raw: bytes
@@ -93,8 +93,19 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
             self.restore_by_tag(delivery_tag, leftmost=True)
         self.ack(delivery_tag)
 
+    def restore_unacked(self, client: Any = None) -> None:
+        """Put back what is not begun, as this channel closes. What runs goes on, and is acknowledged when it ends."""
+        from celery.worker import state  # only a worker needs it, and only a worker pays for it
+
+        running = {request.message.delivery_tag for request in state.active_requests}
+        for tag in list(self._delivered):
+            if tag not in running:
+                self.restore_by_tag(tag, client=client)
+        self._delivered.clear()
+
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         """Put a message that was not begun back into its queue; ``leftmost`` is the end that is taken last."""
+        self._at_work.discard(tag)
         with self.channel.conn_or_acquire(client) as lent:
             give_back(lent, self.channel.owner, tag, last=leftmost)
 
@@ -141,6 +152,10 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         if self._lent is None or self._lent.connection_pool is not self.pool:
             self._lent = super()._create_client()
         return self._lent
+
+    @property
+    def _broken(self) -> tuple[type[Exception], ...]:
+        return (*self.connection_errors, *self.connection.channel_errors)
 
     @property
     def asks(self) -> bool:
@@ -226,14 +241,16 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         headers.pop(DELIVERY_HEADER, None)  # a sender's own would be a forgery
         if claimed.settled:
             headers["eta"] = None  # or Celery sets a timer and raises its prefetch count for it
-        if claimed.attempt >= 0:
+        if headers.get("task") == JOB_TASK:
             headers[DELIVERY_HEADER] = _delivery(claimed, queue)
         self._queue_cycle.rotate(queue)
         try:
             self.connection._deliver(message, queue)
-        except (*self.connection_errors, *self.connection.channel_errors):
-            raise
-        except Exception as exc:  # noqa: BLE001 - Celery stumbled over it, and would at every agent that came next
+        except Exception as exc:
+            # Kombu counts KeyError as a lost connection, but in here it is a message that lacks something.
+            if isinstance(exc, self._broken) and not isinstance(exc, KeyError):
+                raise
+            # Celery stumbled over it, and would at every agent that came next.
             self._give_up(bytes_to_str(claimed.tag))
             self._set_aside(reply, f"{type(exc).__name__}: {exc}")
             raise virtual.Empty() from None
