@@ -12,7 +12,7 @@ from celery import Celery
 
 from brain_clusters.broker import names
 from brain_clusters.errors import TemporaryError
-from brain_clusters.services import alerts, autoscale, hosting, metrics, notify, workers
+from brain_clusters.services import alerts, autoscale, hosting, metrics, notify, served, workers
 from brain_clusters.services.control import Control
 
 

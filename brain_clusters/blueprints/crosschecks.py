@@ -100,6 +100,10 @@ def _work(groups: Groups) -> Iterator[Fault]:
         if pool == "solo" and slots > 1:
             told = f"a solo pool does one job at a time, and concurrency is {slots}; choose threads, prefork or gevent"
             yield Fault(f"/agents/{index}/pool", told)
+        elif pool == "gevent" and "celery" in group:
+            yield Fault(
+                f"/agents/{index}/pool", "workers of a Celery application cannot run on gevent here; choose threads"
+            )
         elif slots > 64 and pool != "gevent":
             told = f"concurrency is {slots}; more than 64 slots need pool: gevent"
             yield Fault(f"/agents/{index}/concurrency", told)

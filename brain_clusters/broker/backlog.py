@@ -147,6 +147,8 @@ def _beat(raw: bytes | str) -> dict[str, Any] | None:
                 return None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, StopIteration):
         return None
+    if not isinstance(beat.setdefault("last_error", None), (str, type(None))):
+        beat["last_error"] = None
     beat["state"] = "busy" if beat["in_flight"] else "idle"
     found: dict[str, Any] = beat
     return found
@@ -173,7 +175,7 @@ def unpark(client: redis.Redis, queue: str) -> int:
     moved = 0
     keys = [names.eta_key(queue), *names.kombu_lists(queue), *map(names.sift_key, names.kombu_lists(queue))]
     with temporary_when_away():
-        while batch := int(client.eval(scripts.UNPARK, len(keys), *keys)):  # type: ignore[arg-type]
+        while batch := int(client.eval(scripts.UNPARK, len(keys), *keys)):
             moved += batch
     return moved
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 
@@ -42,15 +42,17 @@ def fall_due(client: redis.Redis, agent_id: str) -> Debt | None:
 def settle(client: redis.Redis, agent_id: str) -> None:
     """Forget a debt that was paid. Raises TemporaryError."""
     with temporary_when_away():
-        client.pipeline().hdel(names.OWED, agent_id).hdel(names.FOREIGN, agent_id).execute()
+        client.hdel(names.OWED, agent_id)
+        client.hdel(names.FOREIGN, agent_id)
 
 
 def owed(client: redis.Redis) -> dict[str, Debt]:
     """Return what is owed, by agent. Raises TemporaryError."""
     with temporary_when_away():
-        return {agent_id.decode(): _debt(text) for agent_id, text in client.hgetall(names.OWED).items()}
+        found: dict[Any, Any] = client.hgetall(names.OWED)
+    return {agent_id.decode(): _debt(text) for agent_id, text in found.items()}
 
 
-def _debt(text: bytes) -> Debt:
+def _debt(text: bytes | str) -> Debt:
     broker, queues, most_deaths = json.loads(text)
     return Debt(broker, tuple(queues), most_deaths)

@@ -99,10 +99,9 @@ def _push_entry(pipe: Any, entry: bytes, *, last: bool = False, most_deaths: int
     if most_deaths is not None:
         deaths = message["headers"][names.DEATHS_HEADER] = 1 + int(message["headers"].get(names.DEATHS_HEADER) or 0)
         if deaths >= most_deaths:
-            log.error(
-                "%d agents died with a task of the queue %s; it is moved to %s", deaths, queue, names.dead_list(queue)
-            )
-            pipe.lpush(names.dead_list(queue), json.dumps(message))
+            place = names.dead_list(queue)
+            log.error("%d agents died with a task of the queue %s; it is moved to %s", deaths, queue, place)
+            pipe.lpush(place, json.dumps(message))
             return None
     _push_back(pipe, queue, message, last=last)
     return message

@@ -77,6 +77,7 @@ def _look_at_all(control: Control) -> None:
     operations.sweep(control)
     try:
         jobs.publish_due(control, jobs.horizon_seconds(control))
+        observed.add_counts(control)
         outcomes.collect(control)  # before the clusters are read: what was done since the last look was no idleness
         clusters = _load(control)
         remembered = memory.load(control.broker)

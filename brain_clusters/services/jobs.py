@@ -78,7 +78,7 @@ def _group_for(blueprint: Blueprint, new: NewJob) -> AgentGroup:
         known = sorted({word for group in blueprint.groups for word in group.capabilities})
         what = f"group with the capability {new.capability!r}"
     else:
-        return blueprint.supervisor
+        found, pointer, known, what = blueprint.supervisor, "", [], ""
     if found is None:
         listed = ", ".join(repr(word) for word in known) or "none"
         raise InvalidInput("nobody there can do the job", [Fault(pointer, f"there is no {what}; there are {listed}")])

@@ -233,10 +233,10 @@ def unpark(control: Control, blueprint: Blueprint) -> None:
         if group.celery is not None:
             queues = group.celery.queues
             try:
-                control.brokers.ask({group.name: (group.celery.broker, lambda client, of=queues: _unpark(client, of))})
+                control.brokers.ask({group.name: (group.celery.broker, _unparker(queues))})
             except TemporaryError as exc:
                 log.warning("group=%s: what waits for its time stays parked: %s", group.name, exc)
 
 
-def _unpark(client: Any, queues: Sequence[str]) -> int:
-    return sum(backlog.unpark(client, queue) for queue in queues)
+def _unparker(queues: Sequence[str]) -> Callable[[Any], int]:
+    return lambda client: sum(backlog.unpark(client, queue) for queue in queues)

@@ -12,11 +12,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.domain.agents import AgentSpec, Loads
 
 # A group zygote costs some MB; one that has not forked for so long goes, and the next agent imports anew.
 _IDLE_SECONDS = 600.0
@@ -30,7 +30,7 @@ class _Zygote:
 
 
 class Nursery:
-    """Forks agents through a base zygote and one zygote per handler.
+    """Forks agents through a base zygote and one zygote per handler or application.
 
     config: the AgentConfig as JSON-ready data; environ: the zygotes' environment, without credentials of ours.
     Reports arrive on ``fileno`` (see ``agent.zygote`` for their form); read them with ``reports``.
@@ -62,9 +62,10 @@ class Nursery:
 
     def spawn(self, spec: AgentSpec) -> None:
         """Ask for a fork. The reports ``spawned`` and ``ready``, or ``unloadable`` and ``exited``, follow."""
-        zygote = self._zygote_for(spec.handler or _BASE)
+        loads = Loads.of(spec)
+        zygote = self._zygote_for(loads)
         zygote.used_at = time.monotonic()
-        self._tell(spec.handler or _BASE, {"do": "spawn", "spec": spec.as_dict()})
+        self._tell(loads.key, {"do": "spawn", "spec": spec.as_dict()})
 
     def wait(self, seconds: float) -> bool:
         """Wait for a report for at most ``seconds``; return whether one came."""
@@ -118,12 +119,12 @@ class Nursery:
         self._receiving.close()
         self._sending.close()
 
-    def _zygote_for(self, key: str) -> _Zygote:
-        if key not in self._zygotes:
+    def _zygote_for(self, loads: Loads) -> _Zygote:
+        if loads.key not in self._zygotes:
             self.warm()
-            if key != _BASE:
-                self._start_group(key)
-        return self._zygotes[key]
+            if loads.key != _BASE:
+                self._start_group(loads)
+        return self._zygotes[loads.key]
 
     def _start_base(self) -> None:
         ours, theirs = socket.socketpair()
@@ -140,11 +141,11 @@ class Nursery:
         self._add(_BASE, ours)
         ours.sendall(json.dumps(self._config).encode() + b"\n")
 
-    def _start_group(self, key: str) -> None:
+    def _start_group(self, loads: Loads) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            self._tell(_BASE, {"do": "zygote", "key": key, "handler": key}, [theirs.fileno()])
-        self._add(key, ours)
+            self._tell(_BASE, {"do": "zygote", "key": loads.key, "loads": asdict(loads)}, [theirs.fileno()])
+        self._add(loads.key, ours)
 
     def _add(self, key: str, control: socket.socket) -> None:
         self._zygotes[key] = _Zygote(control, time.monotonic())
