@@ -14,6 +14,7 @@ from typing import Any
 
 from celery import Celery
 from celery.app import defaults
+from celery.platforms import check_privileges
 
 from brain_clusters.broker import names
 from brain_clusters.broker.app import TRANSPORT, transport_options
@@ -51,6 +52,7 @@ def load(loads: Loads, own_url: str) -> Celery:
     app = find(str(loads.app))
     try:
         _check_broker(app, loads, own_url)
+        check_privileges(app.conf.accept_content)  # what the worker would refuse, and a log tell only
         app.conf.update(_OURS)
         app.set_default()
         app.set_current()

