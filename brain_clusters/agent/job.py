@@ -18,6 +18,7 @@ from celery.exceptions import Ignore
 from brain_clusters.agent.attempts import Attempt, Outcome
 from brain_clusters.agent.beats import Counters
 from brain_clusters.agent.context import JobContext
+from brain_clusters.agent.delegation import Delegating, Delegation, DelegationRefused, Team
 from brain_clusters.agent.errors import HandlerError, JobCancelled, JobTimeout, Retry
 from brain_clusters.agent.handlers import Handler
 from brain_clusters.broker import names
@@ -58,6 +59,7 @@ class JobRunner:
         """Take up the agent's own part. acks: whether this process, and no parent of it, is who acknowledges."""
         self.counters = Counters()  # anew: the zygote's are as old as the zygote
         self._spec, self._handler, self._records, self._acks = spec, handler, records, acks
+        self._delegating = Delegating(records, spec)
 
     def __call__(
         self,
@@ -76,10 +78,21 @@ class JobRunner:
             return None
         started = time.time()
         attempt = Attempt(delivery, options, self._spec)
-        outcome, usage = attempt.refusal(started), None
-        if outcome is None:
-            outcome, usage = self._do(job_id, attempt, args, kwargs)
-        self._settle(attempt, self._report(job_id, delivery.attempt, started, outcome, usage), outcome.again)
+        refused = attempt.refusal(started)
+        if refused is None:
+            team = _patiently(job_id, lambda: self._delegating.team(job_id, options, delivery, started))
+            outcome, usage = self._do(team, attempt, args, kwargs)
+            if isinstance(outcome.result, Delegation):
+                outcome = self._hand_down(team, outcome.result, usage)
+            if outcome.status is JobStatus.RUNNING:  # it waits for others, and nothing is left to acknowledge
+                self._acknowledged(delivery)
+                raise Ignore
+            report = self._report(job_id, delivery.attempt, team.started_at, outcome, team.usage(usage))
+        else:
+            outcome = refused
+            begun = max(delivery.attempt - 1, int(delivery.goes_on))
+            report = self._report(job_id, begun, None, outcome, None)
+        self._settle(attempt, report, outcome.again)
         failpoint("finished")
         if outcome.again is not None:
             raise Ignore
@@ -95,15 +108,18 @@ class JobRunner:
         return found if delivery is None else replace(found, tag=delivery.tag, queue=delivery.queue)
 
     def _do(
-        self, job_id: str, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, team: Team, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Outcome, dict[str, Any] | None]:
         """Run the handler; return what became of it, and what it used."""
-        context = self._context(job_id, attempt)
-        began, failed = time.monotonic(), True
+        context = self._context(team.job_id, attempt)
+        context.team, context.store = team, self._delegating.store
+        began = time.monotonic()
+        failed: bool | None = True
         self.counters.begin()
         try:
             outcome = self._outcome(context, attempt, args, kwargs)
-            failed = outcome.error is not None
+            unended = outcome.again is not None or isinstance(outcome.result, Delegation)
+            failed = None if unended else outcome.error is not None
         finally:
             self.counters.end(time.monotonic() - began, failed=failed)
         usage: Any = getattr(context, "usage", None)
@@ -120,9 +136,12 @@ class JobRunner:
         jitter = random.uniform(*_JITTER)  # noqa: S311 - not a secret
         try:
             failpoint("begun")
-            return Outcome(JobStatus.SUCCEEDED, _jsonable(self._handler(_payload(args, kwargs), context)))
+            result = self._handler(_payload(args, kwargs), context)
+            result = result if isinstance(result, Delegation) else _jsonable(result)
+            failpoint("done")
+            return Outcome(JobStatus.SUCCEEDED, result)
         except HandlerError as exc:
-            ended = Outcome(JobStatus.FAILED, error=_error("HandlerError", str(exc)))
+            ended = Outcome(JobStatus.FAILED, error=_error(type(exc).__name__, str(exc)))
         except Retry as exc:
             ended = attempt.put_off(_error("Retry", str(exc)), exc.after, jitter)
         except JobCancelled as exc:
@@ -143,11 +162,25 @@ class JobRunner:
             _patiently(report.id, lambda: self._records.finish(report, delivery, parent_id=parent))
         elif not _patiently(report.id, lambda: self._records.again(report, delivery, again)):
             log.warning("job %s is not held here any more, and is tried again elsewhere", report.id)
+        self._acknowledged(delivery)
+
+    def _acknowledged(self, delivery: Delivery) -> None:
         if delivery.tag and self._acks:
             QoS.settled.add(delivery.tag)
 
+    def _hand_down(self, team: Team, delegation: Delegation, usage: dict[str, Any] | None) -> Outcome:
+        """Hand work down; return that the job waits, or why it cannot."""
+        try:
+            if not _patiently(team.job_id, lambda: self._delegating.hand_down(team, delegation, usage)):
+                log.info("job %s waits already, or another agent does it", team.job_id)
+            return Outcome(JobStatus.RUNNING)
+        except DelegationRefused as exc:
+            return Outcome(JobStatus.FAILED, error=_error("DelegationRefused", str(exc)))
+        except JobCancelled as exc:
+            return Outcome(JobStatus.CANCELLED, error=_error("JobCancelled", str(exc)))
+
     def _report(
-        self, job_id: str, attempt: int, started: float, outcome: Outcome, usage: dict[str, Any] | None
+        self, job_id: str, attempts: int, started: float | None, outcome: Outcome, usage: dict[str, Any] | None
     ) -> JobReport:
         return JobReport(
             id=job_id,
@@ -155,7 +188,7 @@ class JobRunner:
             group_name=self._spec.group_name,
             agent_id=self._spec.agent_id,
             status=outcome.status,
-            attempts=attempt,
+            attempts=attempts,
             started_at=started,
             finished_at=time.time() if outcome.again is None else None,
             result=outcome.result,

@@ -16,14 +16,14 @@ import redis
 
 from brain_clusters.broker import names
 from brain_clusters.broker.client import temporary_when_away
-from brain_clusters.broker.record_scripts import AGAIN, BEGIN, FINISH
+from brain_clusters.broker.record_scripts import AGAIN, BEGIN, CANCEL, FINISH, REVIVE
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES, JobStatus
 from brain_clusters.errors import TemporaryError
 
 log = logging.getLogger(__name__)
 
 # A bound on a stream that nobody reads while PostgreSQL is away; at 0.1 KB an entry about 100 MB, and the records.
-_STREAM_LIMIT = 1_000_000
+STREAM_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Delivery:
     attempt: its number from 1, or 0 when the job is finished and only its acknowledgement was lost. deaths: how many
     attempts before it ended with the death of their agent. cancelled: the job is not to be begun.
     tag, queue: of the message; "" where the message was not begun as it was delivered, and Celery acknowledges it.
+    priority: "high", "normal" or "low". goes_on: those that the job handed down have ended.
     """
 
     attempt: int
@@ -40,6 +41,8 @@ class Delivery:
     cancelled: bool = False
     tag: str = ""
     queue: str = ""
+    priority: str = "normal"
+    goes_on: bool = False
 
     @classmethod
     def from_header(cls, found: Any) -> Delivery | None:
@@ -68,8 +71,8 @@ class JobRecords:
     """Reads and writes job records."""
 
     def __init__(self, client: redis.Redis, *, ttl_seconds: int = 86_400) -> None:
-        self._client = client
-        self._ttl = ttl_seconds
+        self.client = self._client = client
+        self.ttl_seconds = self._ttl = ttl_seconds
         self._begin, self._finish, self._again = map(client.register_script, (BEGIN, FINISH, AGAIN))
 
     def begin(self, job_id: str, agent_id: str) -> Delivery:
@@ -87,7 +90,7 @@ class JobRecords:
         """
         tag = delivery.tag if delivery is not None else ""
         keys = [names.job_key(report.id), names.FINISHED_STREAM, names.unacked_key(report.agent_id)]
-        fixed: list[str | float] = [tag, self._ttl, _STREAM_LIMIT, report.id, parent_id or ""]
+        fixed: list[str | float] = [tag, self._ttl, STREAM_LIMIT, report.id, parent_id or ""]
         with temporary_when_away():
             self._finish(keys=keys, args=[*fixed, *_as_fields(report)])
 
@@ -99,6 +102,25 @@ class JobRecords:
         keys = [names.job_key(report.id), names.unacked_key(report.agent_id), names.eta_key(delivery.queue)]
         with temporary_when_away():
             return bool(self._again(keys=keys, args=[delivery.tag, self._ttl, after, *_as_fields(report)]))
+
+    def cancel(self, job_ids: Sequence[str], grace_seconds: float) -> dict[str, JobStatus | None]:
+        """Ask that jobs be cancelled; return how each stands, None where none was begun. What is finished stays so.
+
+        From now on none of them is begun; one that runs has ``grace_seconds`` before it is ended hard.
+        """
+        asked = json.dumps({"at": time.time(), "grace": grace_seconds})
+        with temporary_when_away():
+            found: Any = self._client.eval(CANCEL, 0, json.dumps(list(job_ids)), asked, self._ttl)
+        return dict(zip(job_ids, map(_status, found), strict=True))
+
+    def revive(self, job_ids: Sequence[str]) -> dict[str, JobStatus | None]:
+        """Forget finished jobs and that they were to be cancelled, so that they may be done anew.
+
+        Returns how each stood: None where no agent met its message since its record began; one that runs still does.
+        """
+        with temporary_when_away():
+            found: Any = self._client.eval(REVIVE, 0, json.dumps(list(job_ids)))
+        return dict(zip(job_ids, map(_status, found), strict=True))
 
     def get(self, job_ids: Sequence[str]) -> dict[str, JobReport]:
         """Return the records of ``job_ids`` that there are."""
@@ -146,6 +168,14 @@ def _as_fields(report: JobReport) -> list[str]:
         "error", _dumps(report.error),
         "usage", _dumps(report.usage),
     ]  # fmt: skip
+
+
+def _status(found: bytes) -> JobStatus | None:
+    """Return a status; None for what is none, since users' code can write there."""
+    try:
+        return JobStatus(found.decode())
+    except ValueError:
+        return None
 
 
 def _dumps(value: Any) -> str:

@@ -15,6 +15,8 @@ OPTIONS_HEADER = "brain"
 PUBLISHED_HEADER = "brain_published_at"
 # The header that an agent's transport adds to a job as it delivers it: ``broker.jobs.Delivery``.
 DELIVERY_HEADER = "brain_delivery"
+# The header of a job's message that goes on now that those which it handed down have ended.
+JOINED_HEADER = "brain_joined"
 
 # Kombu's lists of one queue, the most urgent first: priority 0 is the bare name [kombu.transport.redis].
 PRIORITY_STEPS = (0, 3, 6, 9)
@@ -27,6 +29,8 @@ SIFT_PREFIX = "brain:sift:"
 
 # A stream: what agents finished and PostgreSQL does not know yet.
 FINISHED_STREAM = "brain:finished"
+# A stream: jobs that other jobs handed down and PostgreSQL does not know yet.
+ACCEPTED_STREAM = "brain:accepted"
 # A set: every lifecycle worker that ever said it lives and is not known to have died.
 WORKERS_SET = "brain:workers"
 # Two hashes, by agent: where agents take the messages of other applications from, and those of them that died and whose
@@ -93,6 +97,16 @@ def claim_key(owner: str) -> str:
 def beat_key(owner: str) -> str:
     """Return the key of an agent's or worker's beat; it expires when beats cease."""
     return f"brain:beat:{owner}"
+
+
+def tree_key(root_id: str) -> str:
+    """Return the hash with all that was handed down in one tree of jobs: parent by child."""
+    return f"brain:tree:{root_id}"
+
+
+def memory_keys(cluster_id: str) -> tuple[str, str, str]:
+    """Return the keys of the memory that a cluster's agents share: values, when each ends, and their size."""
+    return f"brain:memory:{cluster_id}", f"brain:memory_ends:{cluster_id}", f"brain:memory_size:{cluster_id}"
 
 
 def host_key(host_id: str) -> str:

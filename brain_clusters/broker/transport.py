@@ -27,8 +27,9 @@ from kombu.utils.json import loads
 from redis.exceptions import NoScriptError
 
 from brain_clusters.broker.claiming import CLAIM
-from brain_clusters.broker.names import DELIVERY_HEADER, JOB_TASK, UNREADABLE_LIST, eta_key, high_list
+from brain_clusters.broker.names import DELIVERY_HEADER, JOB_TASK, JOINED_HEADER, UNREADABLE_LIST, eta_key, high_list
 from brain_clusters.broker.restore import give_back
+from brain_clusters.domain.jobs import MESSAGE_PRIORITY, Priority
 from brain_clusters.failpoints import failpoint
 
 log = logging.getLogger(__name__)
@@ -190,6 +191,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         reply = self._reply(**options)
         waited_on = self._waiting_on
         if waited_on is not None and reply is not None:  # a message is in the claim list now
+            failpoint("brought")
             self._look(waited_on.rsplit(self.sep, 1)[0])
             if not self._closing:
                 raise virtual.Empty()
@@ -242,7 +244,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         if claimed.settled:
             headers["eta"] = None  # or Celery sets a timer and raises its prefetch count for it
         if headers.get("task") == JOB_TASK:
-            headers[DELIVERY_HEADER] = _delivery(claimed, queue)
+            headers[DELIVERY_HEADER] = _delivery(claimed, queue, message)
         self._queue_cycle.rotate(queue)
         try:
             self.connection._deliver(message, queue)
@@ -274,14 +276,18 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             pipe.lpush(UNREADABLE_LIST, raw).ltrim(UNREADABLE_LIST, 0, 999).execute()
 
 
-def _delivery(claimed: Claimed, queue: str) -> dict[str, Any]:
+def _delivery(claimed: Claimed, queue: str, message: Any) -> dict[str, Any]:
     """Return what ``broker.jobs.Delivery`` reads."""
+    priority, key = message["properties"].get("priority"), message["properties"]["delivery_info"]["routing_key"]
+    is_low = isinstance(priority, int) and priority >= MESSAGE_PRIORITY[Priority.LOW]
     return {
         "attempt": claimed.attempt,
         "deaths": claimed.deaths,
         "cancelled": bool(claimed.cancelled),
         "tag": bytes_to_str(claimed.tag),
         "queue": queue,
+        "priority": Priority.HIGH if key == high_list(queue) else Priority.LOW if is_low else Priority.NORMAL,
+        "goes_on": JOINED_HEADER in message["headers"],
     }
 
 

@@ -24,7 +24,6 @@ from brain_clusters.domain.states import Intent
 from brain_clusters.errors import BrainError, TemporaryError
 from brain_clusters.services import (
     alerts,
-    jobs,
     ledger,
     lifecycle,
     memory,
@@ -33,6 +32,7 @@ from brain_clusters.services import (
     observed,
     operations,
     outcomes,
+    scheduled,
     sensing,
     ticks,
 )
@@ -76,8 +76,8 @@ def _without_garbage_collection() -> Iterator[None]:
 def _look_at_all(control: Control) -> None:
     operations.sweep(control)
     try:
-        jobs.publish_due(control, jobs.horizon_seconds(control))
         observed.add_counts(control)
+        scheduled.publish_due(control, scheduled.horizon_seconds(control))
         outcomes.collect(control)  # before the clusters are read: what was done since the last look was no idleness
         clusters = _load(control)
         remembered = memory.load(control.broker)

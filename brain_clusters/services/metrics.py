@@ -9,13 +9,13 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from brain_clusters.broker import backlog
+from brain_clusters.broker import backlog, shared
 from brain_clusters.broker.backlog import Reading
 from brain_clusters.db.bulk import rows_of
 from brain_clusters.db.models import Agent, Cluster, Event, IdempotencyKey, Job, Metrics, Operation, ScalingDecision
 from brain_clusters.domain.planning import FAILURE_WINDOW_SECONDS
-from brain_clusters.domain.states import FINISHED_JOB_STATUSES, AgentStatus, JobStatus
-from brain_clusters.services import blueprints, served, ticks
+from brain_clusters.domain.states import AgentStatus, JobStatus
+from brain_clusters.services import blueprints, expiry, served, ticks
 from brain_clusters.services.control import Control
 from brain_clusters.services.observation import SeenCluster
 
@@ -134,9 +134,7 @@ def prune(control: Control) -> None:
         session.execute(delete(Operation).where(older(Operation.finished_at, history)))
         session.execute(delete(Agent).where(older(Agent.stopped_at, history)))
         session.execute(delete(IdempotencyKey).where(older(IdempotencyKey.created_at, _IDEMPOTENCY_SECONDS)))
-        session.execute(
-            delete(Job).where(Job.status.in_(FINISHED_JOB_STATUSES), older(Job.finished_at, settings.job_ttl_seconds))
-        )
+    expiry.prune(control)
 
 
 def _purge_destroyed(control: Control) -> None:
@@ -153,3 +151,4 @@ def _purge_destroyed(control: Control) -> None:
             for queue in served.own_queues(cluster_id, blueprints.parsed(session, blueprint_id, version))
         ]
     backlog.purge(control.broker.redis, queues)
+    shared.forget(control.broker.redis, [cluster_id for cluster_id, _, _ in rows])

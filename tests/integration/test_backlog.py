@@ -102,6 +102,7 @@ def test_a_batch_of_jobs_is_published_in_order(client: redis.Redis, redis_url: s
     class OneJob:
         def __init__(self, number: int) -> None:
             self.id, self.payload, self.eta = f"job-{number}", {"number": number}, None
+            self.priority, self.options = "normal", dict[str, Any]()
 
     broker = Broker(redis_url)
     broker.publish_jobs("q", [OneJob(number) for number in range(1200)])
