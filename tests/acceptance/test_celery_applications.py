@@ -41,7 +41,11 @@ cluster:
   scaling: {{cooldown_period: 1s}}
 agents:
   - {{role: supervisor, name: Boss, count: 1}}
-  - {{role: worker, name: Images, count: 0-4, celery: {{app: "studio.app:app", queues: [images], broker: {broker}}}}}
+  - role: worker
+    name: Images
+    count: 0-4
+    standby: warm
+    celery: {{app: "studio.app:app", queues: [images], broker: {broker}}}
   - role: worker
     name: Mail
     count: 0-2
@@ -103,10 +107,18 @@ def test_what_waits_brings_workers_from_zero(studio: Studio) -> None:
     until(lambda: studio.brain.seen(studio.cluster)["tasks_completed"] == 30, "thirty tasks are counted")
 
 
-def test_a_plain_delay_wakes_what_sleeps(studio: Studio) -> None:
+def test_a_plain_delay_wakes_what_sleeps_from_what_is_kept_warm(studio: Studio) -> None:
     until(lambda: studio.brain.seen(studio.cluster)["status"] == "hibernated", "the cluster sleeps")
     assert not studio.brain.agent_processes(studio.cluster)
+    warm = until(lambda: kept(studio, "Images"), "the host tells of the zygote that it keeps")
+    assert (warm["mode"], warm["zygotes"]) == ("warm", 1)
+    assert kept(studio, "Mail") is None
     assert studio.tasks.draw.delay(7).get(timeout=PATIENCE_SECONDS) == (7, 49)
+
+
+def kept(studio: Studio, of: str) -> Any:
+    found = studio.brain.seen(studio.cluster)["standby"][of]
+    return found if found["memory_bytes"] else None
 
 
 def test_chains_groups_and_chords_have_the_right_results(studio: Studio) -> None:
