@@ -144,8 +144,12 @@ def test_a_task_that_fails_is_told_and_counted(studio: Studio) -> None:
     with pytest.raises(ValueError, match="the paint is dry"):
         studio.tasks.broken.delay().get(timeout=PATIENCE_SECONDS)
     until(lambda: studio.brain.seen(studio.cluster)["tasks_failed"] == before + 1, "the failure is counted")
-    agents = studio.brain.agents(studio.cluster, "?ended=true")
-    assert any(agent["last_error"] == "ValueError: the paint is dry" for agent in agents)
+
+    def is_told() -> bool:
+        agents = studio.brain.agents(studio.cluster, "?ended=true")
+        return any(agent["last_error"] == "ValueError: the paint is dry" for agent in agents)
+
+    until(is_told, "the agent's row tells the error")
 
 
 def test_jobs_of_ours_are_refused(studio: Studio) -> None:
