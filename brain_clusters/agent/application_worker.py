@@ -19,6 +19,7 @@ from brain_clusters.agent import application
 from brain_clusters.agent.beats import Beats, Counters
 from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.draining import Draining
+from brain_clusters.agent.hearing import Hearing
 from brain_clusters.agent.worker import EXIT_ALREADY_RUNNING, hold_identity, log_to_standard_error
 from brain_clusters.broker import counts, debts
 from brain_clusters.broker.client import connect
@@ -49,6 +50,13 @@ def run(app: Celery, spec: AgentSpec, config: AgentConfig, on_ready: Callable[[]
         client,
         spec.agent_id,
         lambda: {**account.told(), "slots": spec.concurrency, "draining": draining.look()},
+        Hearing(
+            connect(application.broker_of(app)),
+            spec.agent_id,
+            spec.celery.queues,
+            counters.in_flight,
+            deaf_after=config.deaf_after,
+        ),
         host_id=config.host_id,
     )
 
