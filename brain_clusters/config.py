@@ -278,6 +278,18 @@ def user_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]
     return {key: value for key, value in environ.items() if not key.startswith("BRAIN_")}
 
 
+def resolve(text: str, environ: Mapping[str, str] | None = None) -> str:
+    """Return ``text``, or what the variable holds that ``env:NAME`` names. Raises ValueError where it is not set."""
+    if not text.startswith("env:"):
+        return text
+    name = text.removeprefix("env:")
+    # As for agents, which have none of our own variables: both sides must find the same.
+    found = user_environment(environ).get(name, "").strip()
+    if not found:
+        raise ValueError(f"the variable {name} is not set in the environment of this process")
+    return found
+
+
 def resolve_reference(text: str, environ: Mapping[str, str] | None = None) -> str:
     """Return the secret that ``env:NAME`` or ``file:PATH`` names; raise ConfigError that names it where it is missing.
 

@@ -12,7 +12,7 @@ from celery import Celery
 
 from brain_clusters.broker import names
 from brain_clusters.errors import TemporaryError
-from brain_clusters.services import alerts, autoscale, hosting, metrics, notify, workers
+from brain_clusters.services import alerts, autoscale, hosting, metrics, notify, served, workers
 from brain_clusters.services.control import Control
 
 
@@ -27,6 +27,7 @@ def register(app: Celery, control: Callable[[], Control]) -> None:
     def sweep() -> None:
         workers.release_dead(control())
         hosting.release_lost(control())
+        served.pay(control())
         alerts.end_destroyed(control())
         metrics.prune(control())
 

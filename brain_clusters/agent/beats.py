@@ -36,6 +36,7 @@ class Counters:
         self._completed = 0
         self._failed = 0
         self._service_time: float | None = None
+        self._last_error: str | None = None
         self._idle_since = time.time()
 
     def begin(self) -> None:
@@ -44,13 +45,14 @@ class Counters:
             self._in_flight += 1
             self._begun += time.monotonic()
 
-    def end(self, seconds: float, *, failed: bool | None) -> None:
-        """An attempt ended after ``seconds``; failed is None where its job is tried again."""
+    def end(self, seconds: float, *, failed: bool | None, error: str | None = None) -> None:
+        """A job ended after ``seconds``. failed: None where it goes on as another message. error: for a person."""
         with self._lock:
             self._in_flight -= 1
             self._begun = self._begun - (time.monotonic() - seconds) if self._in_flight else 0.0
             self._completed += failed is False
             self._failed += failed is True
+            self._last_error = error or self._last_error
             before = self._service_time if self._service_time is not None else seconds
             self._service_time = before + _EWMA_WEIGHT * (seconds - before)
             self._idle_since = time.time()
@@ -77,6 +79,7 @@ class Counters:
                 "service_time": self._service_time,
                 "running_for": self._running_for(),
                 "idle_since": self._idle_since,
+                **({"last_error": self._last_error} if self._last_error else {}),
             }
 
     def _running_for(self) -> float | None:

@@ -53,10 +53,10 @@ def run(
 
     SIGTERM ends it once it has finished what it does; for SIGUSR1 see ``agent.draining``.
     """
-    lock = _hold_identity(Path(config.run_dir), spec.agent_id)
+    lock = hold_identity(Path(config.run_dir), spec.agent_id)
     if lock is None:
         return EXIT_ALREADY_RUNNING
-    _log_to_standard_error(spec.agent_id, config.log_level)
+    log_to_standard_error(spec.agent_id, config.log_level)
     client = connect(config.redis_url)
     pools.bind(runner, spec, handler, config)
     app.conf.broker_transport_options = transport_options(spec.agent_id, record_ttl=config.job_ttl)
@@ -92,7 +92,7 @@ def run(
     return int(worker.exitcode or 0)
 
 
-def _hold_identity(run_dir: Path, agent_id: str) -> int | None:
+def hold_identity(run_dir: Path, agent_id: str) -> int | None:
     """Lock this agent's file for life and write who holds it; None when another process is this agent."""
     descriptor = os.open(run_dir / f"{agent_id}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -106,7 +106,8 @@ def _hold_identity(run_dir: Path, agent_id: str) -> int | None:
     return descriptor
 
 
-def _log_to_standard_error(agent_id: str, level: str) -> None:
+def log_to_standard_error(agent_id: str, level: str) -> None:
+    """Have everything logged to standard error, which is the agent's log."""
     logging.basicConfig(
         stream=sys.stderr, level=level, format=f"%(asctime)s %(levelname)s agent={agent_id} %(name)s: %(message)s"
     )

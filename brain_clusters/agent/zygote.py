@@ -1,14 +1,14 @@
 """The process that agents are forked from: it has imported everything, so that an agent starts in milliseconds.
 
-The base zygote has imported Celery and us. For a group with a handler it forks a *group zygote*, which imports the
-handler once, so that every agent of the group starts as fast as an empty one. Run by the host as
+The base zygote has imported Celery and us. For a group with a handler or an application it forks a *group zygote*,
+which imports that once, so that every agent of the group starts as fast as an empty one. Run by the host as
 ``python -m brain_clusters.agent.zygote CONTROL_FD REPORT_FD``.
 
 Control is a stream socket with one JSON object a line; the first line on the base zygote's is the AgentConfig:
     {"do": "spawn", "spec": {...}}             fork an agent
-    {"do": "zygote", "key": K, "handler": H}   fork a group zygote; its control socket comes as a file descriptor
+    {"do": "zygote", "key": K, "loads": {...}} fork a group zygote; its control socket comes as a file descriptor
 Reports go as datagrams to one socket that all descendants share:
-    {"is": "loaded", "key": K}   {"is": "unloadable", "key": K, "error": E}
+    {"is": "loaded", "key": K, "pid": P}   {"is": "unloadable", "key": K, "error": E}
     {"is": "spawned", "agent": A, "pid": P, "started": S}   {"is": "ready", "agent": A}
     {"is": "exited", "pid": P, "code": C}      C is negative for a signal
 
@@ -33,11 +33,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from billiard.util import _run_after_forkers
+from celery import Celery
 
-from brain_clusters.agent import pools, worker
+from brain_clusters.agent import application, application_worker, pools, worker
 from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.handlers import Handler, for_spec, load, skills
-from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.domain.agents import AgentSpec, Loads
 from brain_clusters.errors import PermanentError
 from brain_clusters.processes import DRAIN_SIGNAL, ProcessId, wake_pipe
 
@@ -85,6 +86,7 @@ class Zygote:
         self._buffer = b""
         self._descriptors: list[int] = []
         self._handler: Handler | None = None
+        self._application: Celery | None = None
         self._wake_read, self._wake_write = wake_pipe()
 
     def prepare(self) -> None:
@@ -165,11 +167,13 @@ class Zygote:
         os.close(log)
         if spec.pool == "gevent":
             self._exec(spec)
-        handler = self._handler or for_spec(spec, self._config)
 
         def tell() -> None:
             self._reports.send(**{"is": "ready", "agent": spec.agent_id})
 
+        if self._application is not None:
+            return application_worker.run(self._application, spec, self._config, tell)
+        handler = self._handler or for_spec(spec, self._config)
         return worker.run(self._app, self._runner, spec, handler, self._config, tell)
 
     def _exec(self, spec: AgentSpec) -> NoReturn:
@@ -194,15 +198,21 @@ class Zygote:
         self._buffer, self._descriptors = b"", []
         self._wake_read, self._wake_write = wake_pipe()
         try:
-            self._handler = load(command["handler"])
+            self._load(Loads(**command["loads"]))
         except PermanentError as exc:
             self._reports.send(**{"is": "unloadable", "key": command["key"], "error": str(exc)})
             return 1
         gc.collect()
         gc.freeze()
-        self._reports.send(**{"is": "loaded", "key": command["key"]})
+        self._reports.send(**{"is": "loaded", "key": command["key"], "pid": os.getpid()})
         self.serve()
         return 0
+
+    def _load(self, loads: Loads) -> None:
+        if loads.app is not None:
+            self._application = application.load(loads, self._config.redis_url)
+        else:
+            self._handler = load(str(loads.handler))
 
     def _fork(self) -> int:
         """Fork; in the child no signal handler of the parent ever runs, and the drain signal waits for the agent."""

@@ -34,6 +34,7 @@ def cross_faults(document: Mapping[str, Any], stated: Mapping[str, Any]) -> Iter
     yield from _names(groups)
     yield from _supervisor(groups)
     yield from _work(groups)
+    yield from _served(groups)
     if groups and all("name" in group and "role" in group for group in groups):
         yield from _hierarchy(groups)
     if groups and all("count" in group for group in groups):
@@ -101,9 +102,25 @@ def _work(groups: Groups) -> Iterator[Fault]:
         if pool == "solo" and slots > 1:
             told = f"a solo pool does one job at a time, and concurrency is {slots}; choose threads, prefork or gevent"
             yield Fault(f"/agents/{index}/pool", told)
+        elif pool == "gevent" and "celery" in group:
+            yield Fault(
+                f"/agents/{index}/pool", "workers of a Celery application cannot run on gevent here; choose threads"
+            )
         elif slots > 64 and pool != "gevent":
             told = f"concurrency is {slots}; more than 64 slots need pool: gevent"
             yield Fault(f"/agents/{index}/concurrency", told)
+
+
+def _served(groups: Groups) -> Iterator[Fault]:
+    """Yield a fault for each queue of an application that two groups serve: both would be sized for all of it."""
+    seen: dict[tuple[str, str], int] = {}
+    for index, group in enumerate(groups):
+        work = group.get("celery") or {}
+        for place, queue in enumerate(work.get("queues") or ()):
+            first = seen.setdefault((work.get("broker") or "", queue), index)
+            if first != index or work["queues"].index(queue) != place:
+                told = f"agent group {first + 1} serves the queue '{clipped(queue)}' already; remove one of the two"
+                yield Fault(f"/agents/{index}/celery/queues/{place}", told)
 
 
 def _memory(stated: Any) -> Iterator[Fault]:

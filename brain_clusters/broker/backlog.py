@@ -39,7 +39,7 @@ class QueueDepth:
     due_soon: int = 0
 
 
-_EMPTY = QueueDepth(0, None)
+EMPTY = QueueDepth(0, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def read(
             pipe.eval(scripts.HELD, 0, json.dumps(chunk))
         replies = iter(pipe.execute())
     seconds, micros = next(replies)
-    depths: dict[str, QueueDepth] = dict.fromkeys(queues, _EMPTY)
+    depths: dict[str, QueueDepth] = dict.fromkeys(queues, EMPTY)
     for chunk in _chunks(queues):
         for place, *found in json.loads(next(replies)):
             depths[chunk[place]] = _depth(found)
@@ -147,6 +147,8 @@ def _beat(raw: bytes | str) -> dict[str, Any] | None:
                 return None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, StopIteration):
         return None
+    if not isinstance(beat.setdefault("last_error", None), (str, type(None))):
+        beat["last_error"] = None
     beat["state"] = "busy" if beat["in_flight"] else "idle"
     found: dict[str, Any] = beat
     return found
@@ -166,6 +168,16 @@ def _depth(found: Any) -> QueueDepth:
 def _time(found: Any) -> float | None:
     """Return a time that Redis told, within what is one: users' code can add what it likes to a sorted set."""
     return min(max(0.0, float(found)), _LAST_TIME) if found else None
+
+
+def unpark(client: redis.Redis, queue: str) -> int:
+    """Put all that waits for its time back into the lists of ``queue``, as it came; return how many."""
+    moved = 0
+    keys = [names.eta_key(queue), *names.kombu_lists(queue), *map(names.sift_key, names.kombu_lists(queue))]
+    with temporary_when_away():
+        while batch := int(client.eval(scripts.UNPARK, len(keys), *keys)):
+            moved += batch
+    return moved
 
 
 def purge(client: redis.Redis, queues: Sequence[str]) -> None:

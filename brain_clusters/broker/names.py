@@ -33,6 +33,14 @@ FINISHED_STREAM = "brain:finished"
 ACCEPTED_STREAM = "brain:accepted"
 # A set: every lifecycle worker that ever said it lives and is not known to have died.
 WORKERS_SET = "brain:workers"
+# Two hashes, by agent: where agents take the messages of other applications from, and those of them that died and whose
+# messages are still to be returned. See ``debts``.
+FOREIGN = "brain:foreign"
+OWED = "brain:owed"
+# A hash: how many tasks of other applications were done since the last tick, by cluster. See ``counts``.
+COUNTS = "brain:counts"
+# The header that counts how many agents died with a task of another application.
+DEATHS_HEADER = "brain_deaths"
 # A list: messages that were not even JSON, kept for a person to look at.
 UNREADABLE_LIST = "brain:unreadable"
 
@@ -64,6 +72,11 @@ def kombu_lists(queue: str) -> list[str]:
 def eta_key(queue: str) -> str:
     """Return the sorted set of ``queue``'s messages that are not due yet, or were not taken yet."""
     return ETA_PREFIX + queue
+
+
+def dead_list(queue: str) -> str:
+    """Return the list of another application's messages that killed too many agents."""
+    return f"brain:dead:{queue}"
 
 
 def sift_key(name: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
@@ -12,17 +13,22 @@ from brain_clusters.broker import names
 from brain_clusters.broker.client import temporary_when_away
 from brain_clusters.broker.record_scripts import UNBEGIN
 
+log = logging.getLogger(__name__)
 
-def restore(client: redis.Redis, owner: str) -> int:
+
+def restore(client: redis.Redis, owner: str, *, queues: Sequence[str] = (), most_deaths: int | None = None) -> int:
     """Put every message that ``owner`` holds back as the next of its queue; return how many.
+
+    queues: those of the application that it worked for. most_deaths: with so many agents a message of theirs may die
+    before it is set aside; jobs of ours count their own.
 
     Only for owners known to be dead: a living one would do its job a second time. Atomic per message and idempotent.
     Raises TemporaryError when Redis is away; calling again then finishes it.
     """
     with temporary_when_away():
-        restored = _restore_claim(client, owner)
+        restored = _restore_claim(client, owner, queues)
         for tag in client.hkeys(names.unacked_key(owner)):
-            restored += _restore_one(client, owner, tag)
+            restored += _restore_one(client, owner, tag, most_deaths)
         client.delete(names.beat_key(owner))
     return restored
 
@@ -45,18 +51,21 @@ def give_back(client: redis.Redis, owner: str, tag: str, *, begun: bool = False)
     _transaction(client, move, names.unacked_key(owner))
 
 
-def _restore_one(client: redis.Redis, owner: str, tag: bytes | str) -> int:
+def _restore_one(client: redis.Redis, owner: str, tag: bytes | str, most_deaths: int | None) -> int:
     def move(pipe: Any) -> int:
         entry = pipe.hget(names.unacked_key(owner), tag)
         pipe.multi()
         pipe.hdel(names.unacked_key(owner), tag)
-        return 0 if entry is None else bool(_push_entry(pipe, entry))
+        return 0 if entry is None else bool(_push_entry(pipe, entry, most_deaths=most_deaths))
 
     return _transaction(client, move, names.unacked_key(owner))
 
 
-def _restore_claim(client: redis.Redis, owner: str) -> int:
-    """Return a message that was claimed and not yet entered. Its claim names no queue, the message itself does."""
+def _restore_claim(client: redis.Redis, owner: str, queues: Sequence[str]) -> int:
+    """Return a message that was claimed and not yet entered. Its claim names no queue, the message itself does.
+
+    Where it came by an exchange, its routing key may be no queue: any of the application's will do.
+    """
 
     def move(pipe: Any) -> int:
         entries = pipe.lrange(names.claim_key(owner), 0, -1)
@@ -67,7 +76,8 @@ def _restore_claim(client: redis.Redis, owner: str) -> int:
             if message is None:
                 pipe.lpush(names.UNREADABLE_LIST, entry)
             else:
-                _push_back(pipe, message["properties"]["delivery_info"]["routing_key"], message)
+                key = message["properties"]["delivery_info"]["routing_key"]
+                _push_back(pipe, key if not queues or key in queues else queues[0], message)
         return len(entries)
 
     return _transaction(client, move, names.claim_key(owner))
@@ -79,13 +89,20 @@ def _transaction(client: redis.Redis, move: Callable[[Any], int], key: str) -> i
     return int(run(move, key, value_from_callable=True))
 
 
-def _push_entry(pipe: Any, entry: bytes, *, last: bool = False) -> Any | None:
+def _push_entry(pipe: Any, entry: bytes, *, last: bool = False, most_deaths: int | None = None) -> Any | None:
     """Put the message of an unacked entry back and return it; set aside, and return None for, one that is no text."""
     try:
         message, _exchange, queue = json.loads(entry)
     except (ValueError, RecursionError):
         pipe.lpush(names.UNREADABLE_LIST, entry)
         return None
+    if most_deaths is not None:
+        deaths = message["headers"][names.DEATHS_HEADER] = 1 + int(message["headers"].get(names.DEATHS_HEADER) or 0)
+        if deaths >= most_deaths:
+            place = names.dead_list(queue)
+            log.error("%d agents died with a task of the queue %s; it is moved to %s", deaths, queue, place)
+            pipe.lpush(place, json.dumps(message))
+            return None
     _push_back(pipe, queue, message, last=last)
     return message
 

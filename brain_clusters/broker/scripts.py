@@ -249,3 +249,19 @@ end
 return found
 """.replace("ETA_PREFIX", names.ETA_PREFIX)
 )
+
+
+# KEYS: a queue's sorted set, its lists for the priorities 0-2, 3-5, 6-8 and 9, the markers of those. Moves a thousand
+# messages; returns how many. Markers go, too: whoever sorts next looks at all that is there.
+UNPARK = """
+local found = redis.call('ZRANGE', KEYS[1], 0, 999)
+for _, raw in ipairs(found) do
+  local sound, message = pcall(cjson.decode, raw)
+  local properties = sound and type(message) == 'table' and message.properties
+  local priority = type(properties) == 'table' and tonumber(properties.priority) or 0
+  redis.call('LPUSH', KEYS[2 + math.max(0, math.min(3, math.floor(priority / 3)))], raw)
+  redis.call('ZREM', KEYS[1], raw)
+end
+redis.call('DEL', KEYS[6], KEYS[7], KEYS[8], KEYS[9])
+return #found
+"""

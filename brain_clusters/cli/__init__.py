@@ -5,6 +5,7 @@ Says what it does in plain sentences; no business rule lives here.
 
 from __future__ import annotations
 
+import keyword
 from importlib import import_module
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ _COMMANDS = {
     "up": _Command("up", "Run the whole system until Ctrl-C."),
     "down": _Command("up", "Stop the system that runs for this BRAIN_HOME."),
     "blueprint": _Command("blueprint", "Check blueprints; print their JSON Schema."),
+    "import": _Command("importing", "Write a blueprint for an existing application."),
     "explain": _Command("scaling", "Say what the autoscaler would do with a cluster now, and why."),
     "replay": _Command("scaling", "Make stored scaling decisions again by another blueprint."),
     "config": _Command("config", "Show the settings in force and where they come from."),
@@ -47,7 +49,9 @@ class _LazyGroup(click.Group):
         found = _COMMANDS.get(cmd_name)
         if found is None:
             return None
-        command = getattr(import_module(f"brain_clusters.cli.{found.module}"), cmd_name)
+        # A command's function cannot be called as a word of Python's own is.
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command = getattr(import_module(f"brain_clusters.cli.{found.module}"), name)
         assert isinstance(command, click.Command)  # noqa: S101  (for mypy; a wrong table is our own fault)
         return command
 

@@ -7,8 +7,31 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from brain_clusters.domain.sharing import SharedMemory
-from brain_clusters.domain.specs import Budget, Tree
+from brain_clusters.domain.specs import AgentGroup, Budget, Tree
 from brain_clusters.domain.work import CeleryApp, HttpCall, LlmCall, celery_app, http_call, llm_call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loads:
+    """What has to be imported before an agent can be forked: a handler, or an application with its broker."""
+
+    handler: str | None = None
+    app: str | None = None
+    broker: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The name of the zygote that has imported it; "" for the base zygote, which has imported nothing more."""
+        if self.app is not None:
+            return f"celery {self.app} {self.broker or ''}".strip()
+        return self.handler or ""
+
+    @classmethod
+    def of(cls, group: AgentGroup | AgentSpec) -> Loads:
+        """Return what the agents of ``group`` need. Those on gevent import it themselves, each for itself."""
+        if group.celery is not None:
+            return cls(app=group.celery.app, broker=group.celery.broker)
+        return cls(handler=group.handler if group.pool != "gevent" else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

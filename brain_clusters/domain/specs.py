@@ -232,6 +232,11 @@ class Blueprint:
     resources: Mapping[str, Any] = field(default_factory=dict)
     monitoring: Mapping[str, Any] = field(default_factory=dict)
     alerts: tuple[AlertRule, ...] = ()
+    # The groups whose agents are workers of another application; most blueprints have none, and the tick asks often.
+    foreign: tuple[AgentGroup, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "foreign", tuple(group for group in self.groups if group.celery is not None))
 
     @property
     def supervisor(self) -> AgentGroup:

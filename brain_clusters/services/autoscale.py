@@ -77,6 +77,7 @@ def _without_garbage_collection() -> Iterator[None]:
 def _look_at_all(control: Control) -> None:
     operations.sweep(control)
     try:
+        observed.add_counts(control)
         scheduled.publish_due(control, scheduled.horizon_seconds(control))
         trees.collect(control)
         outcomes.collect(control)  # before the clusters are read: what was done since the last look was no idleness

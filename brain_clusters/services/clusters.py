@@ -14,7 +14,7 @@ from brain_clusters.db.models import Agent, Cluster, Event, Metrics
 from brain_clusters.domain.specs import Blueprint
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, ClusterStatus, ClusterType
 from brain_clusters.errors import NotFound, TemporaryError
-from brain_clusters.services import blueprints
+from brain_clusters.services import blueprints, served
 from brain_clusters.services.control import Control
 from brain_clusters.services.paging import Page, page
 
@@ -96,7 +96,8 @@ def _branch(
         "group": name,
         "role": str(group.role),
         "target": cluster.group_targets.get(name, 0),
-        "queue": names.group_queue(cluster.id, group.slug),
+        "queue": served.queues_of(cluster.id, group)[0],
+        "queues": list(served.queues_of(cluster.id, group)),
         "capabilities": list(group.capabilities),
         "agents": [
             {"agent_id": agent.agent_id, "status": str(agent.status), "supervisor_id": agent.supervisor_id}
@@ -107,14 +108,19 @@ def _branch(
 
 
 def backlog_now(control: Control, cluster: Cluster) -> dict[str, int] | None:
-    """Return how many jobs wait and run in a cluster this moment; None when Redis is away and nobody knows."""
+    """Return how many jobs wait and run in a cluster this moment; None when a broker is away and nobody knows."""
     with control.database.transaction() as session:
         blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
-        agent_ids = [agent.agent_id for agent in agents(session, cluster.id)]
+        members = agents(session, cluster.id)
     queues = [names.group_queue(cluster.id, group.slug) for group in blueprint.groups]
     try:
-        reading = backlog.read(control.broker.redis, queues, agent_ids)
+        reading = backlog.read(control.broker.redis, queues, [agent.agent_id for agent in members])
+        served.add_foreign(
+            control, [(cluster.id, blueprint, [(agent.agent_id, agent.group_name) for agent in members])], reading, {}
+        )
     except TemporaryError:
+        return None
+    if len(reading.queues) < len(queues):
         return None
     waiting = sum(depth.length for depth in reading.queues.values())
     return {"waiting": waiting, "running": sum(reading.held.values())}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import text
 
+from brain_clusters.broker.brokers import Brokers
 from brain_clusters.broker.client import Broker
 from brain_clusters.config import Settings
 from brain_clusters.db.listen import HOSTS_CHANNEL
@@ -17,12 +18,16 @@ from brain_clusters.genesis.process.driver import ProcessDriver
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """Settings, database, broker and drivers by name. ``close`` when done."""
+    """Settings, database, broker, drivers by name, and the brokers of other applications. ``close`` when done."""
 
     settings: Settings
     database: Database
     broker: Broker
     drivers: dict[str, Driver]
+    brokers: Brokers = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "brokers", Brokers(self.settings.redis_url or "", self.broker.redis))
 
     @classmethod
     def open(cls, settings: Settings, *, application: str, broker: Broker | None = None) -> Control:
@@ -43,5 +48,6 @@ class Control:
 
     def close(self) -> None:
         """Close every connection."""
+        self.brokers.close()
         self.broker.close()
         self.database.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -13,13 +14,12 @@ from sqlalchemy.orm import Session
 
 from brain_clusters.broker import backlog, names
 from brain_clusters.broker.client import temporary_when_away
-from brain_clusters.broker.restore import restore
 from brain_clusters.db.listen import HOSTS_CHANNEL, Listener
 from brain_clusters.db.models import Agent, Cluster, Host
-from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.domain.agents import AgentSpec, Loads
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, Intent
 from brain_clusters.genesis.process.desk import Ended, Wanted
-from brain_clusters.services import blueprints, history
+from brain_clusters.services import blueprints, history, served, standby
 from brain_clusters.services.control import Control
 from brain_clusters.services.leaving import lock_agents
 from brain_clusters.services.reconcile import Followup, act, reconcile, spec_of
@@ -46,10 +46,11 @@ class HostDesk:
         """Read the notifications that came."""
         self._listener.clear()
 
-    def beat(self) -> None:
-        """Say in PostgreSQL and in Redis that this host lives."""
+    def beat(self, warm: Mapping[str, int]) -> None:
+        """Say in PostgreSQL and in Redis that this host lives, and what its warm zygotes hold in memory."""
+        told = json.dumps({"pid": os.getpid(), "warm": warm})
         with temporary_when_away():
-            self._control.broker.redis.set(names.host_key(self._host_id), os.getpid(), ex=_HOST_KEY_SECONDS)
+            self._control.broker.redis.set(names.host_key(self._host_id), told, ex=_HOST_KEY_SECONDS)
         row = {"id": self._host_id, "capacity": self._capacity, "pid": os.getpid()}
         with self._control.database.transaction() as session:
             session.execute(
@@ -60,6 +61,11 @@ class HostDesk:
                     set_={"capacity": self._capacity, "pid": os.getpid(), "seen_at": func.now()},
                 )
             )
+
+    def warm(self) -> Sequence[Loads]:
+        """Return what groups that are not gone want to be kept imported."""
+        with self._control.database.transaction() as session:
+            return list(standby.sharers(session))
 
     def wanted(self) -> Sequence[Wanted]:
         """Return the live rows of this host, with how long draining ones may take."""
@@ -143,7 +149,7 @@ class HostDesk:
 
     def release(self, agent_id: str) -> None:
         """Return what a dead agent held to its queue."""
-        restore(self._control.broker.redis, agent_id)
+        served.release(self._control, agent_id)
 
     def ended(self, ended: Sequence[Ended]) -> None:
         """Mark agents as stopped, or as failed when nobody asked them to leave, and reconcile their clusters."""
@@ -221,7 +227,7 @@ def _give_up_agents(control: Control, host_id: str) -> int:
     beating = backlog.read(control.broker.redis, [], agent_ids).beats
     gone = [agent_id for agent_id in agent_ids if agent_id not in beating]
     for agent_id in gone:
-        restore(control.broker.redis, agent_id)
+        served.release(control, agent_id)
     desk = HostDesk(control, host_id, 0)
     desk.ended([Ended(agent_id, asked=False, error=f"its host {host_id} is gone") for agent_id in gone])
     if len(gone) == len(agent_ids):

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -18,7 +17,6 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from brain_clusters.broker import backlog, names
 from brain_clusters.db.models import Cluster, Operation, StoredBlueprint
 from brain_clusters.domain.commands import (
     Command,
@@ -33,7 +31,7 @@ from brain_clusters.domain.planning import distribute
 from brain_clusters.domain.specs import AgentGroup, Blueprint, Count, slug
 from brain_clusters.domain.states import Intent, OperationKind, advance
 from brain_clusters.errors import Conflict, Fault, InvalidInput, NotFound, TemporaryError
-from brain_clusters.services import blueprints, history, ledger
+from brain_clusters.services import blueprints, history, ledger, served
 from brain_clusters.services.control import Control
 
 log = logging.getLogger(__name__)
@@ -66,6 +64,8 @@ def submit(control: Control, command: Command, origin: Origin, entry: ledger.Ent
     """
     backlogs = waiting_jobs(control, command)
     with control.database.transaction() as session:
+        if isinstance(command, CreateCluster):
+            served.guard(control, session, command.blueprint_id, origin.message_id)
         accepted = record(session, command, origin, control.settings.start_timeout_seconds, backlogs)
         if entry is None and origin.actor in _BY_ITSELF:
             entry = _brought_about(accepted, origin)
@@ -340,28 +340,19 @@ def _reactivate(cluster: Cluster, blueprint: Blueprint, backlogs: Mapping[str, i
 
 def waiting_jobs(control: Control, command: Command) -> Mapping[str, int]:
     """Return the waiting jobs by group that ``command`` is to be judged by; {} when they are unknown or no matter."""
-    readers: dict[OperationKind, Callable[[list[str]], Mapping[str, int]]] = {
-        OperationKind.SCALE: lambda queues: _lengths(control, queues),
-        OperationKind.REACTIVATE: lambda queues: _lengths(control, queues),
-        OperationKind.HIBERNATE: lambda queues: backlog.waiting_since(
-            control.broker.redis, queues, time.time() - _OLD_BACKLOG_SECONDS
-        ),
-    }
-    reader = readers.get(command.kind)
-    if reader is None or getattr(command, "if_generation", None) is not None:
+    if command.kind not in (OperationKind.SCALE, OperationKind.REACTIVATE, OperationKind.HIBERNATE):
+        return {}
+    if getattr(command, "if_generation", None) is not None:
         return {}
     with control.database.transaction() as session:
         cluster = session.get(Cluster, getattr(command, "cluster_id", ""))
         if cluster is None:
             return {}
         blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
-    queues = {names.group_queue(cluster.id, group.slug): group.name for group in blueprint.groups}
     try:
-        return {queues[queue]: count for queue, count in reader(list(queues)).items()}
+        if command.kind is OperationKind.HIBERNATE:
+            return served.old_lengths(control, cluster.id, blueprint, _OLD_BACKLOG_SECONDS)
+        return served.lengths(control, cluster.id, blueprint)
     except TemporaryError as exc:
         log.warning("cluster=%s backlog is unknown: %s", cluster.id, exc)
         return {}
-
-
-def _lengths(control: Control, queues: list[str]) -> dict[str, int]:
-    return {queue: depth.length for queue, depth in backlog.read(control.broker.redis, queues, []).queues.items()}

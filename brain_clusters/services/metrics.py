@@ -9,13 +9,13 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from brain_clusters.broker import backlog, names, shared
+from brain_clusters.broker import backlog, shared
 from brain_clusters.broker.backlog import Reading
 from brain_clusters.db.bulk import rows_of
 from brain_clusters.db.models import Agent, Cluster, Event, IdempotencyKey, Job, Metrics, Operation, ScalingDecision
 from brain_clusters.domain.planning import FAILURE_WINDOW_SECONDS
 from brain_clusters.domain.states import AgentStatus, JobStatus
-from brain_clusters.services import blueprints, expiry, ticks
+from brain_clusters.services import blueprints, expiry, served, ticks
 from brain_clusters.services.control import Control
 from brain_clusters.services.observation import SeenCluster
 
@@ -146,9 +146,9 @@ def _purge_destroyed(control: Control) -> None:
             )
         ).all()
         queues = [
-            names.group_queue(cluster_id, group.slug)
+            queue
             for cluster_id, blueprint_id, version in rows
-            for group in blueprints.parsed(session, blueprint_id, version).groups
+            for queue in served.own_queues(cluster_id, blueprints.parsed(session, blueprint_id, version))
         ]
     backlog.purge(control.broker.redis, queues)
     shared.forget(control.broker.redis, [cluster_id for cluster_id, _, _ in rows])

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ARRAY, BigInteger, Boolean, Float, Integer, Text, case, cast, func, select, update
 from sqlalchemy.orm import Session
 
+from brain_clusters.broker import counts
 from brain_clusters.broker.backlog import Reading
 from brain_clusters.db.bulk import Columns, rows_of
 from brain_clusters.db.models import Agent, Cluster
@@ -28,7 +29,7 @@ def write(control: Control, clusters: Mapping[str, SeenCluster], reading: Readin
     for cluster in clusters.values():
         whole = cluster.whole
         load = round(min(100.0, whole.load_percent or 0.0), 1)
-        asleep = min(cluster.asleep_backlog, whole.ready or 0)
+        asleep = cluster.asleep_backlog if whole.ready is None else min(cluster.asleep_backlog, whole.ready)
         works = bool(whole.backlog or whole.leaving) and cluster.intent is Intent.RUNNING
         due = works and cluster.idle_seconds >= _lateness(cluster)
         if load != cluster.load_percentage or asleep != cluster.asleep_backlog or due:
@@ -59,8 +60,41 @@ def _agent_rows(cluster: SeenCluster, reading: Reading) -> list[tuple[Any, ...]]
         status = AgentStatus.BUSY if reading.held[agent.agent_id] else AgentStatus.IDLE
         counts = (beat["completed"], beat["failed"])
         if status is not agent.status or counts != (agent.tasks_completed, agent.tasks_failed):
-            rows.append((agent.agent_id, str(status), *counts, beat["service_time"] or 0.0, beat["idle_since"]))
+            rows.append(
+                (
+                    agent.agent_id,
+                    str(status),
+                    *counts,
+                    beat["service_time"] or 0.0,
+                    beat["idle_since"],
+                    _text(beat["last_error"]),
+                )
+            )
     return rows
+
+
+def _text(found: str | None) -> str | None:
+    """Return what PostgreSQL can store of a text that users' code wrote."""
+    return None if found is None else found[:1000].replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def add_counts(control: Control) -> None:
+    """Add what the workers of other applications have done since the last tick to their clusters."""
+    taken = counts.take(control.broker.redis)
+    if not taken:
+        return
+    rows = sorted((cluster_id, completed, failed) for cluster_id, (completed, failed) in taken.items())
+    given = rows_of("given", {"id": Text, "completed": BigInteger, "failed": BigInteger}, rows)
+    with control.database.transaction() as session:
+        session.execute(
+            update(Cluster)
+            .where(Cluster.id == given.c.id)
+            .values(
+                tasks_completed=Cluster.tasks_completed + given.c.completed,
+                tasks_failed=Cluster.tasks_failed + given.c.failed,
+            )
+            .execution_options(synchronize_session=False)
+        )
 
 
 def _update_clusters(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -105,7 +139,7 @@ def _update_agents(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:
         return
     columns: Columns = {
         "agent_id": Text, "status": Text, "completed": BigInteger, "failed": BigInteger, "seconds": Float(53),
-        "idle_since": Float(53),
+        "idle_since": Float(53), "last_error": Text,
     }  # fmt: skip
     given = rows_of("given", columns, sorted(rows))
     movable = Agent.status.in_((AgentStatus.STARTING, *READY_AGENT_STATUSES))
@@ -119,6 +153,7 @@ def _update_agents(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:
             tasks_failed=given.c.failed,
             avg_task_duration=given.c.seconds,
             last_active=func.to_timestamp(given.c.idle_since),
+            last_error=func.coalesce(given.c.last_error, Agent.last_error),
         )
         .execution_options(synchronize_session=False)
     )

@@ -32,7 +32,7 @@ from brain_clusters.domain.states import (
     JobStatus,
 )
 from brain_clusters.errors import TemporaryError
-from brain_clusters.services import blueprints, history, leaving, lifecycle
+from brain_clusters.services import blueprints, history, leaving, lifecycle, served
 from brain_clusters.services.control import Control
 from brain_clusters.services.endings import end_operations
 
@@ -45,6 +45,7 @@ class Followup:
     drain: dict[str, list[str]] = field(default_factory=dict)
     undo: dict[str, list[str]] = field(default_factory=dict)
     purge: list[str] = field(default_factory=list)
+    unpark: Blueprint | None = None
     forget: list[str] = field(default_factory=list)
 
 
@@ -84,10 +85,12 @@ def act(control: Control, followup: Followup) -> None:
             control.drivers[name].drain(agent_ids)
     for name, agent_ids in followup.undo.items():
         control.drivers[name].resume(agent_ids)
-    if followup.purge:
+    if followup.purge or followup.forget:
         with suppress(TemporaryError):  # nobody reads these queues any more, and pruning deletes them once more
             backlog.purge(control.broker.redis, followup.purge)
             shared.forget(control.broker.redis, followup.forget)
+    if followup.unpark is not None:
+        served.unpark(control, followup.unpark)
 
 
 def _live(session: Session, cluster_id: str) -> list[Agent]:
@@ -269,4 +272,5 @@ def _bury(session: Session, cluster: Cluster, blueprint: Blueprint, followup: Fo
         .execution_options(synchronize_session=False)
     )
     followup.forget.append(cluster.id)
-    followup.purge.extend(names.group_queue(cluster.id, group.slug) for group in blueprint.groups)
+    followup.purge.extend(served.own_queues(cluster.id, blueprint))
+    followup.unpark = blueprint if blueprint.foreign else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +14,7 @@ from brain_clusters.domain.signals import GroupSignals, Learned, learn, total
 from brain_clusters.domain.sizing import DEFAULT_START_SECONDS
 from brain_clusters.domain.specs import AgentGroup
 from brain_clusters.domain.states import AgentStatus, ClusterStatus, ClusterType, Intent
-from brain_clusters.services import scheduled
+from brain_clusters.services import scheduled, served
 from brain_clusters.services.control import Control
 from brain_clusters.services.measured import Measured, measured
 from brain_clusters.services.memory import ClusterMemory, Memory
@@ -41,7 +42,11 @@ def read(control: Control, clusters: Mapping[str, SeenCluster], memory: Memory, 
     queues = [queue for cluster in clusters.values() for queue in cluster.queues]
     agent_ids = [agent.agent_id for cluster in clusters.values() for agent in cluster.agents]
     known = measured(control)
-    reading = backlog.read(control.broker.redis, queues, agent_ids, soon_of=_slow_starts(control, clusters, known))
+    slow = _slow_starts(control, clusters, known)
+    reading = backlog.read(control.broker.redis, queues, agent_ids, soon_of=slow)
+    foreign = [one for one in clusters.values() if one.blueprint.foreign]
+    looked = [(one.id, one.blueprint, [(agent.agent_id, agent.group) for agent in one.agents]) for one in foreign]
+    served.add_foreign(control, looked, reading, slow)
     with control.database.transaction() as session:
         etas = scheduled.waiting(session)
     tick_seconds = control.settings.tick_interval_seconds
@@ -118,8 +123,8 @@ class Resting:
             return False
         depths = self._reading.queues
         for queue in cluster.queues:
-            depth = depths[queue]
-            if depth.length or depth.held:
+            depth = depths.get(queue)
+            if depth is None or depth.length or depth.held:
                 return False
         if cluster.intent is Intent.ASLEEP:
             return self._sleeps_on(cluster)
@@ -163,9 +168,15 @@ def _fill(
         members.setdefault(agent.group, []).append(agent)
     found = {}
     for group in cluster.blueprint.groups:
-        depth = reading.queues[names.group_queue(cluster.id, group.slug)]
+        depth = reading.queues.get(names.group_queue(cluster.id, group.slug))
         due = etas.get((cluster.id, group.name))
         agents = members.get(group.name, _NOBODY)
+        if depth is None:  # its broker does not answer
+            seen = _Group(group, backlog.EMPTY, agents, reading)
+            measures = known.get((cluster.blueprint.id, group.name), _UNMEASURED)
+            told = seen.signals(due, memory_of(memory, cluster.id, group.name), measures, tick_seconds)
+            found[group.name] = replace(told, ready=None, beats_fresh=False)
+            continue
         if not agents and depth.length == 0 and depth.held == 0 and due is None:
             found[group.name] = _QUIET  # most groups of most clusters: they sleep
             continue

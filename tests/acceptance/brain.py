@@ -162,7 +162,7 @@ class Brain:
 
     def told(self) -> str:
         """The ends of all logs, for whoever has to find out why a test failed."""
-        logs = sorted([*self.folder.glob("*.log"), *self.home.glob("logs/*.log")])
+        logs = sorted([*self.folder.glob("*.log"), *self.home.glob("logs/*.log"), *self.home.glob("logs/agents/*.log")])
         return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-4000:]}" for path in logs)
 
     # --- processes ----------------------------------------------------------------------------------------------

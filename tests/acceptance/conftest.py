@@ -54,8 +54,9 @@ def _running(folder: Path, variables: dict[str, str]) -> Iterator[Brain]:
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Show the ends of the system's logs with a test that failed."""
     report: pytest.TestReport = yield
-    for name in ("brain", "own_brain"):
+    for name in ("brain", "own_brain", "studio"):
         found = getattr(item, "funcargs", {}).get(name)
+        found = getattr(found, "brain", found)
         if report.failed and found is not None and found.folder.exists():
             report.sections.append(("what the system told", found.told()))
     return report

@@ -20,7 +20,7 @@ from brain_clusters.agent.config import AgentConfig
 from brain_clusters.broker import names
 from brain_clusters.broker.client import Broker
 from brain_clusters.broker.restore import restore
-from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.domain.agents import AgentSpec, Loads
 from brain_clusters.genesis.process.desk import Ended, Wanted
 from brain_clusters.genesis.process.host import Host
 from brain_clusters.genesis.process.nursery import Nursery
@@ -58,8 +58,11 @@ class PaperDesk:
     def poke(self) -> None:
         os.write(self._write, b"!")
 
-    def beat(self) -> None:
+    def beat(self, warm: Mapping[str, int]) -> None:
         pass
+
+    def warm(self) -> Sequence[Loads]:
+        return []
 
     def wanted(self) -> Sequence[Wanted]:
         return list(self.rows.values())

@@ -11,7 +11,7 @@ from brain_clusters.api import views
 from brain_clusters.api.context import answer, control
 from brain_clusters.api.requests import PAGE, read_query
 from brain_clusters.domain.states import ClusterStatus, ClusterType
-from brain_clusters.services import alerts, clusters
+from brain_clusters.services import alerts, clusters, standby
 from brain_clusters.services.clusters import ClusterFilter
 from brain_clusters.services.paging import Page
 from brain_clusters.services.requests import Schema
@@ -57,7 +57,8 @@ def get(cluster_id: str) -> flask.Response:
     read_query({})
     with control().database.transaction() as session:
         row = clusters.get(session, cluster_id)
-    return answer({**views.cluster(row), "backlog": clusters.backlog_now(control(), row)})
+    shown = {"backlog": clusters.backlog_now(control(), row), "standby": standby.of(control(), row)}
+    return answer({**views.cluster(row), **shown})
 
 
 @routes.get("/<cluster_id>/agents")

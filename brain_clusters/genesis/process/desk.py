@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.domain.agents import AgentSpec, Loads
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,11 @@ class Desk(Protocol):
     def clear(self) -> None:
         """Take note of what made ``fileno`` readable."""
 
-    def beat(self) -> None:
-        """Tell that this host lives."""
+    def beat(self, warm: Mapping[str, int]) -> None:
+        """Tell that this host lives. warm: the bytes of the zygotes that it keeps, by key."""
+
+    def warm(self) -> Sequence[Loads]:
+        """Return what is to be kept imported, as groups that are not gone ask for it, the most recent first."""
 
     def wanted(self) -> Sequence[Wanted]:
         """Return the live rows of this host."""

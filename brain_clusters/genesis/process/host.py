@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.domain.agents import AgentSpec, Loads
 from brain_clusters.errors import BrainError, TemporaryError
 from brain_clusters.genesis.process.desk import Desk, Wanted
 from brain_clusters.genesis.process.local import (
@@ -29,7 +29,7 @@ from brain_clusters.genesis.process.local import (
     obituary,
     tidy_logs,
 )
-from brain_clusters.genesis.process.nursery import Nursery, zygote_key
+from brain_clusters.genesis.process.nursery import Nursery
 from brain_clusters.processes import ProcessId, drain_marker, wake_pipe
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Host:
             self._attempt(self._tell)
             if time.monotonic() >= self._next_beat:
                 self._next_beat = time.monotonic() + _HOST_BEAT_SECONDS
-                self._attempt(self._desk.beat)
+                self._attempt(self._beat)
                 self._nursery.retire_idle()
                 self._find_survivors()
             if time.monotonic() >= self._next_tidy:
@@ -107,6 +107,11 @@ class Host:
             # What _tell could not say waits for the next round; with Redis or PostgreSQL away that is a second.
             self._wait(max(0.0, next_look - time.monotonic()))
         self._end()
+
+    def _beat(self) -> None:
+        self._desk.beat(self._nursery.memory())
+        if self._stopping is None:
+            self._nursery.keep(self._desk.warm()[: self._capacity])
 
     def _done(self) -> bool:
         if self._stopping is None or self._agents:
@@ -170,8 +175,10 @@ class Host:
             elif kind == "exited" and (agent := self._of_pid(report["pid"])):
                 agent.code = report["code"]
                 self._note_death(agent)
+            elif kind == "loaded":
+                self._nursery.note_loaded(report["key"], report["pid"])
             elif kind == "unloadable":
-                self._nursery.forget(report["key"])
+                self._nursery.refuse(report["key"])
                 self._fail_unborn(report["key"], report["error"])
 
     def _catch_up(self, agent: LocalAgent) -> None:
@@ -324,7 +331,7 @@ class Host:
 
     def _local(self, spec: AgentSpec) -> LocalAgent:
         marker = drain_marker(self._run_dir, spec.agent_id)
-        return LocalAgent(spec.agent_id, zygote_key(spec), time.monotonic(), marker)
+        return LocalAgent(spec.agent_id, Loads.of(spec).key, time.monotonic(), marker)
 
     def _spawn(self, spec: AgentSpec) -> None:
         self._agents[spec.agent_id] = self._local(spec)

@@ -12,30 +12,35 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.domain.agents import AgentSpec, Loads
 
 # A group zygote costs some MB; one that has not forked for so long goes, and the next agent imports anew.
 _IDLE_SECONDS = 600.0
+# What could not be loaded is not tried again for so long only to keep it warm.
+_REFUSED_SECONDS = 60.0
+# Telling a process's share of memory means walking over its pages.
+_MEMORY_SECONDS = 10.0
 _BASE = ""
 
 
 @dataclass(slots=True)
 class _Zygote:
+    """kept: it is not ended when idle. pid: once it has loaded. memory: its bytes, as of the last look."""
+
     control: socket.socket
     used_at: float
-
-
-def zygote_key(spec: AgentSpec) -> str:
-    """Return the handler whose zygote forks ``spec``, "" for the base zygote: agents on gevent import it themselves."""
-    return spec.handler if spec.handler is not None and spec.pool != "gevent" else _BASE
+    kept: bool = False
+    pid: int | None = None
+    memory: int | None = None
+    looked_at: float = 0.0
 
 
 class Nursery:
-    """Forks agents through a base zygote and one zygote per handler.
+    """Forks agents through a base zygote and one zygote per handler or application.
 
     config: the AgentConfig as JSON-ready data; environ: the zygotes' environment, without credentials of ours.
     Reports arrive on ``fileno`` (see ``agent.zygote`` for their form); read them with ``reports``.
@@ -47,6 +52,7 @@ class Nursery:
         self._log = log
         self._zygotes: dict[str, _Zygote] = {}
         self._base: subprocess.Popen[bytes] | None = None
+        self._refused: dict[str, float] = {}
         kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
         self._receiving, self._sending = socket.socketpair(socket.AF_UNIX, kind)
         self._receiving.setblocking(False)
@@ -67,10 +73,37 @@ class Nursery:
 
     def spawn(self, spec: AgentSpec) -> None:
         """Ask for a fork. The reports ``spawned`` and ``ready``, or ``unloadable`` and ``exited``, follow."""
-        key = zygote_key(spec)
-        zygote = self._zygote_for(key)
+        loads = Loads.of(spec)
+        zygote = self._zygote_for(loads)
         zygote.used_at = time.monotonic()
-        self._tell(key, {"do": "spawn", "spec": spec.as_dict()})
+        self._tell(loads.key, {"do": "spawn", "spec": spec.as_dict()})
+
+    def keep(self, wanted: Sequence[Loads]) -> None:
+        """Start the zygotes of ``wanted`` that are not there, and end none of them when it is idle."""
+        keys = {loads.key for loads in wanted}
+        for key, zygote in self._zygotes.items():
+            if zygote.kept and key not in keys:
+                zygote.kept, zygote.used_at = False, time.monotonic()
+        for loads in wanted:
+            if self._refused.get(loads.key, 0.0) <= time.monotonic():
+                self._zygote_for(loads).kept = True
+
+    def note_loaded(self, key: str, pid: int) -> None:
+        """Note that a zygote has imported what it is for."""
+        if key in self._zygotes:
+            self._zygotes[key].pid = pid
+        self._refused.pop(key, None)
+
+    def memory(self) -> dict[str, int]:
+        """Return the bytes of the zygotes that are kept, by key: their own, and their share of what they share."""
+        found, now = {}, time.monotonic()
+        for key, zygote in self._zygotes.items():
+            if zygote.kept and zygote.pid is not None:
+                if now - zygote.looked_at > _MEMORY_SECONDS:
+                    zygote.looked_at, zygote.memory = now, proportional_bytes(zygote.pid)
+                if zygote.memory is not None:
+                    found[key] = zygote.memory
+        return found
 
     def wait(self, seconds: float) -> bool:
         """Wait for a report for at most ``seconds``; return whether one came."""
@@ -91,6 +124,11 @@ class Nursery:
             self._unwatch(zygote.control)
             zygote.control.close()
 
+    def refuse(self, key: str) -> None:
+        """Drop the zygote of what could not be loaded, and do not try for a while to keep it; a spawn tries at once."""
+        self._refused[key] = time.monotonic() + _REFUSED_SECONDS
+        self.forget(key)
+
     def bury_dead(self, control: Any) -> str | None:
         """Drop the zygote whose control socket became readable: zygotes never write to it, so it ended.
 
@@ -98,6 +136,8 @@ class Nursery:
         """
         for key, zygote in list(self._zygotes.items()):
             if zygote.control is control:
+                if zygote.pid is None and key != _BASE:
+                    self.refuse(key)
                 self.forget(key)
                 if key == _BASE and self._base is not None:
                     self._base.wait()
@@ -108,7 +148,7 @@ class Nursery:
         """End group zygotes that nobody has used for long. Their agents live on."""
         now = time.monotonic()
         for key, zygote in list(self._zygotes.items()):
-            if key != _BASE and now - zygote.used_at > _IDLE_SECONDS:
+            if key != _BASE and not zygote.kept and now - zygote.used_at > _IDLE_SECONDS:
                 self.forget(key)
 
     def close(self) -> None:
@@ -124,12 +164,12 @@ class Nursery:
         self._receiving.close()
         self._sending.close()
 
-    def _zygote_for(self, key: str) -> _Zygote:
-        if key not in self._zygotes:
+    def _zygote_for(self, loads: Loads) -> _Zygote:
+        if loads.key not in self._zygotes:
             self.warm()
-            if key != _BASE:
-                self._start_group(key)
-        return self._zygotes[key]
+            if loads.key != _BASE:
+                self._start_group(loads)
+        return self._zygotes[loads.key]
 
     def _start_base(self) -> None:
         ours, theirs = socket.socketpair()
@@ -146,11 +186,11 @@ class Nursery:
         self._add(_BASE, ours)
         ours.sendall(json.dumps(self._config).encode() + b"\n")
 
-    def _start_group(self, key: str) -> None:
+    def _start_group(self, loads: Loads) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            self._tell(_BASE, {"do": "zygote", "key": key, "handler": key}, [theirs.fileno()])
-        self._add(key, ours)
+            self._tell(_BASE, {"do": "zygote", "key": loads.key, "loads": asdict(loads)}, [theirs.fileno()])
+        self._add(loads.key, ours)
 
     def _add(self, key: str, control: socket.socket) -> None:
         self._zygotes[key] = _Zygote(control, time.monotonic())
@@ -163,6 +203,15 @@ class Nursery:
             control = self._zygotes[key].control
             sent = socket.send_fds(control, [data], list(descriptors)) if descriptors else 0
             control.sendall(data[sent:])
+
+
+def proportional_bytes(pid: int) -> int | None:
+    """Return a process's proportional set size; None where the system does not tell, or it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), None)
 
 
 def _zygote_command(control: int, report: int) -> list[str]:

@@ -1,0 +1,33 @@
+"""How many tasks of other applications were done, by cluster: counted by agents in our Redis, collected by the tick."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+
+from brain_clusters.broker import names
+from brain_clusters.broker.client import temporary_when_away
+
+
+def add(client: redis.Redis, cluster_id: str, completed: int, failed: int) -> None:
+    """Add to the counts of a cluster. Raises TemporaryError."""
+    with temporary_when_away():
+        for kind, count in (("completed", completed), ("failed", failed)):
+            if count:
+                client.hincrby(names.COUNTS, f"{kind} {cluster_id}", count)
+
+
+def take(client: redis.Redis) -> dict[str, tuple[int, int]]:
+    """Return (completed, failed) by cluster since the last time, and forget them. Raises TemporaryError."""
+    with temporary_when_away():
+        pipe: Any = client.pipeline()
+        found, _ = pipe.hgetall(names.COUNTS).delete(names.COUNTS).execute()
+    taken: dict[str, tuple[int, int]] = {}
+    for field, count in found.items():
+        kind, _, cluster_id = field.decode(errors="replace").partition(" ")
+        completed, failed = taken.get(cluster_id, (0, 0))
+        taken[cluster_id] = (
+            (completed + int(count), failed) if kind == "completed" else (completed, failed + int(count))
+        )
+    return taken
