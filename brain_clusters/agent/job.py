@@ -175,6 +175,7 @@ class JobRunner:
         try:
             if not _patiently(team.job_id, lambda: self._delegating.hand_down(team, delegation, usage)):
                 log.info("job %s waits already, or another agent does it", team.job_id)
+            failpoint("handed_down")
             return Outcome(JobStatus.RUNNING)
         except DelegationRefused as exc:
             return Outcome(JobStatus.FAILED, error=_error("DelegationRefused", str(exc)))

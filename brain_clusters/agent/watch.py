@@ -120,15 +120,16 @@ class Watch:
     def _watch(self) -> None:
         look_at = time.monotonic() + _LOOK_SECONDS
         while True:
-            flights = self._wait(look_at)
-            if time.monotonic() >= look_at:
-                look_at = time.monotonic() + _LOOK_SECONDS
-                self._look_for_cancelled(flights)
-            for flight in flights:
-                try:
+            try:
+                flights = self._wait(look_at)
+                if time.monotonic() >= look_at:
+                    look_at = time.monotonic() + _LOOK_SECONDS
+                    self._look_for_cancelled(flights)
+                for flight in flights:
                     self._step(flight)
-                except Exception:
-                    log.exception("job %s could not be ended", flight.context.job_id)
+            except Exception:  # whatever it is, jobs must not be left unwatched
+                log.exception("the watch over jobs stumbled")
+                time.sleep(_LOOK_SECONDS)
 
     def _wait(self, until: float) -> list[Flight]:
         """Wait until a step of some job is due, at most ``until``; return the jobs in flight."""

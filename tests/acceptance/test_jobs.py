@@ -158,7 +158,7 @@ def test_a_job_that_kills_its_agents_is_given_up_and_the_others_run(brain: Brain
     others = [brain.job(cluster, say=n) for n in range(5)]
     failed = brain.outcome(poison)
     measured("a poison job is given up after 3 dead agents", time.monotonic() - began)
-    assert failed["status"] == "failed"
+    assert failed["status"] == "dead"
     assert failed["error"]["type"] == "AgentDied"
     assert "3 agents died" in failed["error"]["message"]
     assert len({mark["pid"] for mark in brain.marks(poison)}) == 3

@@ -84,6 +84,13 @@ class Speaker(BaseHTTPRequestHandler):
         self.delta({"content": "half an ans"})
         self.close_connection = True
 
+    def cut_at_first(self, rest: str) -> None:
+        """Break off when asked for the first time, and then answer."""
+        if len(self.server.requests) == 1:
+            self.cut(rest)
+        else:
+            self.hello(rest)
+
     def short(self, _rest: str) -> None:
         """End the stream in order, and the answer not at all."""
         self.begin()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
+import redis
 from celery import Celery
 
 from brain_clusters.broker import names
@@ -30,6 +32,9 @@ def work(payload, context):
     if context.attempt > payload.get("times", 99):
         return context.attempt
     how = payload["how"]
+    if how == "wait":
+        client.blpop("gate", 30)
+        return "waited"
     if how == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     raise {{"raise": ValueError("no"), "refuse": HandlerError("never"), "again": Retry(0.01, "busy"),
@@ -180,6 +185,28 @@ def test_what_a_living_agent_gives_back_unbegun_was_no_attempt(
     assert (record[b"status"], record[b"attempts"]) == (b"queued", b"0")
     assert stage.redis.llen("given-back") == 1
     assert not stage.redis.exists(names.unacked_key("gives-back"))
+
+
+@pytest.mark.parametrize("slots", [1, 2], ids=["solo", "threads"])
+def test_a_job_that_runs_while_its_agents_connections_are_cut_runs_once(
+    stage: AgentStage, plain: Celery, slots: int
+) -> None:
+    agent = stage.agent(slots, handler=WORK)
+    first = sent(plain, agent.queue, "wait")
+    stage.until(lambda: stage.list("begun"))
+    cut: Any = stage.redis.client_list()
+    for one in cut:
+        if one["name"] == agent.id:
+            with suppress(redis.ResponseError):
+                stage.redis.client_kill_filter(_id=one["id"])
+    if slots > 1:  # the free slot shows that it consumes again
+        assert ended(stage, sent(plain, agent.queue, "raise", 0)).status is JobStatus.SUCCEEDED
+    stage.redis.rpush("gate", "open")
+    assert ended(stage, first).result == "waited"
+    assert ended(stage, sent(plain, agent.queue, "raise", 0)).attempts == 1
+    assert stage.list("begun").count(f"{first} 1") == 1
+    assert len(stage.list("begun")) == slots + 1
+    stage.until(lambda: nothing_left(stage, agent))
 
 
 def test_a_record_that_is_no_record_stops_no_queue(stage: AgentStage, plain: Celery) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +20,7 @@ from tests.integration.llm_endpoint import Endpoint, serving
 Until = Callable[..., Any]
 LLM = LlmCall(model="small", max_tokens=1000)
 PRICES = {"per_1k_output_tokens": 1.0}
-BUDGET = Budget(per_day=1.5, on_exceeded="stop")
+BUDGET = Budget(per_day=2.02, on_exceeded="stop")
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +33,8 @@ def endpoint() -> Iterator[Endpoint]:
 def shared_stage(
     endpoint: Endpoint, redis_url: str, tmp_path_factory: pytest.TempPathFactory, until: Until
 ) -> Iterator[AgentStage]:
-    found = AgentStage(
-        redis_url, tmp_path_factory.mktemp("agents"), until, {},
-        llm_base_url=endpoint.url, http_allowed_networks=("127.0.0.0/8",),
-    )  # fmt: skip
+    settings: dict[str, Any] = {"llm_base_url": endpoint.url, "http_allowed_networks": ("127.0.0.0/8",)}
+    found = AgentStage(redis_url, tmp_path_factory.mktemp("agents"), until, {}, **settings)
     yield found
     found.close()
 
@@ -53,13 +52,20 @@ def ended(stage: AgentStage, job_id: str) -> dict[str, Any]:
     return stage.record(job_id)
 
 
-def test_an_agent_has_conversations_and_says_what_they_used(stage: AgentStage) -> None:
-    agent = stage.agent(llm=LLM, cost=PRICES, budget=BUDGET)
+def test_an_agent_has_conversations_until_its_budget_is_spent(stage: AgentStage) -> None:
+    agent = stage.agent(llm=LLM, cost=PRICES, budget=BUDGET, backoff_seconds=0.01)
+    told = ended(stage, stage.post(agent.queue, "cut_at_first"))
+    assert (told["status"], told["attempts"]) == ("succeeded", "2"), told
+    # With what the attempt used that failed: nobody counted its tokens, so it costs what it was estimated at.
+    assert json.loads(told["usage"]) == {"calls": 2, "unmetered_calls": 1, "input_tokens": 12, "output_tokens": 12}
+    assert Budgets(stage.redis).of_day("c") == (1_012_000, 0)
     told = ended(stage, stage.post(agent.queue, {"prompt": "hi"}))
-    assert told["status"] == "succeeded", told
     assert json.loads(told["result"])["text"] == "Hello, world"
     assert json.loads(told["usage"]) == {"calls": 1, "input_tokens": 2, "output_tokens": 12}
-    assert Budgets(stage.redis).of_day("c") == (12_000, 0)
+    refused = ended(stage, stage.post(agent.queue, "hi"))
+    assert refused["status"] == "failed"
+    assert json.loads(refused["error"])["type"] == "BudgetExceeded"
+    assert Budgets(stage.redis).of_day("c") == (1_024_000, 0)
 
 
 def test_a_job_whose_agent_is_killed_in_the_middle_of_an_answer_is_done_by_another(
@@ -68,20 +74,16 @@ def test_a_job_whose_agent_is_killed_in_the_middle_of_an_answer_is_done_by_anoth
     agent = stage.agent(llm=LLM, cost=PRICES, budget=BUDGET)
     job_id = stage.post(agent.queue, "slow_at_first")
     stage.until(lambda: "characters" in stage.record(job_id).get("progress", ""), "the answer streams in")
-    agent.signal(9)
+    agent.signal(signal.SIGKILL)
     assert agent.until_ended() == -9
     assert stage.waiting(agent) == 1
     # What the dead agent had reserved stays reserved until its call must be over: the model may still be at work.
     assert Budgets(stage.redis).of_day("c") == (0, 1_000_000)
-    other = stage.agent(llm=LLM, cost=PRICES, budget=Budget(per_day=3, on_exceeded="stop"), queue=agent.queue)
+    stage.agent(llm=LLM, cost=PRICES, budget=BUDGET, queue=agent.queue)
     told = ended(stage, job_id)
     assert (told["status"], told["attempts"]) == ("succeeded", "2")
     assert len(endpoint.requests) == 2
     assert Budgets(stage.redis).of_day("c") == (12_000, 1_000_000)
-    refused = ended(stage, stage.post(stage.agent(llm=LLM, cost=PRICES, budget=BUDGET).queue, "hi"))
-    assert refused["status"] == "failed"
-    assert json.loads(refused["error"])["type"] == "BudgetExceeded"
-    assert other.code is None
 
 
 class BusyAtFirst(BaseHTTPRequestHandler):
