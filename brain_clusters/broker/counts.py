@@ -9,6 +9,8 @@ import redis
 from brain_clusters.broker import names
 from brain_clusters.broker.client import temporary_when_away
 
+_DIGITS = 15
+
 
 def add(client: redis.Redis, cluster_id: str, completed: int, failed: int) -> None:
     """Add to the counts of a cluster. Raises TemporaryError."""
@@ -26,6 +28,8 @@ def take(client: redis.Redis) -> dict[str, tuple[int, int]]:
     taken: dict[str, tuple[int, int]] = {}
     for field, count in found.items():
         kind, _, cluster_id = field.decode(errors="replace").partition(" ")
+        if "\0" in cluster_id or not count.isdigit() or len(count) > _DIGITS:
+            continue  # agents run users' code, which can write here
         completed, failed = taken.get(cluster_id, (0, 0))
         taken[cluster_id] = (
             (completed + int(count), failed) if kind == "completed" else (completed, failed + int(count))

@@ -50,9 +50,14 @@ def owed(client: redis.Redis) -> dict[str, Debt]:
     """Return what is owed, by agent. Raises TemporaryError."""
     with temporary_when_away():
         found: dict[Any, Any] = client.hgetall(names.OWED)
-    return {agent_id.decode(): _debt(text) for agent_id, text in found.items()}
+    debts = {agent_id.decode(errors="replace"): _debt(text) for agent_id, text in found.items()}
+    return {agent_id: debt for agent_id, debt in debts.items() if debt is not None}
 
 
-def _debt(text: bytes | str) -> Debt:
-    broker, queues, most_deaths = json.loads(text)
-    return Debt(broker, tuple(queues), most_deaths)
+def _debt(text: bytes | str) -> Debt | None:
+    """Return a debt, or None for one that makes no sense: agents run users' code, which can write here."""
+    try:
+        broker, queues, most_deaths = json.loads(text)
+        return Debt(None if broker is None else str(broker), tuple(map(str, queues)), int(most_deaths))
+    except (ValueError, TypeError, RecursionError):
+        return None

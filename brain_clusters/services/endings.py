@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from brain_clusters.db.models import Agent, Cluster, Operation, StoredBlueprint
 from brain_clusters.domain.planning import Census
-from brain_clusters.domain.states import Intent, OperationKind, OperationStatus
+from brain_clusters.domain.states import AgentStatus, Intent, OperationKind, OperationStatus
 from brain_clusters.services import history
 
 # What a later command makes of an unfinished one: those that want the same direction share its outcome.
@@ -65,7 +65,7 @@ def _result(cluster: Cluster) -> dict[str, Any]:
 def _late(session: Session, cluster: Cluster, census: Census) -> dict[str, Any]:
     last = session.scalars(
         select(Agent.last_error)
-        .where(Agent.cluster_id == cluster.id, Agent.last_error.is_not(None))
+        .where(Agent.cluster_id == cluster.id, Agent.last_error.is_not(None), Agent.status == AgentStatus.FAILED)
         .order_by(Agent.stopped_at.desc())
         .limit(1)
     ).first()

@@ -171,8 +171,8 @@ class HostDesk:
         asked = one.asked or agent.status is AgentStatus.DRAINING
         agent.status = AgentStatus.STOPPED if asked else AgentStatus.FAILED
         agent.stopped_at = func.now()
-        agent.last_error = None if asked else one.error
-        if not asked:
+        if not asked:  # else the error of its last task that failed stays
+            agent.last_error = one.error
             history.record(
                 session, "agent.died", one.error or "ended unasked", cluster_id=agent.cluster_id,
                 agent_id=agent.agent_id, data={"group": agent.group_name, "host": self._host_id},

@@ -60,16 +60,8 @@ def _agent_rows(cluster: SeenCluster, reading: Reading) -> list[tuple[Any, ...]]
         status = AgentStatus.BUSY if reading.held[agent.agent_id] else AgentStatus.IDLE
         counts = (beat["completed"], beat["failed"])
         if status is not agent.status or counts != (agent.tasks_completed, agent.tasks_failed):
-            rows.append(
-                (
-                    agent.agent_id,
-                    str(status),
-                    *counts,
-                    beat["service_time"] or 0.0,
-                    beat["idle_since"],
-                    _text(beat["last_error"]),
-                )
-            )
+            told = (beat["service_time"] or 0.0, beat["idle_since"], _text(beat["last_error"]))
+            rows.append((agent.agent_id, str(status), *counts, *told))
     return rows
 
 

@@ -80,10 +80,19 @@ def _kept(control: Control) -> dict[Key, tuple[int, int]]:
         told: Any = control.broker.redis.mget([names.host_key(host) for host in hosts]) if hosts else []
     sizes: dict[str, list[int]] = {}
     for text in told:
-        for key, size in (json.loads(text)["warm"] if text else {}).items():
+        for key, size in _warm_of(text).items():
             sizes.setdefault(key, []).append(size)
     return {
         group: (len(sizes.get(loads.key, ())), sum(sizes.get(loads.key, ())) // len(groups))
         for loads, groups in shared.items()
         for group in groups
     }
+
+
+def _warm_of(text: Any) -> dict[str, int]:
+    """Return what a host told of its zygotes; nothing where it is not there, or was written by users' code."""
+    try:
+        found = json.loads(text)["warm"] if text else {}
+        return {str(key): int(size) for key, size in found.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}

@@ -59,9 +59,7 @@ def test_the_blueprint_is_sound_and_names_every_queue(tmp_path: Path) -> None:
     assert [work.queues for work in works] == [
         ("orders",), ("media",), ("video",), ("mail",), ("private",)
     ]  # fmt: skip
-    assert all(
-        work and (work.app, work.broker) == ("shop_app:app", "env:MY_SHOP_BROKER_URL") for work in works.values()
-    )
+    assert {(work.app, work.broker) for work in works} == {("shop_app:app", "env:MY_SHOP_BROKER_URL")}
     assert {(group.concurrency, group.pool) for group in found.foreign} == {(4, "threads")}
     assert "# Tasks: shop.video.cut." in text
     assert "# Which queue shop.odd goes to is decided at each call: KeyError" in text

@@ -108,6 +108,13 @@ def test_what_a_dead_agent_held_at_a_broker_that_is_away_is_returned_later(
     assert client.hgetall(names.OWED) == client.hgetall(names.FOREIGN) == {}
 
 
+def test_what_users_code_wrote_there_holds_nobody_up(stage: Stage) -> None:
+    stage.redis.hset(names.OWED, mapping={"a": "[", "b": "[1]", "c": "7"})
+    stage.redis.hset(names.COUNTS, mapping={"completed x": "many", "completed y\0": "1", "z": "-3"})
+    assert served.pay(stage.control) == 0
+    assert stage.tick()
+
+
 def test_a_task_with_which_three_agents_died_is_set_aside(stage: Stage, there: redis.Redis) -> None:
     there.lpush("images", message())
     for number in range(3):

@@ -692,7 +692,7 @@ def test_agents_that_no_host_has_taken_are_not_started_to_be_drained(stage: Stag
 def test_a_host_that_leaves_gives_back_what_it_did_not_start(stage: Stage) -> None:
     stage.create()
     desk = stage.desk("leaving")
-    desk.beat()
+    desk.beat({})
     assert stage.redis.exists(names.host_key("leaving"))
     taken = {spec.agent_id for spec in desk.claim(10)}
     desk.leave()
