@@ -40,7 +40,7 @@ def head(payload, context):
     assert context.state == {"leads": payload["leads"]}
     return [found["result"] for found in context.results]
 
-def lead(payload, context):
+async def lead(payload, context):
     if context.results is None:
         hands = range(payload["hands"])
         half = len(hands) // 2
@@ -66,6 +66,7 @@ class Office:
         self.stage = stage
         self.records = JobRecords(stage.redis)
         self.sent: list[str] = []
+        self.hired: list[Agent] = []
 
     def staff(self, fields: Mapping[str, Any] = MappingProxyType({}), /, **numbers: int) -> list[Agent]:
         agents = [self.hire(group, **fields) for group, number in numbers.items() for _ in range(number)]
@@ -73,16 +74,16 @@ class Office:
         return agents
 
     def hire(self, group: str, **fields: Any) -> Agent:
-        handler = {"head": "head", "leads": "lead", "hands": "hand"}[group]
-        return self.stage.ask_for(
+        handler = {"head": "hierarchy_work:head", "leads": "hierarchy_work:lead", "hands": "hierarchy_work:hand"}[group]
+        agent = self.stage.ask_for(
             handler=handler, queue=QUEUES[group], delegates=BELOW[group], memory=SharedMemory(),
             **{"max_deliveries": 1_000_000, **fields},
         )  # fmt: skip
+        self.hired.append(agent)
+        return agent
 
     def ask(self, number: int = 1, **payload: Any) -> list[str]:
-        ids = [f"root-{len(self.sent) + n}" for n in range(number)]
-        for job_id in ids:
-            self.stage.publish(QUEUES["head"], job_id, payload)
+        ids = [self.stage.post(QUEUES["head"], payload) for _ in range(number)]
         self.sent += ids
         return ids
 
@@ -103,14 +104,18 @@ class Office:
 @pytest.fixture(scope="module")
 def stage(redis_url: str, tmp_path_factory: pytest.TempPathFactory, until: Until) -> Iterator[AgentStage]:
     folder = tmp_path_factory.mktemp("office")
-    found = AgentStage(redis_url, folder, until, HANDLER, BRAIN_FAILPOINT=f"handed_down:kill:{folder / 'handed_down'}")
+    point = {"BRAIN_FAILPOINT": f"handed_down:kill:{folder / 'handed_down'}"}
+    found = AgentStage(redis_url, folder, until, {"hierarchy_work": HANDLER}, point)
     yield found
     found.close()
 
 
 @pytest.fixture
 def office(stage: AgentStage) -> Iterator[Office]:
-    yield Office(stage)
+    office = Office(stage)
+    yield office
+    # One that is not born yet could not be ended, and would do the next test's jobs.
+    stage.until(lambda: stage.look() and all(agent.pid for agent in office.hired), "all agents are born")
     stage.clear()
 
 
@@ -128,6 +133,15 @@ def test_ten_jobs_of_one_supervisor_with_one_slot_do_not_block_each_other(office
     assert office.stage.redis.xlen(names.ACCEPTED_STREAM) == 10 * (2 + 6)
     ended = [report.id for _, report in office.records.finished(1000)]
     assert len(ended) == len(set(ended)) == 10 * (1 + 2 + 6)
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork", "gevent"])
+def test_agents_of_every_pool_hand_work_down(office: Office, pool: str) -> None:
+    office.staff({"pool": pool, "concurrency": 2}, head=1, leads=1)
+    office.staff(hands=1)
+    found = office.until_ended(office.ask(5, leads=2, hands=2))
+    assert [one.result for one in found.values()] == [answer(2, 2)] * 5
+    assert office.left_over() == []
 
 
 def test_a_failed_child_is_told_to_its_parent_which_goes_on(office: Office) -> None:
