@@ -1,64 +1,67 @@
-"""What use costs. Pure. Prices are those of a group's ``cost:``, amounts are in the currency of the installation.
+"""What work costs, by a group's ``cost``. Pure; amounts are exact Decimals in the currency of the installation.
 
-None is unknown, and unknown is never zero. A unit that has no price is not charged for.
+None is "unknown": no price is stated for it, or a figure that the price needs was not counted. Unknown is never 0.
+Usage is a mapping as ``agent.usage.Usage.as_dict`` writes it: calls, input_tokens, output_tokens and other numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 
-_HOUR = Decimal(3600)
-_THOUSAND = Decimal(1000)
-# The digits that an amount is told with; sums are made of the exact figures.
-_SHOWN = Decimal("0.000001")
+# Prices by the figures that they need: (name in ``cost``, figures, how many of them the price is for).
+_BY_USE = (
+    ("per_call", ("calls",), 1),
+    ("per_1k_tokens", ("input_tokens", "output_tokens"), 1000),
+    ("per_1k_input_tokens", ("input_tokens",), 1000),
+    ("per_1k_output_tokens", ("output_tokens",), 1000),
+)
+# Of the calls, those whose tokens nobody told: they were cut off, or their endpoint counts none.
+UNMETERED = "unmetered_calls"
+MICRO = 1_000_000
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Used:
-    """What was used: seconds of agents, finished jobs, calls of models and their tokens. None is unknown."""
-
-    agent_seconds: float | None = 0.0
-    jobs: int | None = 0
-    calls: int | None = 0
-    input_tokens: int | None = 0
-    output_tokens: int | None = 0
+Cost = Mapping[str, float]
+Figures = Mapping[str, float]
 
 
-def amount(prices: Mapping[str, float], used: Used) -> Decimal | None:
-    """Return what ``used`` costs; None where no price is stated, or where a figure that has a price is unknown."""
-    if not prices:
+def priced_by_use(cost: Cost) -> bool:
+    """Return whether any price depends on what a job uses."""
+    return any(name in cost for name, _, _ in _BY_USE)
+
+
+def use_price(cost: Cost, usage: Figures | None) -> Decimal | None:
+    """Return the price of calls and tokens."""
+    if usage is None or not priced_by_use(cost):
         return None
     total = Decimal(0)
-    for unit, price in prices.items():
-        units = _units(unit, used)
-        if units is None:
+    for name, figures, unit in _BY_USE:
+        if name not in cost:
+            continue
+        if any(figure not in usage for figure in figures) or (unit > 1 and usage.get(UNMETERED)):
             return None
-        total += Decimal(str(price)) * units
+        total += _exact(cost[name]) * sum(_exact(usage[figure]) for figure in figures) / unit
     return total
 
 
-def job_amount(prices: Mapping[str, float], used: Used) -> Decimal | None:
-    """Return what one job costs by itself: all but the hours of its agent."""
-    return amount({unit: price for unit, price in prices.items() if unit != "per_hour"}, used)
+def job_price(cost: Cost, usage: Figures | None) -> Decimal | None:
+    """Return the price of one finished job: ``per_job``, and what it used where that has a price."""
+    per_job = _exact(cost["per_job"]) if "per_job" in cost else None
+    if not priced_by_use(cost):
+        return per_job
+    used = use_price(cost, usage)
+    return None if used is None else used + (per_job or 0)
 
 
-def _units(unit: str, used: Used) -> Decimal | None:
-    """Return how many units of a price were used; None when that is unknown."""
-    if unit == "per_1k_tokens":
-        known = used.input_tokens is not None and used.output_tokens is not None
-        return Decimal((used.input_tokens or 0) + (used.output_tokens or 0)) / _THOUSAND if known else None
-    figure, size = {
-        "per_hour": (used.agent_seconds, _HOUR),
-        "per_job": (used.jobs, Decimal(1)),
-        "per_call": (used.calls, Decimal(1)),
-        "per_1k_input_tokens": (used.input_tokens, _THOUSAND),
-        "per_1k_output_tokens": (used.output_tokens, _THOUSAND),
-    }[unit]
-    return None if figure is None else Decimal(str(figure)) / size
+def time_price(cost: Cost, seconds: float) -> Decimal | None:
+    """Return the price of an agent that ran for ``seconds``."""
+    return _exact(cost["per_hour"]) * _exact(seconds) / 3600 if "per_hour" in cost else None
 
 
-def shown(found: Decimal | None) -> float | None:
-    """Return an amount as answers and records tell it: rounded to a millionth; None stays None."""
-    return None if found is None else float(found.quantize(_SHOWN))
+def micros(amount: Decimal | float) -> int:
+    """Return an amount in millionths, as budgets are counted in Redis; rounded up, so that no call is free."""
+    return int((_exact(amount) * MICRO).to_integral_value(ROUND_CEILING))
+
+
+def _exact(number: Decimal | float) -> Decimal:
+    """Return the decimal number that was written: 0.1 is a tenth, and not the binary fraction beside it."""
+    return number if isinstance(number, Decimal) else Decimal(str(number))
