@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 from celery import Celery
 
 from brain_clusters.agent.beats import Counters
-from brain_clusters.agent.handlers import Handler, HandlerError, JobContext
+from brain_clusters.agent.context import JobContext
+from brain_clusters.agent.errors import HandlerError
+from brain_clusters.agent.handlers import Handler
 from brain_clusters.broker import names
 from brain_clusters.broker.jobs import JobRecords, JobReport
 from brain_clusters.domain.agents import AgentSpec

@@ -79,3 +79,8 @@ def host_key(host_id: str) -> str:
 def job_key(job_id: str) -> str:
     """Return the hash with a job's state as its agent sees it."""
     return f"brain:job:{job_id}"
+
+
+def cancel_key(job_id: str) -> str:
+    """Return the key that says a job is to be cancelled: JSON {"at": epoch seconds, "grace": seconds}."""
+    return f"brain:cancel:{job_id}"

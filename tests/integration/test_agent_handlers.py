@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import redis
 
-from brain_clusters.agent.handlers import OUTPUT_LIMIT_BYTES, HandlerError, JobContext, for_spec, load
+from brain_clusters.agent.handlers import HandlerError, JobContext, for_spec, load
+from brain_clusters.agent.handlers.commands import OUTPUT_LIMIT_BYTES
 from brain_clusters.agent.job import RESULT_LIMIT_BYTES, JobFailed, JobRunner
 from brain_clusters.broker import names
 from brain_clusters.broker.client import connect

@@ -1,85 +1,26 @@
-"""From a group's declaration to a callable: ``handler: module:function``, ``command: [argv]``, or neither."""
+"""``command: [argv]``: programs that do a job: the payload as JSON on their input, JSON or text from their output."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import json
-import logging
 import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
+from brain_clusters.agent.context import JobContext
+from brain_clusters.agent.errors import HandlerError
+from brain_clusters.agent.handlers.functions import Handler
 from brain_clusters.config import user_environment
-from brain_clusters.domain.agents import AgentSpec
-from brain_clusters.errors import PermanentError
-
-Handler = Callable[[Any, "JobContext"], Any]
 
 # More than that from a command is cut: it has to fit into Redis and into an answer of the API.
 OUTPUT_LIMIT_BYTES = 1024 * 1024
 _ERROR_TAIL_BYTES = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class JobContext:
-    """What a handler is told besides its payload. attempt counts deliveries from 1; config is the group's own."""
-
-    job_id: str
-    attempt: int
-    cluster_id: str
-    group: str
-    agent_id: str
-    config: Mapping[str, Any]
-    log: logging.Logger
-
-
-class HandlerError(Exception):
-    """A job failed for a reason that needs no traceback: the message says it all."""
-
-
-def load(reference: str) -> Handler:
-    """Import "package.module:function"; raise PermanentError that says what is missing."""
-    module_name, _, function_name = reference.partition(":")
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in function_name.split("."):
-            found = getattr(found, part)
-    except (Exception, SystemExit) as exc:
-        raise PermanentError(f"handler {reference!r} cannot be imported: {type(exc).__name__}: {exc}") from exc
-    if not callable(found):
-        raise PermanentError(f"handler {reference!r} is a {type(found).__name__}, not a function")
-    if inspect.iscoroutinefunction(found):
-        raise PermanentError(f"handler {reference!r} is async; handlers are plain functions in this version")
-    handler: Handler = found
-    return handler
-
-
-def for_spec(spec: AgentSpec) -> Handler:
-    """Return the callable that does the jobs of ``spec``'s group."""
-    if spec.handler is not None:
-        return load(spec.handler)
-    if spec.command is not None:
-        return _command_handler(spec.command, spec.timeout_seconds)
-    return _no_handler(spec.group_name)
-
-
-def _no_handler(group: str) -> Handler:
-    def refuse(_payload: Any, _context: JobContext) -> Any:
-        raise HandlerError(
-            f"the group {group!r} has no handler; add `handler: package.module:function` or "
-            "`command: [program, argument]` to it in the blueprint, and store that as a new version"
-        )
-
-    return refuse
-
-
-def _command_handler(argv: tuple[str, ...], timeout_seconds: float | None) -> Handler:
+def handler(argv: tuple[str, ...], timeout_seconds: float | None) -> Handler:
     """Return a handler that runs ``argv``: the payload as JSON on its input, JSON or text from its output."""
 
     def run(payload: Any, context: JobContext) -> Any:

@@ -1,0 +1,89 @@
+"""What a handler is told besides its payload, and what it can say while it works."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from brain_clusters.agent.errors import HandlerError
+from brain_clusters.broker.notes import CHECKPOINT_FIELD, PROGRESS_FIELD, JobNotes
+from brain_clusters.errors import TemporaryError
+
+CHECKPOINT_LIMIT_BYTES = 1024 * 1024
+_MESSAGE_CHARACTERS = 500
+_PROGRESS_SECONDS = 0.5
+
+
+@dataclass(eq=False, slots=True)
+class JobContext:
+    """One attempt of a job. attempt counts deliveries from 1; config is the group's own.
+
+    log: its lines carry the job's id. capability: what the job asked for, where it was addressed by that.
+    deadline: when this attempt has to be done, in seconds since the epoch; None is never.
+    notes: where progress and checkpoints are kept; without it they are forgotten.
+    """
+
+    job_id: str
+    attempt: int
+    cluster_id: str
+    group: str
+    agent_id: str
+    config: Mapping[str, Any]
+    log: logging.Logger | logging.LoggerAdapter[logging.Logger]
+    capability: str | None = None
+    deadline: float | None = None
+    notes: JobNotes | None = None
+    _cancelled: bool = field(default=False, init=False)
+    _told_at: float = field(default=-math.inf, init=False)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the handler should end: the job was cancelled, or the deadline has passed."""
+        return self._cancelled
+
+    def progress(self, fraction: float, message: str | None = None) -> None:
+        """Say how far the job is, from 0 to 1. May be called often: it is written at most twice a second."""
+        fraction = float(fraction)
+        if not 0 <= fraction <= 1:
+            raise HandlerError(f"progress is a number from 0 to 1, and was {fraction:g}")
+        now = time.monotonic()
+        if self.notes is None or (now - self._told_at < _PROGRESS_SECONDS and fraction < 1):
+            return
+        self._told_at = now
+        note = {"fraction": fraction, "message": message and str(message)[:_MESSAGE_CHARACTERS], "at": time.time()}
+        try:
+            self.notes.write(self.job_id, PROGRESS_FIELD, json.dumps(note))
+        except TemporaryError as exc:  # of no use later; the job goes on
+            self.log.warning("progress was not written: %s", exc)
+
+    def checkpoint(self, value: Any) -> None:
+        """Keep ``value``, JSON of at most 1 MiB, for the attempt that follows if this one fails or its agent dies.
+
+        Raises HandlerError for what cannot be kept and TemporaryError when Redis is away.
+        """
+        try:
+            text = json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise HandlerError(f"the checkpoint is not JSON: {exc}") from exc
+        if len(text) > CHECKPOINT_LIMIT_BYTES:
+            raise HandlerError(f"the checkpoint is {len(text)} bytes of JSON; the limit is {CHECKPOINT_LIMIT_BYTES}")
+        if self.notes is not None:
+            self.notes.write(self.job_id, CHECKPOINT_FIELD, text)
+
+    @property
+    def restored(self) -> Any:
+        """The last checkpoint of this job, or None. Read from Redis each time."""
+        return None if self.notes is None else self.notes.read(self.job_id, CHECKPOINT_FIELD)
+
+
+class JobLog(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose lines begin with the job's id."""
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Put the id before the message."""
+        return f"job={self.extra['job_id'] if self.extra else ''} {msg}", kwargs
