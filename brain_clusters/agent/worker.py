@@ -62,7 +62,7 @@ def run(
     beats = Beats(
         client,
         spec.agent_id,
-        lambda: {**runner.counters.snapshot(), "slots": spec.concurrency, "draining": draining.look()},
+        lambda: {**runner.counters.snapshot(draining=draining.look()), "slots": spec.concurrency},
         host_id=config.host_id,
     )
 
@@ -84,6 +84,7 @@ def run(
         without_heartbeat=True,
     )
     worker.start()
+    beats.last(stale=config.beat_stale)
     return int(worker.exitcode or 0)
 
 

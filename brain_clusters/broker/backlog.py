@@ -121,7 +121,7 @@ def waiting_since(client: redis.Redis, queues: Sequence[str], before: float) -> 
 
 
 # What a beat may say, as numbers, besides its counters and idle_since.
-_BEAT_MAYBE = ("service_time", "running_for", "cpu", "memory", "at")
+_BEAT_MAYBE = ("service_time", "running_for", "cpu", "memory", "at", "busy_seconds", "mean_time")
 _LIMIT = float(2**53)
 _NUMBERS = (float, int)
 _scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
@@ -148,6 +148,8 @@ def _beat(raw: bytes | str) -> dict[str, Any] | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, StopIteration):
         return None
     beat["state"] = "busy" if beat["in_flight"] else "idle"
+    if beat["mean_time"] is None:
+        beat["mean_time"] = beat["service_time"]
     found: dict[str, Any] = beat
     return found
 

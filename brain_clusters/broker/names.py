@@ -84,3 +84,26 @@ def job_key(job_id: str) -> str:
 def cancel_key(job_id: str) -> str:
     """Return the key that says a job is to be cancelled: JSON {"at": epoch seconds, "grace": seconds}."""
     return f"brain:cancel:{job_id}"
+
+
+# --- budgets ----------------------------------------------------------------------------------------------------
+
+# A hash: the clusters whose budget of a day was crossed, or would have been: id -> JSON {day, spent, limit, at}.
+BUDGET_EXCEEDED_HASH = "brain:budget:exceeded"
+# A hash: the same for trees of jobs: id of the root -> JSON {cluster_id, spent, limit, at}.
+BUDGET_TREES_HASH = "brain:budget:exceeded_trees"
+
+
+def budget_day_key(cluster_id: str, day: int) -> str:
+    """Return what a cluster spent on a day, counted from 1970-01-01, in millionths."""
+    return f"brain:budget:day:{cluster_id}:{day}"
+
+
+def budget_tree_key(root_id: str) -> str:
+    """Return what a tree of jobs spent, in millionths."""
+    return f"brain:budget:tree:{root_id}"
+
+
+def budget_reserved_key(spent_key: str) -> str:
+    """Return the sorted set beside it: what calls in flight may still spend, by the time at which each is over."""
+    return f"{spent_key}:reserved"

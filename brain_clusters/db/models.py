@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import date, datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -22,6 +23,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Numeric,
     Text,
     func,
     text,
@@ -114,8 +116,9 @@ class Cluster(Base):
     asleep_backlog: jobs that waited when sleep was asked for; more than those wake the cluster.
     ready_since_wake: whether every agent was ready once since the last start, which tells spawning from scaling.
     unknown_ticks: looks in a row that could not tell what waits. wake_at: when a sleeping cluster has to start so
-    that its next job with an ETA, or its schedule, finds it ready. over_budget_on: the last day (UTC) on which it had
-    spent its budget; budget_waived_on: the day on which somebody woke it all the same.
+    that its next job with an ETA, or its schedule, finds it ready. budget_per_day: in place of its blueprint's.
+    over_budget_on: the last day (UTC) on which it had spent its budget, which was over_budget_limit then;
+    budget_waived_on: the day on which somebody woke it all the same.
     """
 
     __tablename__ = "clusters"
@@ -152,7 +155,9 @@ class Cluster(Base):
     scaled_at: Mapped[datetime | None]
     unknown_ticks: Mapped[int] = mapped_column(server_default="0")
     wake_at: Mapped[datetime | None]
+    budget_per_day: Mapped[float | None]
     over_budget_on: Mapped[date | None]
+    over_budget_limit: Mapped[float | None]
     budget_waived_on: Mapped[date | None]
 
     __table_args__ = (
@@ -413,13 +418,13 @@ class Alert(Base):
 
 
 class Usage(Base):
-    """What one agent came to on one day (UTC). What it costs follows from its group's prices, see ``services.costs``.
+    """What one agent came to on one day (UTC). The price of its hours follows from its group, see ``services.costs``.
 
     It outlives cluster and agent, so it refers to none of them. agent_id is "" for what no agent did. tags: the
     cluster's on that day. Of the states' seconds each second of an agent is in one; slot_seconds sums busy slots.
     saved_seconds: agents that were not there since the cluster slept, times seconds; asleep_warm_seconds: of a group
-    that stayed in memory meanwhile. calls and tokens are NULL where an agent could not tell. counters: what else
-    handlers counted.
+    that stayed in memory meanwhile. jobs_amount: the prices of finished jobs, but for unpriced_jobs, those that used
+    what nobody counted. calls and tokens are NULL where nobody counted any; counters: what else handlers counted.
     """
 
     __tablename__ = "usage"
@@ -440,9 +445,11 @@ class Usage(Base):
     asleep_warm_seconds: Mapped[float] = mapped_column(server_default="0")
     jobs_succeeded: Mapped[int] = mapped_column(BigInteger, server_default="0")
     jobs_failed: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    calls: Mapped[int | None] = mapped_column(BigInteger, server_default="0")
-    input_tokens: Mapped[int | None] = mapped_column(BigInteger, server_default="0")
-    output_tokens: Mapped[int | None] = mapped_column(BigInteger, server_default="0")
+    unpriced_jobs: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    jobs_amount: Mapped[Decimal] = mapped_column(Numeric, server_default="0")
+    calls: Mapped[int | None] = mapped_column(BigInteger)
+    input_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    output_tokens: Mapped[int | None] = mapped_column(BigInteger)
     counters: Mapped[dict[str, Any]] = mapped_column(server_default=_EMPTY_JSON)
 
     __table_args__ = (Index("ix_usage_cluster_id_day", "cluster_id", "day"),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,9 +18,11 @@ from brain_clusters.broker.restore import restore
 from brain_clusters.db.listen import HOSTS_CHANNEL, Listener
 from brain_clusters.db.models import Agent, Cluster, Host
 from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.domain.budgets import effective
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, Intent
+from brain_clusters.errors import TemporaryError
 from brain_clusters.genesis.process.desk import Ended, Wanted
-from brain_clusters.services import blueprints, history
+from brain_clusters.services import blueprints, history, observed
 from brain_clusters.services.control import Control
 from brain_clusters.services.leaving import lock_agents
 from brain_clusters.services.reconcile import Followup, act, reconcile, spec_of
@@ -68,6 +71,7 @@ class HostDesk:
                 select(
                     Agent,
                     Cluster.blueprint_id,
+                    Cluster.budget_per_day,
                     Cluster.intent,
                     func.extract("epoch", func.now() - Agent.draining_at),
                 )
@@ -77,14 +81,15 @@ class HostDesk:
             return [self._wanted(session, *row) for row in rows]
 
     def _wanted(
-        self, session: Session, agent: Agent, blueprint_id: str, intent: Intent, draining_seconds: float | None
-    ) -> Wanted:
+        self, session: Session, agent: Agent, blueprint_id: str, per_day: float | None, intent: Intent,
+        draining_seconds: float | None,
+    ) -> Wanted:  # fmt: skip
         scaling = blueprints.parsed(session, blueprint_id, agent.blueprint_version).scaling
         kill_after = scaling.drain_timeout_seconds if scaling.on_drain_timeout == "stop" else None
         if intent is Intent.GONE:
             kill_after = self._control.settings.stop_grace_seconds
         return Wanted(
-            spec=_spec(session, agent, blueprint_id),
+            spec=_spec(session, agent, blueprint_id, per_day),
             draining=agent.status is AgentStatus.DRAINING,
             started=agent.ready_at is not None,
             draining_seconds=float(draining_seconds or 0.0),
@@ -110,13 +115,13 @@ class HostDesk:
             taken = session.scalars(
                 update(Agent)
                 .where(Agent.id.in_(select(pending.c.id)))
-                .values(host_id=self._host_id)
+                .values(host_id=self._host_id, claimed_at=func.now())
                 .returning(Agent)
                 .execution_options(synchronize_session=False)
             ).all()
-            clusters = _blueprint_ids(session, {agent.cluster_id for agent in taken})
+            clusters = _of_clusters(session, {agent.cluster_id for agent in taken})
             ordered = sorted(taken, key=lambda agent: agent.spawned_at)
-            return [_spec(session, agent, clusters[agent.cluster_id]) for agent in ordered]
+            return [_spec(session, agent, *clusters[agent.cluster_id]) for agent in ordered]
 
     def ready(self, handles: Mapping[str, Mapping[str, Any]]) -> None:
         """Mark agents as idle and reconcile their clusters."""
@@ -148,15 +153,23 @@ class HostDesk:
     def ended(self, ended: Sequence[Ended]) -> None:
         """Mark agents as stopped, or as failed when nobody asked them to leave, and reconcile their clusters."""
         touched = set()
+        beats = self._last_beats([one.agent_id for one in ended])
         with self._control.database.transaction() as session:
             lock_agents(session, [one.agent_id for one in ended])
             for one in ended:
-                cluster_id = self._mark_ended(session, one)
+                cluster_id = self._mark_ended(session, one, beats.get(one.agent_id))
                 if cluster_id is not None:
                     touched.add(cluster_id)
         self._reconcile(touched)
 
-    def _mark_ended(self, session: Session, one: Ended) -> str | None:
+    def _last_beats(self, agent_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Return what agents said last: what they did since the last tick. {} when Redis is away."""
+        try:
+            return backlog.read(self._control.broker.redis, [], agent_ids).beats if agent_ids else {}
+        except TemporaryError:
+            return {}
+
+    def _mark_ended(self, session: Session, one: Ended, beat: Mapping[str, Any] | None) -> str | None:
         agent = session.scalars(
             select(Agent).where(Agent.agent_id == one.agent_id, Agent.status.in_(LIVE_AGENT_STATUSES))
         ).first()
@@ -166,6 +179,10 @@ class HostDesk:
         agent.status = AgentStatus.STOPPED if asked else AgentStatus.FAILED
         agent.stopped_at = func.now()
         agent.last_error = None if asked else one.error
+        if beat is not None:
+            observed.take_over(agent, beat)
+        if not asked:
+            agent.health_score = 0.0
         if not asked:
             history.record(
                 session, "agent.died", one.error or "ended unasked", cluster_id=agent.cluster_id,
@@ -179,7 +196,7 @@ class HostDesk:
             session.execute(
                 update(Agent)
                 .where(Agent.host_id == self._host_id, Agent.status == AgentStatus.STARTING)
-                .values(host_id=None)
+                .values(host_id=None, claimed_at=None)
             )
             session.execute(delete(Host).where(Host.id == self._host_id))
         self._listener.close()
@@ -230,13 +247,16 @@ def _give_up_agents(control: Control, host_id: str) -> int:
     return len(gone)
 
 
-def _blueprint_ids(session: Session, cluster_ids: set[str]) -> dict[str, str]:
-    rows = session.execute(select(Cluster.id, Cluster.blueprint_id).where(Cluster.id.in_(cluster_ids)))
-    return dict(rows.all())
+def _of_clusters(session: Session, cluster_ids: set[str]) -> dict[str, tuple[str, float | None]]:
+    """Return each cluster's blueprint, and its own budget of a day."""
+    rows = session.execute(
+        select(Cluster.id, Cluster.blueprint_id, Cluster.budget_per_day).where(Cluster.id.in_(cluster_ids))
+    )
+    return {cluster_id: (blueprint_id, per_day) for cluster_id, blueprint_id, per_day in rows}
 
 
-def _spec(session: Session, agent: Agent, blueprint_id: str) -> AgentSpec:
+def _spec(session: Session, agent: Agent, blueprint_id: str, per_day: float | None) -> AgentSpec:
     blueprint = blueprints.parsed(session, blueprint_id, agent.blueprint_version)
     group = blueprint.group(agent.group_name)
     assert group is not None  # noqa: S101 - the row was made from this very version
-    return spec_of(agent, group, blueprint)
+    return replace(spec_of(agent, group, blueprint), budget=effective(blueprint.budget, per_day))

@@ -131,7 +131,7 @@ def _wake(control: Control, cluster: Cluster, group: AgentGroup) -> None:
         asleep = cluster.intent is Intent.ASLEEP
         with control.database.transaction() as session:
             blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
-        if not job_wakes(blueprint, asleep=asleep):
+        if lifecycle.over_budget(cluster, blueprint) or not job_wakes(blueprint, asleep=asleep):
             return
         if asleep:
             origin = Origin("job", f"a job for {group.name} came while the cluster slept")

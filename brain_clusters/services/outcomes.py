@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from brain_clusters.broker import names
 from brain_clusters.broker.jobs import JobRecords, JobReport, is_finished
 from brain_clusters.db.models import Cluster, Job
-from brain_clusters.domain.states import FINISHED_JOB_STATUSES, JobStatus
+from brain_clusters.domain.states import DEAD_LETTER_STATUSES, FINISHED_JOB_STATUSES, JobStatus
 from brain_clusters.errors import InvalidInput, TemporaryError
-from brain_clusters.services import blueprints
+from brain_clusters.services import blueprints, metering
 from brain_clusters.services.control import Control
 
 log = logging.getLogger(__name__)
@@ -92,9 +92,12 @@ def store(session: Session, reports: Sequence[JobReport]) -> None:
                 "payload": None,
             },
             where=Job.status.not_in(FINISHED_JOB_STATUSES),
-        ).returning(Job.cluster_id, Job.status)
+        ).returning(
+            Job.id, Job.cluster_id, Job.group_name, Job.agent_id, Job.status, Job.finished_at, Job.usage
+        )
     ).all()
-    _count(session, [(cluster_id, status) for cluster_id, status in changed])
+    _count(session, [(row.cluster_id, row.status) for row in changed])
+    metering.account(session, changed)
 
 
 def _row(report: JobReport) -> dict[str, Any]:
@@ -109,7 +112,7 @@ def _row(report: JobReport) -> dict[str, Any]:
 def _count(session: Session, changed: Sequence[tuple[str, JobStatus]]) -> None:
     for cluster_id in sorted({cluster_id for cluster_id, _ in changed}):  # sorted: no deadlock between two collectors
         done = sum(1 for one, status in changed if one == cluster_id and status is JobStatus.SUCCEEDED)
-        failed = sum(1 for one, status in changed if one == cluster_id and status is JobStatus.FAILED)
+        failed = sum(1 for one, status in changed if one == cluster_id and status in DEAD_LETTER_STATUSES)
         session.execute(
             update(Cluster)
             .where(Cluster.id == cluster_id)

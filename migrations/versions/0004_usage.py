@@ -23,8 +23,8 @@ def _seconds(name: str) -> sa.Column[float]:
     return sa.Column(name, sa.Float(precision=53), server_default=_ZERO, nullable=False)
 
 
-def _count(name: str, *, maybe: bool = False) -> sa.Column[int]:
-    return sa.Column(name, sa.BigInteger(), server_default=_ZERO, nullable=maybe)
+def _count(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger(), server_default=_ZERO, nullable=False)
 
 
 def upgrade() -> None:
@@ -46,9 +46,11 @@ def upgrade() -> None:
         _seconds("asleep_warm_seconds"),
         _count("jobs_succeeded"),
         _count("jobs_failed"),
-        _count("calls", maybe=True),
-        _count("input_tokens", maybe=True),
-        _count("output_tokens", maybe=True),
+        _count("unpriced_jobs"),
+        sa.Column("jobs_amount", sa.Numeric(), server_default=_ZERO, nullable=False),
+        sa.Column("calls", sa.BigInteger(), nullable=True),
+        sa.Column("input_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("output_tokens", sa.BigInteger(), nullable=True),
         sa.Column("counters", _JSON, server_default=sa.text("'{}'::jsonb"), nullable=False),
         sa.PrimaryKeyConstraint("day", "cluster_id", "group_name", "agent_id", name=op.f("pk_usage")),
     )
@@ -58,13 +60,15 @@ def upgrade() -> None:
     op.add_column("cluster_agents", sa.Column("busy_days", _JSON, server_default=sa.text("'{}'::jsonb"), nullable=False))
     # Of those that are there no more exact time is known.
     op.execute("UPDATE cluster_agents SET claimed_at = spawned_at WHERE host_id IS NOT NULL")
+    op.add_column("clusters", sa.Column("budget_per_day", sa.Float(precision=53), nullable=True))
     op.add_column("clusters", sa.Column("over_budget_on", sa.Date(), nullable=True))
+    op.add_column("clusters", sa.Column("over_budget_limit", sa.Float(precision=53), nullable=True))
     op.add_column("clusters", sa.Column("budget_waived_on", sa.Date(), nullable=True))
 
 
 def downgrade() -> None:
-    op.drop_column("clusters", "budget_waived_on")
-    op.drop_column("clusters", "over_budget_on")
+    for column in ("budget_waived_on", "over_budget_limit", "over_budget_on", "budget_per_day"):
+        op.drop_column("clusters", column)
     for column in ("busy_days", "busy_seconds", "claimed_at"):
         op.drop_column("cluster_agents", column)
     op.drop_index("ix_usage_cluster_id_day", table_name="usage")
