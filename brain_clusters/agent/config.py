@@ -22,3 +22,6 @@ class AgentConfig:
     orphan_after: float = 60.0
     job_ttl: int = 86_400
     log_level: str = "INFO"
+    http_allowed_networks: tuple[str, ...] = ()
+    llm_base_url: str | None = None
+    llm_api_key: str | None = None

@@ -95,15 +95,13 @@ BUDGET_TREES_HASH = "brain:budget:exceeded_trees"
 
 
 def budget_day_key(cluster_id: str, day: int) -> str:
-    """Return what a cluster spent on a day, counted from 1970-01-01, in millionths."""
+    """Return what a cluster spent on a day, counted from 1970-01-01, in millionths.
+
+    Beside it, with ``:reserved`` at its end, lies a sorted set of what calls in flight may still spend.
+    """
     return f"brain:budget:day:{cluster_id}:{day}"
 
 
 def budget_tree_key(root_id: str) -> str:
-    """Return what a tree of jobs spent, in millionths."""
+    """Return what a tree of jobs spent, in millionths; its reservations lie beside it, too."""
     return f"brain:budget:tree:{root_id}"
-
-
-def budget_reserved_key(spent_key: str) -> str:
-    """Return the sorted set beside it: what calls in flight may still spend, by the time at which each is over."""
-    return f"{spent_key}:reserved"
