@@ -1,8 +1,8 @@
 """Writing the usage ledger: one row for each agent and day (UTC), see ``db.models.Usage``.
 
 An agent's seconds follow from its row, so ``fold`` writes what they are and not what they grew by: it may run at any
-time, and twice. A finished job is added once, in the transaction that stores its outcome. A sleep is added when it ends.
-Rows are written in the order of their key, after everything else in a transaction, so that no two wait for each other.
+time, and twice. A finished job is added once, in the transaction that stores its outcome; a sleep when it ends. Rows
+are written in the order of their key, after everything else in a transaction, so that no two wait for each other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from brain_clusters.domain import pricing
 from brain_clusters.domain.planning import awake
 from brain_clusters.domain.specs import AgentGroup, Blueprint
 from brain_clusters.domain.states import DEAD_LETTER_STATUSES, JobStatus
-from brain_clusters.services import blueprints
+from brain_clusters.services import blueprints, ticks
+from brain_clusters.services.control import Control
 
 _TOLD = ("calls", "input_tokens", "output_tokens")
 _MOST = 1e15
@@ -33,6 +34,8 @@ _MOST_COUNTERS = 50
 _LOCK = 0x6D65746572
 # Agents that ended so long before the last fold are looked at again: it may have read before they were written.
 _OVERLAP_SECONDS = 300
+_FOLD_SECONDS = 60.0
+# The name of the note of when it was last brought up to date as a whole.
 _FOLDED = "usage"
 
 
@@ -99,6 +102,13 @@ def fold(session: Session, cluster_ids: Sequence[str] | None = None) -> None:
     if cluster_ids is None:
         mark = insert(Tick).values(name=_FOLDED, ran_at=func.statement_timestamp())
         session.execute(mark.on_conflict_do_update(index_elements=[Tick.name], set_={"ran_at": mark.excluded.ran_at}))
+
+
+def keep(control: Control) -> None:
+    """Bring the ledger up to date once a minute, so that nothing is missing when rows of agents are deleted."""
+    if ticks.due(control, "metering", _FOLD_SECONDS):
+        with control.database.transaction() as session:
+            fold(session)
 
 
 def busy_days(found: object) -> dict[str, list[float]]:
@@ -237,9 +247,7 @@ def _write_sums(session: Session, rows: Sequence[Sequence[Any]]) -> None:
     }
     # What nobody counted adds nothing to what somebody did.
     grown |= {name: func.coalesce(getattr(Usage, name) + new[name], getattr(Usage, name), new[name]) for name in _TOLD}
-    session.execute(
-        statement.on_conflict_do_update(index_elements=_KEY, set_={**grown, "counters": text(_ADDED)})
-    )
+    session.execute(statement.on_conflict_do_update(index_elements=_KEY, set_={**grown, "counters": text(_ADDED)}))
 
 
 _KEY = ["day", "cluster_id", "group_name", "agent_id"]

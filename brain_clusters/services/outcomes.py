@@ -92,9 +92,7 @@ def store(session: Session, reports: Sequence[JobReport]) -> None:
                 "payload": None,
             },
             where=Job.status.not_in(FINISHED_JOB_STATUSES),
-        ).returning(
-            Job.id, Job.cluster_id, Job.group_name, Job.agent_id, Job.status, Job.finished_at, Job.usage
-        )
+        ).returning(Job.id, Job.cluster_id, Job.group_name, Job.agent_id, Job.status, Job.finished_at, Job.usage)
     ).all()
     _count(session, [(row.cluster_id, row.status) for row in changed])
     metering.account(session, changed)

@@ -57,7 +57,9 @@ def upgrade() -> None:
     op.create_index("ix_usage_cluster_id_day", "usage", ["cluster_id", "day"], unique=False)
     op.add_column("cluster_agents", sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("cluster_agents", _seconds("busy_seconds"))
-    op.add_column("cluster_agents", sa.Column("busy_days", _JSON, server_default=sa.text("'{}'::jsonb"), nullable=False))
+    op.add_column(
+        "cluster_agents", sa.Column("busy_days", _JSON, server_default=sa.text("'{}'::jsonb"), nullable=False)
+    )
     # Of those that are there no more exact time is known.
     op.execute("UPDATE cluster_agents SET claimed_at = spawned_at WHERE host_id IS NOT NULL")
     op.add_column("clusters", sa.Column("budget_per_day", sa.Float(precision=53), nullable=True))
