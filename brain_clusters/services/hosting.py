@@ -20,7 +20,6 @@ from brain_clusters.db.models import Agent, Cluster, Host
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.domain.budgets import effective
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, Intent
-from brain_clusters.errors import TemporaryError
 from brain_clusters.genesis.process.desk import Ended, Wanted
 from brain_clusters.services import blueprints, history, observed
 from brain_clusters.services.control import Control
@@ -39,6 +38,7 @@ class HostDesk:
         self._control = control
         self._host_id = host_id
         self._capacity = capacity
+        self._last_beats: dict[str, Mapping[str, Any]] = {}
         self._listener = Listener(control.database.engine, HOSTS_CHANNEL)
 
     def fileno(self) -> int:
@@ -148,28 +148,25 @@ class HostDesk:
 
     def release(self, agent_id: str) -> None:
         """Return what a dead agent held to its queue."""
+        beat = backlog.read(self._control.broker.redis, [], [agent_id]).beats.get(agent_id)
+        if beat is not None:
+            self._last_beats[agent_id] = beat  # which goes with what it held, and which its row is still to learn
         restore(self._control.broker.redis, agent_id)
 
     def ended(self, ended: Sequence[Ended]) -> None:
         """Mark agents as stopped, or as failed when nobody asked them to leave, and reconcile their clusters."""
         touched = set()
-        beats = self._last_beats([one.agent_id for one in ended])
         with self._control.database.transaction() as session:
             lock_agents(session, [one.agent_id for one in ended])
             for one in ended:
-                cluster_id = self._mark_ended(session, one, beats.get(one.agent_id))
+                cluster_id = self._mark_ended(session, one)
                 if cluster_id is not None:
                     touched.add(cluster_id)
+        for one in ended:
+            self._last_beats.pop(one.agent_id, None)
         self._reconcile(touched)
 
-    def _last_beats(self, agent_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Return what agents said last: what they did since the last tick. {} when Redis is away."""
-        try:
-            return backlog.read(self._control.broker.redis, [], agent_ids).beats if agent_ids else {}
-        except TemporaryError:
-            return {}
-
-    def _mark_ended(self, session: Session, one: Ended, beat: Mapping[str, Any] | None) -> str | None:
+    def _mark_ended(self, session: Session, one: Ended) -> str | None:
         agent = session.scalars(
             select(Agent).where(Agent.agent_id == one.agent_id, Agent.status.in_(LIVE_AGENT_STATUSES))
         ).first()
@@ -179,6 +176,7 @@ class HostDesk:
         agent.status = AgentStatus.STOPPED if asked else AgentStatus.FAILED
         agent.stopped_at = func.now()
         agent.last_error = None if asked else one.error
+        beat = self._last_beats.get(one.agent_id)
         if beat is not None:
             observed.take_over(agent, beat)
         if not asked:

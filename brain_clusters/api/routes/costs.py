@@ -74,7 +74,7 @@ def _period(query: Mapping[str, Any]) -> Period:
 
     since, until = read("since"), read("until")
     until = until or max(datetime.now(UTC).date(), since or date.min)
-    since = since or max(date.min + timedelta(days=_USUAL_DAYS), until) - timedelta(days=_USUAL_DAYS - 1)
+    since = since or until - min(until - date.min, timedelta(days=_USUAL_DAYS - 1))
     if not faults and since > until:
         faults.append(Fault("/since", f"since {since} is after until {until}; both days are included"))
     if not faults and (until - since).days >= _MOST_DAYS:
