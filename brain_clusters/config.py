@@ -183,8 +183,13 @@ class Settings:
         "A claimed operation whose worker is silent for so long is given to another.",
     )  # fmt: skip
     job_ttl_seconds: int = setting(
-        "BRAIN_JOB_TTL_SECONDS", _number(int, 60, 31_536_000), 604_800, "How long finished jobs are kept."
-    )
+        "BRAIN_JOB_TTL_SECONDS", _number(int, 60, 31_536_000), 604_800,
+        "How long finished jobs are kept, and with them their results.",
+    )  # fmt: skip
+    dead_letter_ttl_seconds: int = setting(
+        "BRAIN_DEAD_LETTER_TTL_SECONDS", _number(int, 60, 315_360_000), 2_592_000,
+        "How long jobs that ended without success are kept, no shorter than others.",
+    )  # fmt: skip
     metrics_interval_seconds: float = setting(
         "BRAIN_METRICS_INTERVAL_SECONDS", _number(float, 1, 3600), 10.0, "The pause between two metrics rows."
     )

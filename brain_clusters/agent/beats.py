@@ -80,7 +80,7 @@ class Counters:
             self._begun += time.monotonic()
 
     def end(self, seconds: float, *, failed: bool | None) -> None:
-        """A job ended after ``seconds``. failed: None for one that is cancelled or tried again: it is neither."""
+        """An attempt ended after ``seconds``. failed: None for one that is cancelled or tried again: it is neither."""
         with self._lock:
             self._busy.spend(self._in_flight, draining=self._draining)
             self._in_flight -= 1

@@ -6,12 +6,15 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from brain_clusters.agent.delegation import Delegation, Team
 from brain_clusters.agent.errors import HandlerError
+from brain_clusters.agent.memory import memory_of
 from brain_clusters.broker.notes import CHECKPOINT_FIELD, PROGRESS_FIELD, JobNotes
+from brain_clusters.broker.shared import ClusterStore
 from brain_clusters.errors import TemporaryError
 
 CHECKPOINT_LIMIT_BYTES = 1024 * 1024
@@ -26,6 +29,7 @@ class JobContext:
     log: its lines carry the job's id. capability: what the job asked for, where it was addressed by that.
     deadline: when this attempt has to be done, in seconds since the epoch; None is never.
     notes: where progress and checkpoints are kept; without it they are forgotten.
+    store: the cluster's memory, where its blueprint has one. team: who reports to the group, and what came from them.
     """
 
     job_id: str
@@ -38,6 +42,8 @@ class JobContext:
     capability: str | None = None
     deadline: float | None = None
     notes: JobNotes | None = None
+    store: ClusterStore | None = None
+    team: Team | None = None
     _cancelled: bool = field(default=False, init=False)
     _told_at: float = field(default=-math.inf, init=False)
 
@@ -45,6 +51,40 @@ class JobContext:
     def cancelled(self) -> bool:
         """Whether the handler should end: the job was cancelled, or the deadline has passed."""
         return self._cancelled
+
+    @property
+    def memory(self) -> ClusterStore:
+        """What the cluster's agents keep in common: get, set, delete, incr, keys, items. See ``resources.memory``."""
+        return memory_of(self.store)
+
+    @property
+    def results(self) -> list[dict[str, Any]] | None:
+        """What became of the jobs that this one handed down, in the order of their payloads; None at the first call.
+
+        Each is {"id", "status", "result", "error"}. status: succeeded, failed, dead or cancelled.
+        """
+        return None if self.team is None else self.team.results
+
+    @property
+    def state(self) -> Any:
+        """What was given to ``delegate`` as the state."""
+        return None if self.team is None else self.team.state
+
+    def delegate(
+        self, to: str, payloads: Iterable[Any], *, state: Any = None, timeout: float | str | None = None,
+        max_attempts: int | None = None, priority: str | None = None,
+    ) -> Delegation:  # fmt: skip
+        """Return what the handler has to return to hand one job a payload down, and to be called again after them.
+
+        to: a group that reports to this one, or a capability that one of them offers. state: JSON that
+        ``context.state`` returns then. timeout, max_attempts: of the jobs; priority: by default this job's own. Add
+        several up to hand down to several: ``return context.delegate(...) + context.delegate(...)``.
+        """
+        if self.team is None:
+            raise HandlerError("only a job that an agent was given can hand work down")
+        return self.team.delegate(
+            to, payloads, state=state, timeout=timeout, max_attempts=max_attempts, priority=priority
+        )
 
     def progress(self, fraction: float, message: str | None = None) -> None:
         """Say how far the job is, from 0 to 1. May be called often: it is written at most twice a second."""

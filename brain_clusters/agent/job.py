@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import re
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from celery import Celery
+from celery.exceptions import Ignore
 
+from brain_clusters.agent.attempts import Attempt, Outcome
 from brain_clusters.agent.beats import Counters
 from brain_clusters.agent.context import JobContext
-from brain_clusters.agent.errors import HandlerError
+from brain_clusters.agent.delegation import Delegating, Delegation, DelegationRefused, Team
+from brain_clusters.agent.errors import HandlerError, JobCancelled, JobTimeout, Retry
 from brain_clusters.agent.handlers import Handler
 from brain_clusters.broker import names
-from brain_clusters.broker.jobs import JobRecords, JobReport
+from brain_clusters.broker.jobs import Delivery, JobRecords, JobReport
+from brain_clusters.broker.transport import QoS
 from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.domain.jobs import JobOptions
 from brain_clusters.domain.states import JobStatus
 from brain_clusters.errors import TemporaryError
+from brain_clusters.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +37,9 @@ Value = TypeVar("Value")
 RESULT_LIMIT_BYTES = 1024 * 1024
 # How long a job waits for Redis to come back. After it the job is left to the sweep, which runs it again.
 _PATIENCE_SECONDS = 300.0
+# The share of a back-off that is waited, so that what failed together does not come back together.
+_JITTER = (0.5, 1.0)
+_NO_OPTIONS = JobOptions()
 
 # NUL as JSON writes it; a backslash before it that is itself escaped is part of the text.
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
@@ -44,62 +55,148 @@ class JobRunner:
     def __init__(self) -> None:
         self.counters = Counters()
 
-    def bind(self, spec: AgentSpec, handler: Handler, records: JobRecords) -> None:
-        """Take up the agent's own part."""
+    def bind(self, spec: AgentSpec, handler: Handler, records: JobRecords, *, acks: bool = True) -> None:
+        """Take up the agent's own part. acks: whether this process, and no parent of it, is who acknowledges."""
         self.counters = Counters()  # anew: the zygote's are as old as the zygote
-        self._spec, self._handler, self._records = spec, handler, records
+        self._spec, self._handler, self._records, self._acks = spec, handler, records, acks
+        self._delegating = Delegating(records, spec)
 
-    def __call__(self, job_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Do one delivery of a job; return its result or raise JobFailed."""
+    def __call__(
+        self,
+        job_id: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: JobOptions = _NO_OPTIONS,
+        delivery: Delivery | None = None,
+    ) -> Any:
+        """Do one delivery of a job; return its result, or raise JobFailed, or Ignore when it is to be tried again."""
         job_id = _clean(str(job_id))  # any client chooses its own, and PostgreSQL has to store it
-        attempt = _patiently(job_id, lambda: self._records.begin(job_id, self._spec.agent_id))
-        if attempt == 0:
+        failpoint("delivered")
+        delivery = self._begun(job_id, delivery)
+        if delivery.attempt == 0:
             log.info("job %s was finished before; its acknowledgement was lost", job_id)
             return None
         started = time.time()
+        attempt = Attempt(delivery, options, self._spec)
+        refused = attempt.refusal(started)
+        if refused is None:
+            team = _patiently(job_id, lambda: self._delegating.team(job_id, options, delivery, started))
+            outcome, usage = self._do(team, attempt, args, kwargs)
+            if isinstance(outcome.result, Delegation):
+                outcome = self._hand_down(team, outcome.result, usage)
+            if outcome.status is JobStatus.RUNNING:  # it waits for others, and nothing is left to acknowledge
+                self._acknowledged(delivery)
+                raise Ignore
+            # The parts before are with the last attempt, whichever that is.
+            used = team.usage(usage) if outcome.again is None else usage
+            report = self._report(job_id, delivery.attempt, team.started_at, outcome, used)
+        else:
+            outcome = refused
+            begun = max(delivery.attempt - 1, int(delivery.goes_on))
+            report = self._report(job_id, begun, None, outcome, None)
+        self._settle(attempt, report, outcome.again)
+        failpoint("finished")
+        if outcome.again is not None:
+            raise Ignore
+        if outcome.error is not None:
+            raise JobFailed(outcome.error["message"])
+        return outcome.result
+
+    def _begun(self, job_id: str, delivery: Delivery | None) -> Delivery:
+        """Return the delivery as it was counted; count it where the transport did not."""
+        if delivery is not None and delivery.attempt >= 0:
+            return delivery
+        found = _patiently(job_id, lambda: self._records.begin(job_id, self._spec.agent_id))
+        return found if delivery is None else replace(found, tag=delivery.tag, queue=delivery.queue)
+
+    def _do(
+        self, team: Team, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Outcome, dict[str, Any] | None]:
+        """Run the handler; return what became of it, and what it used."""
+        context = self._context(team.job_id, attempt)
+        context.team, context.store = team, self._delegating.store
+        began = time.monotonic()
+        failed: bool | None = True
         self.counters.begin()
         try:
-            result, error = self._outcome(job_id, attempt, args, kwargs)
+            outcome = self._outcome(context, attempt, args, kwargs)
+            unended = outcome.again is not None or isinstance(outcome.result, Delegation)
+            neither = unended or outcome.status is JobStatus.CANCELLED
+            failed = None if neither else outcome.error is not None
         finally:
-            failed = "error" not in locals() or error is not None
-            self.counters.end(time.time() - started, failed=failed)
-        report = self._report(job_id, attempt, started, result, error)
-        _patiently(job_id, lambda: self._records.finish(report))
-        if error is not None:
-            raise JobFailed(error["message"])
-        return result
+            self.counters.end(time.monotonic() - began, failed=failed)
+        usage: Any = getattr(context, "usage", None)
+        return outcome, usage and (usage.as_dict() or None)
 
-    def _outcome(
-        self, job_id: str, attempt: int, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Any, dict[str, Any] | None]:
+    def _context(self, job_id: str, attempt: Attempt) -> JobContext:
         spec = self._spec
-        if attempt > spec.max_deliveries:
-            return None, _error("AgentDied", f"{spec.max_deliveries} agents died while they did this job; given up")
-        context = JobContext(
-            job_id, attempt, spec.cluster_id, spec.group_name, spec.agent_id, spec.config, logging.getLogger("job")
-        )
+        return JobContext(
+            job_id, attempt.delivery.attempt, spec.cluster_id, spec.group_name, spec.agent_id, spec.config,
+            logging.getLogger("job"), capability=attempt.options.capability,
+        )  # fmt: skip
+
+    def _outcome(self, context: JobContext, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
+        jitter = random.uniform(*_JITTER)  # noqa: S311 - not a secret
         try:
-            return _jsonable(self._handler(_payload(args, kwargs), context)), None
+            failpoint("begun")
+            result = self._handler(_payload(args, kwargs), context)
+            result = result if isinstance(result, Delegation) else _jsonable(result)
+            failpoint("done")
+            return Outcome(JobStatus.SUCCEEDED, result)
         except HandlerError as exc:
-            return None, _error("HandlerError", str(exc))
+            ended = Outcome(JobStatus.FAILED, error=_error(type(exc).__name__, str(exc)))
+        except Retry as exc:
+            ended = attempt.put_off(_error("Retry", str(exc)), exc.after, jitter)
+        except JobCancelled as exc:
+            return Outcome(JobStatus.CANCELLED, error=_error("JobCancelled", str(exc) or "cancelled while it ran"))
+        except JobTimeout as exc:
+            ended = attempt.failed(_error("JobTimeout", str(exc) or "it took too long"), jitter)
         except (Exception, SystemExit) as exc:
-            log.exception("job %s failed", job_id)
-            return None, _error(type(exc).__name__, str(exc) or type(exc).__name__, traceback.format_exc(limit=-20))
+            log.exception("job %s failed", context.job_id)
+            trace = traceback.format_exc(limit=-20)
+            ended = attempt.failed(_error(type(exc).__name__, str(exc) or type(exc).__name__, trace), jitter)
+        # A handler that is told that its job is cancelled may end by any error.
+        return replace(ended, status=JobStatus.CANCELLED, again=None) if context.cancelled else ended
+
+    def _settle(self, attempt: Attempt, report: JobReport, again: float | None) -> None:
+        """Record the outcome and acknowledge the message in one step; Celery has nothing left to acknowledge."""
+        delivery, parent = attempt.delivery, attempt.options.parent_id
+        if again is None:
+            _patiently(report.id, lambda: self._records.finish(report, delivery, parent_id=parent))
+        elif not _patiently(report.id, lambda: self._records.again(report, delivery, again)):
+            log.warning("job %s is not held here any more, and is tried again elsewhere", report.id)
+        self._acknowledged(delivery)
+
+    def _acknowledged(self, delivery: Delivery) -> None:
+        if delivery.tag and self._acks:
+            QoS.settled.add(delivery.tag)
+
+    def _hand_down(self, team: Team, delegation: Delegation, usage: dict[str, Any] | None) -> Outcome:
+        """Hand work down; return that the job waits, or why it cannot."""
+        try:
+            if not _patiently(team.job_id, lambda: self._delegating.hand_down(team, delegation, usage)):
+                log.info("job %s waits already, or another agent does it", team.job_id)
+            return Outcome(JobStatus.RUNNING)
+        except DelegationRefused as exc:
+            return Outcome(JobStatus.FAILED, error=_error("DelegationRefused", str(exc)))
+        except JobCancelled as exc:
+            return Outcome(JobStatus.CANCELLED, error=_error("JobCancelled", str(exc)))
 
     def _report(
-        self, job_id: str, attempt: int, started: float, result: Any, error: dict[str, Any] | None
+        self, job_id: str, attempts: int, started: float | None, outcome: Outcome, usage: dict[str, Any] | None
     ) -> JobReport:
         return JobReport(
             id=job_id,
             cluster_id=self._spec.cluster_id,
             group_name=self._spec.group_name,
             agent_id=self._spec.agent_id,
-            status=JobStatus.SUCCEEDED if error is None else JobStatus.FAILED,
-            attempts=attempt,
+            status=outcome.status,
+            attempts=attempts,
             started_at=started,
-            finished_at=time.time(),
-            result=result,
-            error=error,
+            finished_at=time.time() if outcome.again is None else None,
+            result=outcome.result,
+            error=outcome.error,
+            usage=usage,
         )
 
 
@@ -156,6 +253,9 @@ def register(app: Celery) -> JobRunner:
 
     @app.task(name=names.JOB_TASK, bind=True, typing=False, throws=(JobFailed,))  # type: ignore[untyped-decorator]
     def job(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return runner(self.request.id, args, kwargs)
+        options = JobOptions.from_header(self.request.get(names.OPTIONS_HEADER))
+        return runner(
+            self.request.id, args, kwargs, options, Delivery.from_header(self.request.get(names.DELIVERY_HEADER))
+        )
 
     return runner

@@ -57,7 +57,7 @@ def run(
     _log_to_standard_error(spec.agent_id, config.log_level)
     client = connect(config.redis_url)
     runner.bind(spec, handler, JobRecords(client, ttl_seconds=config.job_ttl))
-    app.conf.broker_transport_options = transport_options(spec.agent_id)
+    app.conf.broker_transport_options = transport_options(spec.agent_id, record_ttl=config.job_ttl)
     draining = Draining(drain_marker(Path(config.run_dir), spec.agent_id), runner.counters.in_flight)
     beats = Beats(
         client,

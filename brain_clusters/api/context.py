@@ -5,29 +5,37 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import flask
 
+from brain_clusters.errors import TemporaryError
 from brain_clusters.services.control import Control
 
 _NAME = "brain"
+# Bodies beyond the usual limit that are worked on at once: each may take twenty times its size in memory.
+_LARGE_BODIES = 2
+_LARGE_BODY_PATIENCE_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Attached:
     control: Control
     waits: threading.Semaphore
+    batches: threading.Semaphore
 
 
 def attach(app: flask.Flask, control: Control) -> None:
     """Give ``app`` its collaborators."""
     # A wait holds a thread. A quarter of them never waits, so that the API always answers.
     threads = control.settings.api_threads
-    app.extensions[_NAME] = _Attached(control, threading.Semaphore(max(1, threads * 3 // 4)))
+    app.extensions[_NAME] = _Attached(
+        control, threading.Semaphore(max(1, threads * 3 // 4)), threading.Semaphore(_LARGE_BODIES)
+    )
 
 
 def control() -> Control:
@@ -38,6 +46,18 @@ def control() -> Control:
 def waits() -> threading.Semaphore:
     """Return the semaphore that every ``Prefer: wait`` takes a place of."""
     return _attached().waits
+
+
+@contextmanager
+def place_for_large_body() -> Iterator[None]:
+    """Hold one of the few places for large bodies; raise TemporaryError when none becomes free in time."""
+    places = _attached().batches
+    if not places.acquire(timeout=_LARGE_BODY_PATIENCE_SECONDS):
+        raise TemporaryError("many large requests are being answered; try again in a moment")
+    try:
+        yield
+    finally:
+        places.release()
 
 
 def _attached() -> _Attached:

@@ -16,6 +16,7 @@ from brain_clusters.db.models import (
     StoredBlueprint,
 )
 from brain_clusters.domain.alerts import AlertRule, AlertState
+from brain_clusters.domain.routing import Candidate, Route
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, READY_AGENT_STATUSES, TRANSITIONS
 
 _CLUSTER = (
@@ -44,9 +45,10 @@ _METRICS = (
 _EVENT = ("id", "at", "kind", "actor", "reason", "cluster_id", "operation_id", "agent_id", "data")
 _DECISION = ("id", "at", "action", "reason", "before", "after", "held", "operation_id")
 _JOB = (
-    "id", "status", "cluster_id", "result", "error", "attempts", "agent_id", "created_at", "eta", "published_at",
-    "started_at", "finished_at",
+    "id", "status", "cluster_id", "priority", "result", "error", "error_key", "attempts", "agent_id", "created_at",
+    "eta", "expires_at", "published_at", "started_at", "finished_at", "options", "parent_id", "root_id", "usage",
 )  # fmt: skip
+_MOST_CANDIDATES = 20
 # By our name of a figure, the beat's own.
 _BEAT_COUNTERS = {"tasks_completed": "completed", "tasks_failed": "failed", "avg_task_duration": "mean_time"}
 _BEAT_FIGURES = ("in_flight", "cpu", "memory")
@@ -99,9 +101,24 @@ def job(row: Job) -> dict[str, Any]:
     return {**_fields(row, _JOB), "group": row.group_name}
 
 
-def whole_job(row: Job) -> dict[str, Any]:
-    """Return a job with its payload, which is kept until it is finished."""
-    return {**job(row), "payload": row.payload}
+def whole_job(row: Job, progress: Any) -> dict[str, Any]:
+    """Return a job with its payload, which is kept until it succeeds, and what it told last of its progress."""
+    return {**job(row), "payload": row.payload, "progress": progress}
+
+
+def route(found: Route | None) -> dict[str, Any] | None:
+    """Return where a job went and why. expected_wait: seconds, null where that is unknown."""
+    if found is None:
+        return None
+    return {
+        **_candidate(found.best),
+        "reason": found.reason,
+        "others": [_candidate(one) for one in found.others[:_MOST_CANDIDATES]],
+    }
+
+
+def _candidate(one: Candidate) -> dict[str, Any]:
+    return {"cluster_id": one.cluster_id, "group": one.group, "expected_wait": one.expected_wait}
 
 
 def blueprint(row: StoredBlueprint) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from brain_clusters.blueprints.crosschecks_lifecycle import lifecycle_faults
 from brain_clusters.blueprints.crosschecks_scaling import scaling_faults
 from brain_clusters.blueprints.messages import clipped, nearest
 from brain_clusters.blueprints.schema_work import KINDS
+from brain_clusters.domain.sharing import parse_retention, parse_size
 from brain_clusters.domain.specs import parse_count, slug
 from brain_clusters.domain.states import AgentRole
 from brain_clusters.errors import Fault
@@ -29,6 +30,7 @@ def cross_faults(document: Mapping[str, Any], stated: Mapping[str, Any]) -> Iter
     yield from _worker_bounds(cluster)
     yield from scaling_faults(cluster, stated.get("cluster", {}).get("scaling", {}), groups)
     yield from lifecycle_faults(document)
+    yield from _memory(document.get("resources", {}).get("memory"))
     yield from _names(groups)
     yield from _supervisor(groups)
     yield from _work(groups)
@@ -102,6 +104,16 @@ def _work(groups: Groups) -> Iterator[Fault]:
         elif slots > 64 and pool != "gevent":
             told = f"concurrency is {slots}; more than 64 slots need pool: gevent"
             yield Fault(f"/agents/{index}/concurrency", told)
+
+
+def _memory(stated: Any) -> Iterator[Fault]:
+    """Yield what is wrong with the bounds of the shared memory. All else in it may be any data."""
+    for key, parse in (("size", parse_size), ("retention", parse_retention)):
+        if isinstance(stated, dict) and stated.get(key) is not None:
+            try:
+                parse(stated[key])
+            except ValueError as exc:
+                yield Fault(f"/resources/memory/{key}", f"{key} is {clipped(str(stated[key]))}; it {exc}")
 
 
 def _hierarchy(groups: Groups) -> Iterator[Fault]:

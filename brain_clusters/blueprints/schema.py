@@ -82,7 +82,10 @@ AGENT_GROUP = {
 
 _ANYTHING = ["string", "number", "boolean", "list", "dict"]
 RESOURCES: dict[str, Rule] = {
-    "memory": {"type": _ANYTHING, "meta": {"description": "The memory that the agents share."}},
+    "memory": {
+        "type": _ANYTHING,
+        "meta": {"description": "The memory that the agents share: {size, retention}, or any data."},
+    },
     "knowledge_base": {"type": _ANYTHING, "meta": {"description": "Where the agents look things up."}},
     "tools": {
         "type": "list",

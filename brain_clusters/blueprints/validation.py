@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
@@ -17,7 +18,7 @@ from cerberus import TypeDefinition, Validator, errors
 
 from brain_clusters.blueprints.messages import KeyFault, faults_of, name_of, pointer_to, shown
 from brain_clusters.domain.cron import check_cron
-from brain_clusters.domain.durations import parse_duration, parse_instant, parse_percent
+from brain_clusters.domain.durations import parse_duration, parse_end, parse_instant, parse_percent
 from brain_clusters.domain.specs import parse_count
 from brain_clusters.errors import Fault
 
@@ -47,7 +48,7 @@ def check(
 
 
 def _all_faults(document: dict[str, Any], schema: Schema, max_depth: int, ignore_x_keys: bool) -> Iterator[Fault]:
-    yield from _unstorable(document, max_depth)
+    yield from unstorable(document, max_depth)
     if len(document) > MAX_ENTRIES:
         yield Fault("", f"the document has {len(document)} keys; at most {MAX_ENTRIES} are read")
         return
@@ -56,7 +57,7 @@ def _all_faults(document: dict[str, Any], schema: Schema, max_depth: int, ignore
     yield from faults_of(validator._errors, ignore_x_keys=ignore_x_keys)
 
 
-def _unstorable(document: dict[str, Any], max_depth: int) -> Iterator[Fault]:
+def unstorable(document: dict[str, Any], max_depth: int = MAX_DEPTH) -> Iterator[Fault]:
     """Yield what JSON or PostgreSQL cannot hold, anywhere in the document."""
     pending: list[tuple[tuple[str | int, ...], Any]] = [((), document)]
     while pending:
@@ -122,6 +123,10 @@ def _parses(parse: Callable[[Any], object]) -> Callable[..., None]:
 def _positive_duration(value: object) -> None:
     if parse_duration(value) <= 0:
         raise ValueError("must be a duration longer than 0")
+
+
+def _end(value: object) -> None:
+    parse_end(value, datetime(2000, 1, 1, tzinfo=UTC))  # any time serves: whether it can be read is asked
 
 
 def _threshold(value: object) -> None:
@@ -212,6 +217,7 @@ class _Strict(Validator):  # type: ignore[misc]
 
     _check_with_duration = _parses(parse_duration)
     _check_with_instant = _parses(parse_instant)
+    _check_with_end = _parses(_end)
     _check_with_percent = _parses(parse_percent)
     _check_with_cron = _parses(check_cron)
     _check_with_positive_duration = _parses(_positive_duration)

@@ -12,17 +12,18 @@ from brain_clusters.domain.specs import VISIBILITY_SECONDS
 TRANSPORT = "brain_clusters.broker.transport:Transport"
 
 
-def transport_options(owner: str) -> dict[str, Any]:
+def transport_options(owner: str, *, record_ttl: int = 86_400) -> dict[str, Any]:
     """Return the broker options of ``owner``: its own unacked keys, and a connection that notices a dead peer.
 
+    record_ttl: for how long (s) the record of a job is kept that is begun.
     polling_interval (s) bounds how long an idle worker takes to stop; socket_timeout must exceed it.
     retry_on_timeout stays unset: it would replay a publish, and with it a job.
     """
     return {
         "unacked_key": names.unacked_key(owner),
-        "unacked_index_key": names.unacked_index_key(owner),
-        "unacked_mutex_key": f"brain:unacked_mutex:{owner}",
         "claim_key": names.claim_key(owner),
+        "owner": owner,
+        "record_ttl": record_ttl,
         "visibility_timeout": VISIBILITY_SECONDS,
         "polling_interval": 0.5,
         "socket_timeout": 10,

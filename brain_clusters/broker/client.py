@@ -6,8 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import redis
 from celery import Celery
@@ -16,6 +15,7 @@ from redis.exceptions import RedisError
 
 from brain_clusters.broker import names
 from brain_clusters.broker.app import make_app
+from brain_clusters.broker.messages import QueuedJob, push
 from brain_clusters.errors import TemporaryError
 
 
@@ -54,17 +54,6 @@ def _publishing_app(redis_url: str, owner: str) -> Celery:
     return app
 
 
-class QueuedJob(Protocol):
-    """What is needed to publish a job. eta: not to be begun before."""
-
-    @property
-    def id(self) -> str: ...  # noqa: D102
-    @property
-    def payload(self) -> Any: ...  # noqa: D102
-    @property
-    def eta(self) -> datetime | None: ...  # noqa: D102
-
-
 class Broker:
     """Publishes commands and jobs, and lends the plain Redis client. Thread-safe. ``close`` when done."""
 
@@ -93,31 +82,17 @@ class Broker:
 
     def publish_jobs(self, queue: str, jobs: Sequence[QueuedJob]) -> None:
         """Put ``jobs`` into a group's queue, in order. Raises TemporaryError; then none, some or all are there."""
-        if len(jobs) == 1:
-            self._send_job(queue, jobs[0])
-            return
-        with temporary_when_away(), self._app.producer_pool.acquire(block=True) as producer, producer.batch(500):
-            for job in jobs:
-                self._send_job(queue, job, producer=producer)
+        with temporary_when_away():
+            push(self.redis, queue, jobs)
 
-    def _send_job(self, queue: str, job: QueuedJob, **options: Any) -> None:
-        due_at = job.eta.timestamp() if job.eta is not None else 0.0
-        if job.eta is not None and due_at > time.time():
-            options = {**options, "eta": job.eta.astimezone(UTC)}
-        self._send(names.JOB_TASK, [job.payload], queue, not_before=due_at, task_id=job.id, **options)
-
-    def _send(self, task: str, args: list[Any], queue: str, not_before: float = 0.0, **options: Any) -> None:
+    def _send(self, task: str, args: list[Any], queue: str) -> None:
         with temporary_when_away():
             self._app.send_task(
                 task,
                 args=args,
                 queue=queue,
                 ignore_result=True,
-                headers={names.PUBLISHED_HEADER: max(time.time(), not_before)},
-                # A payload may hold secrets, and its repr would be a second copy of it in each message.
-                argsrepr="(...)",
-                kwargsrepr="{}",
-                **options,
+                headers={names.PUBLISHED_HEADER: time.time()},
             )
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The job records that agents write and everyone reads: a hash per job, and a stream of what was finished.
+"""The job records that agents write and everyone reads: a hash per job, and a stream that names what was finished.
 
 Times are seconds since the epoch by the writer's clock. Results and errors are JSON texts.
 """
@@ -16,21 +16,38 @@ import redis
 
 from brain_clusters.broker import names
 from brain_clusters.broker.client import temporary_when_away
+from brain_clusters.broker.record_scripts import AGAIN, BEGIN, CANCEL, FINISH, REVIVE
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES, JobStatus
+from brain_clusters.errors import TemporaryError
 
 log = logging.getLogger(__name__)
 
-# A bound on a stream that nobody reads while PostgreSQL is away; at 1 KB an entry about 1 GB.
-_STREAM_LIMIT = 1_000_000
+# A bound on a stream that nobody reads while PostgreSQL is away; at 0.1 KB an entry about 100 MB, and the records.
+STREAM_LIMIT = 1_000_000
 
-# KEYS: record. ARGV: agent, now, ttl. Returns the attempt's number, or 0 when the job is finished already.
-_BEGIN = """
-local status = redis.call('HGET', KEYS[1], 'status')
-if status == 'succeeded' or status == 'failed' then return 0 end
-redis.call('HSET', KEYS[1], 'status', 'running', 'agent_id', ARGV[1], 'started_at', ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-return redis.call('HINCRBY', KEYS[1], 'attempts', 1)
-"""
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One delivery of a job to an agent.
+
+    attempt: its number from 1, or 0 when the job is finished and only its acknowledgement was lost. deaths: how many
+    attempts before it ended with the death of their agent. cancelled: the job is not to be begun.
+    tag, queue: of the message; "" where the message was not begun as it was delivered, and Celery acknowledges it.
+    priority: "high", "normal" or "low". goes_on: those that the job handed down have ended.
+    """
+
+    attempt: int
+    deaths: int = 0
+    cancelled: bool = False
+    tag: str = ""
+    queue: str = ""
+    priority: str = "normal"
+    goes_on: bool = False
+
+    @classmethod
+    def from_header(cls, found: Any) -> Delivery | None:
+        """Return what the transport wrote; its attempt is -1 where it did not count the delivery."""
+        return None if found is None else cls(**found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,30 +64,63 @@ class JobReport:
     finished_at: float | None
     result: Any = None
     error: dict[str, Any] | None = None
+    usage: dict[str, Any] | None = None
 
 
 class JobRecords:
     """Reads and writes job records."""
 
     def __init__(self, client: redis.Redis, *, ttl_seconds: int = 86_400) -> None:
-        self._client = client
-        self._ttl = ttl_seconds
+        self.client = self._client = client
+        self.ttl_seconds = self._ttl = ttl_seconds
+        self._begin, self._finish, self._again = map(client.register_script, (BEGIN, FINISH, AGAIN))
 
-    def begin(self, job_id: str, agent_id: str) -> int:
-        """Count a delivery; return its number from 1, or 0 when the job is finished and only its ack was lost."""
+    def begin(self, job_id: str, agent_id: str) -> Delivery:
+        """Count a delivery that the transport did not count as it brought it."""
         with temporary_when_away():
-            reply = self._client.eval(_BEGIN, 1, names.job_key(job_id), agent_id, str(time.time()), str(self._ttl))
-        return int(reply)
+            attempt, deaths, cancelled = self._begin(args=[job_id, agent_id, time.time(), self._ttl])
+        if attempt < 0:
+            raise TemporaryError(f"the record of job {job_id} cannot be written")
+        return Delivery(attempt, deaths, bool(cancelled))
 
-    def finish(self, report: JobReport) -> None:
-        """Record the outcome and announce it, in one transaction."""
-        entry = _as_entry(report)
+    def finish(self, report: JobReport, delivery: Delivery | None = None, *, parent_id: str | None = None) -> None:
+        """Record the outcome, announce it, and acknowledge the message, at once. The first outcome of a job counts.
+
+        parent_id: the job that waits for this one.
+        """
+        tag = delivery.tag if delivery is not None else ""
+        keys = [names.job_key(report.id), names.FINISHED_STREAM, names.unacked_key(report.agent_id)]
+        fixed: list[str | float] = [tag, self._ttl, STREAM_LIMIT, report.id, parent_id or ""]
         with temporary_when_away():
-            pipe = self._client.pipeline()
-            pipe.hset(names.job_key(report.id), mapping=entry)
-            pipe.expire(names.job_key(report.id), self._ttl)
-            pipe.xadd(names.FINISHED_STREAM, entry, maxlen=_STREAM_LIMIT, approximate=True)
-            pipe.execute()
+            self._finish(keys=keys, args=[*fixed, *_as_fields(report)])
+
+    def again(self, report: JobReport, delivery: Delivery, after: float) -> bool:
+        """Record a failed attempt, and park the message for another in ``after`` seconds, at once.
+
+        Return False when this agent does not hold the message any more: then another agent has it.
+        """
+        keys = [names.job_key(report.id), names.unacked_key(report.agent_id), names.eta_key(delivery.queue)]
+        with temporary_when_away():
+            return bool(self._again(keys=keys, args=[delivery.tag, self._ttl, after, *_as_fields(report)]))
+
+    def cancel(self, job_ids: Sequence[str], grace_seconds: float) -> dict[str, JobStatus | None]:
+        """Ask that jobs be cancelled; return how each stands, None where none was begun. What is finished stays so.
+
+        From now on none of them is begun; one that runs has ``grace_seconds`` before it is ended hard.
+        """
+        asked = json.dumps({"at": time.time(), "grace": grace_seconds})
+        with temporary_when_away():
+            found: Any = self._client.eval(CANCEL, 0, json.dumps(list(job_ids)), asked, self._ttl)
+        return dict(zip(job_ids, map(_status, found), strict=True))
+
+    def revive(self, job_ids: Sequence[str]) -> dict[str, JobStatus | None]:
+        """Forget finished jobs and that they were to be cancelled, so that they may be done anew.
+
+        Returns how each stood: None where no agent met its message since its record began; one that runs still does.
+        """
+        with temporary_when_away():
+            found: Any = self._client.eval(REVIVE, 0, json.dumps(list(job_ids)))
+        return dict(zip(job_ids, map(_status, found), strict=True))
 
     def get(self, job_ids: Sequence[str]) -> dict[str, JobReport]:
         """Return the records of ``job_ids`` that there are."""
@@ -83,12 +133,19 @@ class JobRecords:
         return {job_id: report for job_id, report in reports.items() if report is not None}
 
     def finished(self, limit: int) -> list[tuple[str, JobReport]]:
-        """Return up to ``limit`` outcomes that nobody has stored yet, oldest first, each with its place."""
+        """Return up to ``limit`` outcomes that nobody has stored yet, oldest first, each with its place.
+
+        The stream names jobs, and their records tell: so a result is kept once. A record that makes no sense, or is
+        of a job which is queued again by now, is left out and forgotten.
+        """
         with temporary_when_away():
             entries: Any = self._client.xrange(names.FINISHED_STREAM, count=limit)
-        found = [(place.decode(), _sound(None, entry)) for place, entry in entries]
-        self.forget([place for place, report in found if report is None])  # or it would come again for ever
-        return [(place, report) for place, report in found if report is not None]
+        places = {place.decode(): entry.get(b"id", b"").decode(errors="replace") for place, entry in entries}
+        reports = self.get(list(dict.fromkeys(places.values())))
+        found = [(place, reports[job_id]) for place, job_id in places.items() if is_finished(reports.get(job_id))]
+        sound = {place for place, _ in found}
+        self.forget([place for place in places if place not in sound])  # or they would come again for ever
+        return found
 
     def forget(self, places: Sequence[str]) -> None:
         """Remove stored outcomes from the stream."""
@@ -97,26 +154,39 @@ class JobRecords:
                 self._client.xdel(names.FINISHED_STREAM, *places)
 
 
-def _as_entry(report: JobReport) -> dict[Any, Any]:
-    return {
-        "id": report.id,
-        "cluster_id": report.cluster_id,
-        "group_name": report.group_name,
-        "agent_id": report.agent_id,
-        "status": str(report.status),
-        "attempts": str(report.attempts),
-        "started_at": str(report.started_at or ""),
-        "finished_at": str(report.finished_at or ""),
-        "result": json.dumps(report.result),
-        "error": json.dumps(report.error),
-    }
+def _as_fields(report: JobReport) -> list[str]:
+    """Return the record's fields and values in turn."""
+    return [
+        "cluster_id", report.cluster_id,
+        "group_name", report.group_name,
+        "agent_id", report.agent_id,
+        "status", str(report.status),
+        "attempts", str(report.attempts),
+        "started_at", str(report.started_at or ""),
+        "finished_at", str(report.finished_at or ""),
+        "result", _dumps(report.result),
+        "error", _dumps(report.error),
+        "usage", _dumps(report.usage),
+    ]  # fmt: skip
 
 
-def _sound(job_id: str | None, entry: dict[bytes, bytes]) -> JobReport | None:
+def _status(found: bytes) -> JobStatus | None:
+    """Return a status; None for what is none, since users' code can write there."""
+    try:
+        return JobStatus(found.decode())
+    except ValueError:
+        return None
+
+
+def _dumps(value: Any) -> str:
+    return "" if value is None else json.dumps(value)
+
+
+def _sound(job_id: str, entry: dict[bytes, bytes]) -> JobReport | None:
     """Return a report, or None for what makes no sense: agents run users' code, which can write here."""
     try:
-        return _from_entry(job_id if job_id is not None else entry[b"id"].decode(), entry)
-    except (ValueError, KeyError, RecursionError) as exc:
+        return _from_entry(job_id, entry)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         log.error("the record of a job makes no sense and is left out: %s: %s", type(exc).__name__, exc)
         return None
 
@@ -136,7 +206,18 @@ def _from_entry(job_id: str, entry: dict[bytes, bytes]) -> JobReport:
         finished_at=float(text(b"finished_at") or 0) or None,
         result=json.loads(text(b"result") or "null"),
         error=json.loads(text(b"error") or "null"),
+        usage=_total_usage([*text(b"earlier_usage").splitlines(), text(b"usage")]),
     )
+
+
+def _total_usage(texts: Sequence[str]) -> dict[str, Any] | None:
+    """Return what all attempts at a job used, as far as they counted it; None where none did."""
+    found = [json.loads(text) for text in texts if text]
+    total: dict[str, Any] = {}
+    for usage in found:
+        for name, value in (usage or {}).items():
+            total[name] = total.get(name, 0) + value
+    return total or None
 
 
 def is_finished(report: JobReport | None) -> bool:

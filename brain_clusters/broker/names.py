@@ -13,6 +13,10 @@ NOTIFY_TASK = "brain.notify"
 OPTIONS_HEADER = "brain"
 # The header of our messages that says when they were published (seconds since the epoch, by the sender's clock).
 PUBLISHED_HEADER = "brain_published_at"
+# The header that an agent's transport adds to a job as it delivers it: ``broker.jobs.Delivery``.
+DELIVERY_HEADER = "brain_delivery"
+# The header of a job's message that goes on now that those which it handed down have ended.
+JOINED_HEADER = "brain_joined"
 
 # Kombu's lists of one queue, the most urgent first: priority 0 is the bare name [kombu.transport.redis].
 PRIORITY_STEPS = (0, 3, 6, 9)
@@ -25,6 +29,8 @@ SIFT_PREFIX = "brain:sift:"
 
 # A stream: what agents finished and PostgreSQL does not know yet.
 FINISHED_STREAM = "brain:finished"
+# A stream: jobs that other jobs handed down and PostgreSQL does not know yet.
+ACCEPTED_STREAM = "brain:accepted"
 # A set: every lifecycle worker that ever said it lives and is not known to have died.
 WORKERS_SET = "brain:workers"
 # A list: messages that were not even JSON, kept for a person to look at.
@@ -36,8 +42,22 @@ def group_queue(cluster_id: str, group_slug: str) -> str:
     return f"brain.{cluster_id}.{group_slug}"
 
 
+def high_list(queue: str) -> str:
+    """Return the list of ``queue``'s jobs of high priority, which comes before those that kombu knows.
+
+    Priority 0 is kombu's most urgent and what a plain client sends that states none, so that nothing is above it. To
+    publish into this list is to give it as the queue. Its messages bear no priority.
+    """
+    return f"{queue}{PRIORITY_SEPARATOR}high"
+
+
 def priority_lists(queue: str) -> list[str]:
-    """Return the Redis lists that make up ``queue``, the most urgent first, as far as kombu knows them."""
+    """Return the Redis lists that make up ``queue``, the most urgent first: ours, then those that kombu knows."""
+    return [high_list(queue), *kombu_lists(queue)]
+
+
+def kombu_lists(queue: str) -> list[str]:
+    """Return the Redis lists that make up ``queue`` as kombu knows it, by ``PRIORITY_STEPS``."""
     return [queue if not step else f"{queue}{PRIORITY_SEPARATOR}{step}" for step in PRIORITY_STEPS]
 
 
@@ -56,19 +76,24 @@ def unacked_key(owner: str) -> str:
     return f"brain:unacked:{owner}"
 
 
-def unacked_index_key(owner: str) -> str:
-    """Return the sorted set beside ``unacked_key``: delivery time by tag."""
-    return f"brain:unacked_index:{owner}"
-
-
 def claim_key(owner: str) -> str:
-    """Return the list that holds a message between its pop and its entry in ``unacked_key``."""
+    """Return the list that holds a message that a blocking pop brought, until it is entered in ``unacked_key``."""
     return f"brain:claim:{owner}"
 
 
 def beat_key(owner: str) -> str:
     """Return the key of an agent's or worker's beat; it expires when beats cease."""
     return f"brain:beat:{owner}"
+
+
+def tree_key(root_id: str) -> str:
+    """Return the hash with all that was handed down in one tree of jobs: parent by child."""
+    return f"brain:tree:{root_id}"
+
+
+def memory_keys(cluster_id: str) -> tuple[str, str, str]:
+    """Return the keys of the memory that a cluster's agents share: values, when each ends, and their size."""
+    return f"brain:memory:{cluster_id}", f"brain:memory_ends:{cluster_id}", f"brain:memory_size:{cluster_id}"
 
 
 def host_key(host_id: str) -> str:
@@ -84,6 +109,11 @@ def job_key(job_id: str) -> str:
 def cancel_key(job_id: str) -> str:
     """Return the key that says a job is to be cancelled: JSON {"at": epoch seconds, "grace": seconds}."""
     return f"brain:cancel:{job_id}"
+
+
+def join_key(job_id: str) -> str:
+    """Return the key of a job that waits for those it handed down."""
+    return f"brain:join:{job_id}"
 
 
 # --- budgets ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Return what a dead agent or worker held to its queue, at once instead of after a visibility timeout."""
+"""Return messages to their queues: what a dead agent or worker held, at once, and what a living one never began."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import redis
 
 from brain_clusters.broker import names
 from brain_clusters.broker.client import temporary_when_away
+from brain_clusters.broker.record_scripts import UNBEGIN
 
 
 def restore(client: redis.Redis, owner: str) -> int:
@@ -26,17 +27,30 @@ def restore(client: redis.Redis, owner: str) -> int:
     return restored
 
 
+def give_back(client: redis.Redis, owner: str, tag: str, *, last: bool) -> None:
+    """Put one message that a living ``owner`` holds and did not begin back: it was no attempt at its job.
+
+    last: as the last of its queue, else as the next.
+    """
+
+    def move(pipe: Any) -> int:
+        entry = pipe.hget(names.unacked_key(owner), tag)
+        pipe.multi()
+        pipe.hdel(names.unacked_key(owner), tag)
+        message = _push_entry(pipe, entry, last=last) if entry is not None else None
+        if message is not None and message["headers"].get("task") == names.JOB_TASK:
+            pipe.eval(UNBEGIN, 1, names.job_key(str(message["headers"].get("id"))), owner)
+        return 1
+
+    _transaction(client, move, names.unacked_key(owner))
+
+
 def _restore_one(client: redis.Redis, owner: str, tag: bytes | str) -> int:
     def move(pipe: Any) -> int:
         entry = pipe.hget(names.unacked_key(owner), tag)
         pipe.multi()
-        pipe.zrem(names.unacked_index_key(owner), tag)
         pipe.hdel(names.unacked_key(owner), tag)
-        if entry is None:
-            return 0
-        message, _exchange, queue = json.loads(entry)
-        _push_back(pipe, queue, message)
-        return 1
+        return 0 if entry is None else bool(_push_entry(pipe, entry))
 
     return _transaction(client, move, names.unacked_key(owner))
 
@@ -65,6 +79,17 @@ def _transaction(client: redis.Redis, move: Callable[[Any], int], key: str) -> i
     return int(run(move, key, value_from_callable=True))
 
 
+def _push_entry(pipe: Any, entry: bytes, *, last: bool = False) -> Any | None:
+    """Put the message of an unacked entry back and return it; set aside, and return None for, one that is no text."""
+    try:
+        message, _exchange, queue = json.loads(entry)
+    except (ValueError, RecursionError):
+        pipe.lpush(names.UNREADABLE_LIST, entry)
+        return None
+    _push_back(pipe, queue, message, last=last)
+    return message
+
+
 def _parsed(entry: bytes) -> Any | None:
     try:
         message = json.loads(entry)
@@ -74,13 +99,14 @@ def _parsed(entry: bytes) -> Any | None:
         return None
 
 
-def _push_back(pipe: Any, queue: str, message: Any) -> None:
-    """Put ``message`` at the end of its priority's list that is popped next."""
+def _push_back(pipe: Any, queue: str, message: Any, *, last: bool = False) -> None:
+    """Put ``message`` at the end of its priority's list that is popped next, or at the other."""
     message["headers"]["redelivered"] = True
     priority = message["properties"].get("priority")
-    priority = priority if isinstance(priority, int) else 0  # kombu sends numbers, a client of another kind may not
-    step = max(index for index, low in enumerate(names.PRIORITY_STEPS) if low <= max(priority, 0))
-    place = names.priority_lists(queue)[step]
-    pipe.rpush(place, json.dumps(message))
+    # Kombu sends numbers, a client of another kind may not; and the list of high priority, given as queue, has none.
+    stated = isinstance(priority, int) and not queue.endswith(names.high_list(""))
+    step = max(index for index, low in enumerate(names.PRIORITY_STEPS) if low <= max(priority if stated else 0, 0))
+    place = names.kombu_lists(queue)[step]
+    (pipe.lpush if last else pipe.rpush)(place, json.dumps(message))
     if message["headers"].get("eta") is not None:
         pipe.delete(names.sift_key(place))  # it lies behind the marker, where nobody would look at it again

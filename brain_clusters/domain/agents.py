@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from brain_clusters.domain.sharing import SharedMemory
 from brain_clusters.domain.specs import Budget, Tree
 from brain_clusters.domain.work import CeleryApp, HttpCall, LlmCall, celery_app, http_call, llm_call
 
@@ -15,7 +16,7 @@ class AgentSpec:
     """One agent to run. Fields of its group mean what they mean in ``specs.AgentGroup``.
 
     delegates: the groups that report to its own, by name: {"queue": ..., "capabilities": [...]}.
-    memory: ``resources.memory`` of the blueprint. budget, tree: the cluster's.
+    memory: the bounds of ``resources.memory``, None where there is none. budget, tree: the cluster's.
     """
 
     agent_id: str
@@ -42,7 +43,7 @@ class AgentSpec:
     budget: Budget = field(default_factory=Budget)
     tree: Tree = field(default_factory=Tree)
     delegates: Mapping[str, Any] = field(default_factory=dict)
-    memory: Mapping[str, Any] | None = None
+    memory: SharedMemory | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the spec as JSON-ready data."""
@@ -57,6 +58,7 @@ class AgentSpec:
             "http": http_call(found.get("http")),
             "llm": llm_call(found.get("llm")),
             "budget": Budget(**found.get("budget", {})),
+            "memory": SharedMemory(**found["memory"]) if found.get("memory") else None,
             "tree": Tree(**found.get("tree", {})),
         }
         return cls(**{**found, **lists, **parts})

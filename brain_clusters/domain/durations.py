@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 _UNITS = {
     "ms": 0.001, "millisecond": 0.001, "milliseconds": 0.001,
@@ -41,6 +41,29 @@ def parse_instant(value: object) -> datetime:
     if found is None or found.tzinfo is None:
         raise ValueError("must be a time with its offset, such as 2026-10-01T08:00:00Z or 2026-10-01T10:00:00+02:00")
     return found
+
+
+def in_utc(found: datetime) -> datetime:
+    """Return a time in UTC; the first or the last that there is where it lies beyond."""
+    try:
+        return found.astimezone(UTC)
+    except OverflowError:
+        return (datetime.min if found.year < 1000 else datetime.max).replace(tzinfo=UTC)
+
+
+def parse_end(value: object, now: datetime) -> datetime:
+    """Return the time at which something ends: an instant, or a duration from ``now``. Raise ValueError."""
+    try:
+        return now + timedelta(seconds=parse_duration(value))
+    except ValueError:
+        pass
+    try:
+        return parse_instant(value)
+    except ValueError:
+        raise ValueError(
+            "must be a duration such as 5 minutes (a bare number is seconds), or a time with its offset, such as "
+            "2026-10-01T08:00:00Z"
+        ) from None
 
 
 def parse_percent(value: object) -> float:

@@ -20,9 +20,9 @@ class Priority(StrEnum):
     LOW = "low"
 
 
-# Celery's message priority by ours. Kombu keeps four lists a queue, for 0-2, 3-5, 6-8 and 9, the most urgent first;
-# what a plain client sends has none, which is 0.
-MESSAGE_PRIORITY = {Priority.HIGH: 0, Priority.NORMAL: 3, Priority.LOW: 6}
+# Celery's message priority by ours. Kombu keeps four lists a queue, for 0-2, 3-5, 6-8 and 9, the most urgent first.
+# What a plain client sends has none, which is 0 and our normal; for high there is a list of our own above these.
+MESSAGE_PRIORITY = {Priority.HIGH: 0, Priority.NORMAL: 0, Priority.LOW: 6}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,6 @@ from brain_clusters.errors import BrainError, TemporaryError
 from brain_clusters.services import (
     alerts,
     budgets,
-    jobs,
     ledger,
     lifecycle,
     memory,
@@ -34,6 +33,7 @@ from brain_clusters.services import (
     observed,
     operations,
     outcomes,
+    scheduled,
     sensing,
     ticks,
 )
@@ -77,7 +77,7 @@ def _without_garbage_collection() -> Iterator[None]:
 def _look_at_all(control: Control) -> None:
     operations.sweep(control)
     try:
-        jobs.publish_due(control, jobs.horizon_seconds(control))
+        scheduled.publish_due(control, scheduled.horizon_seconds(control))
         outcomes.collect(control)  # before the clusters are read: what was done since the last look was no idleness
         clusters = _load(control)
         remembered = memory.load(control.broker)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,13 +17,15 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from brain_clusters.db.models import IdempotencyKey, Job
+from brain_clusters.db.models import IdempotencyKey
 from brain_clusters.domain.commands import Command, Origin
 from brain_clusters.errors import Conflict, InvalidInput
 from brain_clusters.failpoints import failpoint
-from brain_clusters.services import clusters, jobs, lifecycle, operations
+from brain_clusters.services import clusters, lifecycle, operations, submitting
 from brain_clusters.services.control import Control
 from brain_clusters.services.lifecycle import Accepted
+from brain_clusters.services.newjobs import NewJob
+from brain_clusters.services.submitting import Submission
 
 # A first answer that is this late will not come any more: its server died.
 _ANSWER_GRACE_SECONDS = 2.0
@@ -73,18 +76,33 @@ def submit(control: Control, command: Command, origin: Origin, key: Key | None) 
     return accepted
 
 
-def add_job(control: Control, cluster_id: str, new: jobs.NewJob, key: Key | None) -> tuple[Job, bool]:
-    """Accept and publish a job, once per key; return it and whether an earlier request made it."""
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The ids of a request's jobs, in its order. submission: None when an earlier request with this key made them."""
+
+    ids: list[str]
+    submission: Submission | None
+
+
+def add_jobs(
+    control: Control, cluster_id: str, news: Sequence[NewJob], key: Key | None, *, listed: bool = False
+) -> Sent:
+    """Accept and publish jobs, all or none, once per key. listed: faults name the place in the list.
+
+    What is kept with the key is the seed of the jobs' ids, and not each of what may be ten thousand.
+    """
+    seed = uuid.uuid4().hex
     with control.database.transaction() as session:
         made = _made_before(session, key) if key else None
         if made is None:
-            job, cluster, group = jobs.record(session, cluster_id, new)
+            submission = submitting.record(session, cluster_id, news, seed=seed, listed=listed)
             if key:
-                _keep(session, key, "job", job.id)
+                _keep(session, key, "jobs", seed)
     if made is not None:
-        return jobs.get(control, made), True
-    jobs.dispatch(control, job, cluster, group)
-    return job, False
+        return Sent(submitting.job_ids(cluster_id, news, made), None)
+    failpoint("recorded")
+    submitting.dispatch(control, submission.cluster, submission.new)
+    return Sent([job.id for job in submission.jobs], submission)
 
 
 def answered(control: Control, key: Key) -> None:

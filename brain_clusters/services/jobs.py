@@ -1,208 +1,68 @@
-"""Jobs: accepted in PostgreSQL, done from Redis. No SQL while one is done; ``outcomes`` has what comes after."""
+"""Jobs as they stand: rows, with what the agents of unfinished ones told last."""
 
 from __future__ import annotations
 
-import logging
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import Session
 
-from brain_clusters.broker import names
 from brain_clusters.broker.jobs import JobRecords, JobReport
+from brain_clusters.broker.notes import PROGRESS_FIELD, JobNotes
 from brain_clusters.db.models import Cluster, Job
-from brain_clusters.domain.commands import Origin, ReactivateCluster, ScaleCluster
-from brain_clusters.domain.durations import parse_duration, parse_instant
-from brain_clusters.domain.sleeping import job_wakes
-from brain_clusters.domain.specs import AgentGroup, Blueprint
-from brain_clusters.domain.states import FINISHED_JOB_STATUSES, Intent, JobStatus
-from brain_clusters.errors import BrainError, Conflict, Fault, InvalidInput, NotFound, TemporaryError
-from brain_clusters.services import blueprints, lifecycle
+from brain_clusters.domain.states import FINISHED_JOB_STATUSES, JobStatus
+from brain_clusters.errors import NotFound, TemporaryError
 from brain_clusters.services.control import Control
-from brain_clusters.services.outcomes import queue_of, time_of
+from brain_clusters.services.outcomes import time_of
 from brain_clusters.services.paging import Page, page
 
-log = logging.getLogger(__name__)
-
-HORIZON_TICKS = 2.0
-_LONGEST_WAIT = timedelta(days=365)
-# One batch is a third of a second's publishing; what is left after so many is the next call's.
-_BATCH = 2000
-_MOST_BATCHES = 5
-_WAITS_FOR_ETA = (Job.status == JobStatus.QUEUED, Job.published_at.is_(None), Job.eta.is_not(None))
+UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING)
+# How many pages of rows one page of jobs may take, where agents' records decide which of them it shows.
+_MOST_LOOKS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class NewJob:
-    """What a caller asks for: a group by name, or a capability, or neither for the supervisor.
+class Filters:
+    """Which jobs are meant: those that match all that is stated. since, until: of their creation.
 
-    eta (ISO 8601) or delay (a duration): not to be begun before. Neither: as soon as possible.
+    capability: what a job asked for; error: its error_key; parent: the job that handed it down.
     """
 
-    to: str | None = None
+    statuses: tuple[JobStatus, ...] = ()
+    group: str | None = None
     capability: str | None = None
-    payload: Any = None
-    eta: str | None = None
-    delay: float | str | None = None
+    priority: str | None = None
+    error: str | None = None
+    parent: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """Return what rows must fulfil. That a job runs only its agent's record tells, and so it counts as queued."""
+        wanted = set(self.statuses) | (set(UNFINISHED) if JobStatus.RUNNING in self.statuses else set())
+        equal = (
+            (Job.group_name, self.group),
+            (Job.options["capability"].astext, self.capability),
+            (Job.priority, self.priority),
+            (Job.error_key, self.error),
+            (Job.parent_id, self.parent),
+        )
+        found: list[ColumnElement[bool]] = [column == value for column, value in equal if value is not None]
+        if wanted:
+            found.append(Job.status.in_(sorted(wanted)))
+        if self.since is not None:
+            found.append(Job.created_at >= self.since)
+        if self.until is not None:
+            found.append(Job.created_at < self.until)
+        return found
 
-def record(session: Session, cluster_id: str, new: NewJob) -> tuple[Job, Cluster, AgentGroup]:
-    """Accept a job: once the caller commits, it is never lost. Raises NotFound, Conflict or InvalidInput."""
-    # The shared lock orders this against commands: a job is accepted either before a hibernation or after it.
-    cluster = session.scalars(select(Cluster).where(Cluster.id == cluster_id).with_for_update(read=True)).first()
-    if cluster is None:
-        raise NotFound(f"there is no cluster {cluster_id!r}")
-    if cluster.intent is Intent.GONE:
-        raise Conflict(f"a cluster that is {cluster.status} takes no jobs", status=str(cluster.status))
-    blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
-    group, now = _group_for(blueprint, new), datetime.now(UTC)
-    job = Job(
-        id=str(uuid.uuid4()), cluster_id=cluster.id, group_name=group.name, status=JobStatus.QUEUED,
-        payload=new.payload, attempts=0, created_at=now, eta=_eta(new, now),
-    )  # fmt: skip
-    session.add(job)
-    session.flush()
-    return job, cluster, group
-
-
-def _group_for(blueprint: Blueprint, new: NewJob) -> AgentGroup:
-    if new.to is not None:
-        found, pointer, known = blueprint.group(new.to), "/to", [group.name for group in blueprint.groups]
-        what = f"group {new.to!r}"
-    elif new.capability is not None:
-        found, pointer = blueprint.with_capability(new.capability), "/capability"
-        known = sorted({word for group in blueprint.groups for word in group.capabilities})
-        what = f"group with the capability {new.capability!r}"
-    else:
-        return blueprint.supervisor
-    if found is None:
-        listed = ", ".join(repr(word) for word in known) or "none"
-        raise InvalidInput("nobody there can do the job", [Fault(pointer, f"there is no {what}; there are {listed}")])
-    return found
-
-
-def _eta(new: NewJob, now: datetime) -> datetime | None:
-    """Return when a job is due. What is past is now: nobody can begin it earlier."""
-    try:
-        if new.eta is not None:
-            pointer, found = "/eta", parse_instant(new.eta)
-        elif new.delay is not None:
-            pointer, found = "/delay", now + timedelta(seconds=parse_duration(new.delay))
-        else:
-            return None
-    except ValueError as exc:  # whoever calls without the schema
-        raise InvalidInput(f"the time of a job {exc}") from exc
-    if found > now + _LONGEST_WAIT:
-        raise InvalidInput("the job is not valid", [Fault(pointer, "a job waits for at most 365 days; ask for less")])
-    return max(found, now).astimezone(UTC)
-
-
-def horizon_seconds(control: Control) -> float:
-    """Return how long before their time jobs go to Redis: until the tick after the next."""
-    return HORIZON_TICKS * control.settings.tick_interval_seconds
-
-
-def dispatch(control: Control, job: Job, cluster: Cluster, group: AgentGroup) -> None:
-    """Publish an accepted job, and wake whoever has to do it. What fails here is repaired by the sweep and the tick.
-
-    A job that is due later than the next ticks stays where it is, and wakes nobody: ``publish_due`` is for it. One that
-    is due sooner waits in Redis, where an agent finds it to the millisecond.
-    """
-    if job.eta is not None and job.eta > datetime.now(UTC) + timedelta(seconds=horizon_seconds(control)):
-        return
-    wake_first = cluster.intent is Intent.ASLEEP or cluster.group_targets.get(group.name, 0) == 0
-    if wake_first:
-        _wake(control, cluster, group)
-    try:
-        control.broker.publish_jobs(names.group_queue(cluster.id, group.slug), [job])
-        with control.database.transaction() as session:
-            session.execute(update(Job).where(Job.id == job.id).values(published_at=func.now()))
-    except TemporaryError as exc:
-        log.warning("job=%s is delivered later: %s", job.id, exc)
-
-
-def _wake(control: Control, cluster: Cluster, group: AgentGroup) -> None:
-    """Start the cluster, or the first agent of a group, for a job that was just accepted."""
-    try:
-        asleep = cluster.intent is Intent.ASLEEP
-        with control.database.transaction() as session:
-            blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
-        if lifecycle.over_budget(cluster, blueprint) or not job_wakes(blueprint, asleep=asleep):
-            return
-        if asleep:
-            origin = Origin("job", f"a job for {group.name} came while the cluster slept")
-            lifecycle.submit(control, ReactivateCluster(cluster_id=cluster.id, groups={group.name: 1}), origin)
-        elif sum(cluster.group_targets.values()) < cluster.max_workers and group.count.maximum > 0:
-            origin = Origin("job", f"a job for {group.name} came and no agent serves that group")
-            # Only as the cluster stands: of many jobs that come at once, one starts the agent.
-            wanted = ScaleCluster(cluster_id=cluster.id, groups={group.name: 1}, if_generation=cluster.generation)
-            lifecycle.submit(control, wanted, origin)
-    except BrainError as exc:
-        # Somebody else woke it first, or PostgreSQL went away after the job was accepted: the tick looks again.
-        log.info("cluster=%s was not woken by a job: %s", cluster.id, exc)
-
-
-def publish_due(control: Control, horizon_seconds: float) -> int:
-    """Publish the jobs that are due within the horizon; return how many. Those that came late, too.
-
-    One that lies ahead bears its time, and waits in Redis for it. Safe to run twice at once: each takes other jobs.
-    When a message is out and its row cannot be written, it is published a second time, as any may be.
-    """
-    published = 0
-    for _ in range(_MOST_BATCHES):
-        batch = _publish_batch(control, timedelta(seconds=horizon_seconds))
-        published += batch
-        if batch < _BATCH:
-            break
-    return published
-
-
-def _publish_batch(control: Control, horizon: timedelta) -> int:
-    with control.database.transaction() as session:
-        rows = session.execute(
-            select(Job, Cluster.blueprint_id, Cluster.blueprint_version)
-            .join(Cluster, Cluster.id == Job.cluster_id)
-            .where(*_WAITS_FOR_ETA, Job.eta <= func.now() + horizon)
-            .order_by(Job.eta)
-            .limit(_BATCH)
-            .with_for_update(of=Job, skip_locked=True)
-        ).all()
-        queues: dict[str, list[Job]] = {}
-        for job, blueprint_id, version in rows:
-            queue = queue_of(session, job, blueprint_id, version)
-            if queue is not None:
-                queues.setdefault(queue, []).append(job)
-        sent = _publish(control, queues)
-        session.execute(update(Job).where(Job.id.in_(sent)).values(published_at=func.now()))
-    return len(sent)
-
-
-def _publish(control: Control, queues: Mapping[str, list[Job]]) -> list[str]:
-    """Return the ids of what Redis took. Raises TemporaryError when it took none of it."""
-    sent: list[str] = []
-    for queue, batch in queues.items():
-        try:
-            control.broker.publish_jobs(queue, batch)
-        except TemporaryError as exc:
-            if not sent:
-                raise
-            log.warning("queue=%s: %d jobs that are due are delivered later: %s", queue, len(batch), exc)
-            break
-        sent += [job.id for job in batch]
-    return sent
-
-
-def next_due(session: Session) -> dict[tuple[str, str], float]:
-    """Return when the first job that is not published yet is due (seconds since the epoch), by cluster and group."""
-    first = func.extract("epoch", func.min(Job.eta))
-    rows = session.execute(
-        select(Job.cluster_id, Job.group_name, first).where(*_WAITS_FOR_ETA).group_by(Job.cluster_id, Job.group_name)
-    )
-    return {(cluster_id, group): float(due) for cluster_id, group, due in rows}
+    @property
+    def is_exact(self) -> bool:
+        """Whether the rows alone decide: queued and running jobs are asked for together, or not at all."""
+        return not self.statuses or (JobStatus.QUEUED in self.statuses) is (JobStatus.RUNNING in self.statuses)
 
 
 def get(control: Control, job_id: str) -> Job:
@@ -212,38 +72,55 @@ def get(control: Control, job_id: str) -> Job:
     """
     with control.database.transaction() as session:
         job = session.get(Job, job_id)
-    return _with_reports(control, [job] if job else [], [job_id])[job_id]
+    return with_reports(control, [job] if job else [], [job_id])[job_id]
 
 
-def listing(
-    control: Control, cluster_id: str, *, status: JobStatus | None, group: str | None, limit: int, cursor: str | None
-) -> Page[Job]:
-    """Return a page of a cluster's jobs, newest first. Filters see what was stored: up to two seconds ago."""
-    with control.database.transaction() as session:
-        if session.get(Cluster, cluster_id) is None:
-            raise NotFound(f"there is no cluster {cluster_id!r}")
-        query = select(Job).where(Job.cluster_id == cluster_id)
-        if status is not None:
-            query = query.where(Job.status == status)
-        if group is not None:
-            query = query.where(Job.group_name == group)
-        found = page(
-            session, query, (Job.created_at, Job.id), lambda row: (row.created_at, row.id), limit=limit, cursor=cursor
-        )
-    fresh = _with_reports(control, found.items, [])
-    return Page([fresh[job.id] for job in found.items], found.total, found.next_cursor)
+def progress(control: Control, job: Job) -> Any:
+    """Return what a running job told last of its progress, or None."""
+    if job.status is not JobStatus.RUNNING:
+        return None
+    try:
+        return JobNotes(control.broker.redis).read(job.id, PROGRESS_FIELD)
+    except (TemporaryError, ValueError):  # agents run users' code, which can write there
+        return None
 
 
-def _with_reports(control: Control, jobs: Sequence[Job], extra: Sequence[str]) -> dict[str, Job]:
-    """Return ``jobs`` by id, those that are not finished updated from their agents' records."""
+def listing(control: Control, cluster_id: str, filters: Filters, *, limit: int, cursor: str | None) -> Page[Job]:
+    """Return a page of a cluster's jobs, newest first. Filters see what was stored: up to two seconds ago.
+
+    Whether an unfinished job runs is read as it is now. Where that decides, ``total`` counts all unfinished ones, and
+    a page may be shorter though more follow.
+    """
+    query = select(Job).where(Job.cluster_id == cluster_id, *filters.conditions())
+    items: list[Job] = []
+    total, look = 0, 0
+    while True:
+        with control.database.transaction() as session:
+            if session.get(Cluster, cluster_id) is None:
+                raise NotFound(f"there is no cluster {cluster_id!r}")
+            found = _page(session, query, limit - len(items), cursor)
+        fresh = with_reports(control, found.items, [])
+        rows = [fresh[job.id] for job in found.items]
+        items += rows if filters.is_exact else [job for job in rows if job.status in filters.statuses]
+        total, cursor, look = total or found.total, found.next_cursor, look + 1
+        if filters.is_exact or cursor is None or len(items) == limit or look == _MOST_LOOKS:
+            return Page(items, total, cursor)
+
+
+def _page(session: Session, query: Select[Any], limit: int, cursor: str | None) -> Page[Job]:
+    order = (Job.created_at, Job.id)
+    return page(session, query, order, lambda row: (row.created_at, row.id), limit=limit, cursor=cursor)
+
+
+def with_reports(control: Control, jobs: Sequence[Job], extra: Sequence[str]) -> dict[str, Job]:
+    """Return ``jobs`` by id, those that are not finished updated from their agents' records; raise NotFound.
+
+    extra: ids of jobs that have to be found, be it in a record alone.
+    """
     found = {job.id: job for job in jobs}
     asked = [job.id for job in jobs if job.status not in FINISHED_JOB_STATUSES]
     asked += [job_id for job_id in extra if job_id not in found]
-    try:
-        reports = JobRecords(control.broker.redis).get(asked) if asked else {}
-    except TemporaryError:
-        reports = {}
-    for job_id, report in reports.items():
+    for job_id, report in _reports(control, asked).items():
         if job_id in found:
             _apply(found[job_id], report)
         elif report.cluster_id:
@@ -254,14 +131,24 @@ def _with_reports(control: Control, jobs: Sequence[Job], extra: Sequence[str]) -
     return found
 
 
+def _reports(control: Control, asked: Sequence[str]) -> Mapping[str, JobReport]:
+    try:
+        return JobRecords(control.broker.redis).get(asked) if asked else {}
+    except TemporaryError:
+        return {}
+
+
 def _apply(job: Job, report: JobReport) -> None:
     job.status, job.attempts, job.agent_id = report.status, report.attempts, report.agent_id
-    job.result, job.error = report.result, report.error
+    job.result, job.error, job.usage = report.result, report.error, report.usage
     job.started_at, job.finished_at = time_of(report.started_at), time_of(report.finished_at)
 
 
 def _foreign(report: JobReport) -> Job:
     started = time_of(report.started_at) or datetime.now(UTC)
-    job = Job(id=report.id, cluster_id=report.cluster_id, group_name=report.group_name, created_at=started)
+    job = Job(
+        id=report.id, cluster_id=report.cluster_id, group_name=report.group_name, created_at=started,
+        priority="normal", options={},
+    )  # fmt: skip
     _apply(job, report)
     return job

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import cast, delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from brain_clusters.broker import backlog, names
+from brain_clusters.broker import backlog, names, shared
 from brain_clusters.broker.backlog import Reading
 from brain_clusters.db.bulk import rows_of
 from brain_clusters.db.models import (
@@ -23,8 +23,8 @@ from brain_clusters.db.models import (
     ScalingDecision,
     Usage,
 )
-from brain_clusters.domain.states import DEAD_LETTER_STATUSES, FINISHED_JOB_STATUSES, AgentStatus, JobStatus
-from brain_clusters.services import blueprints, observed, ticks
+from brain_clusters.domain.states import DEAD_LETTER_STATUSES, AgentStatus, JobStatus
+from brain_clusters.services import blueprints, expiry, observed, ticks
 from brain_clusters.services.control import Control
 from brain_clusters.services.observation import SeenCluster
 
@@ -137,9 +137,7 @@ def prune(control: Control) -> None:
         kept = timedelta(seconds=settings.usage_retention_seconds)
         session.execute(delete(Usage).where(Usage.day < cast(func.now() - kept, Usage.day.type)))
         session.execute(delete(IdempotencyKey).where(older(IdempotencyKey.created_at, _IDEMPOTENCY_SECONDS)))
-        session.execute(
-            delete(Job).where(Job.status.in_(FINISHED_JOB_STATUSES), older(Job.finished_at, settings.job_ttl_seconds))
-        )
+    expiry.prune(control)
 
 
 def _purge_destroyed(control: Control) -> None:
@@ -156,3 +154,4 @@ def _purge_destroyed(control: Control) -> None:
             for group in blueprints.parsed(session, blueprint_id, version).groups
         ]
     backlog.purge(control.broker.redis, queues)
+    shared.forget(control.broker.redis, [cluster_id for cluster_id, _, _ in rows])

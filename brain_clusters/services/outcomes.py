@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select, tuple_, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, DateTime, Integer, Text, case, func, null, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
+from sqlalchemy.types import TypeEngine
 
 from brain_clusters.broker import names
 from brain_clusters.broker.jobs import JobRecords, JobReport, is_finished
+from brain_clusters.db.bulk import records_of
 from brain_clusters.db.models import Cluster, Job
+from brain_clusters.domain.failures import error_key
 from brain_clusters.domain.states import DEAD_LETTER_STATUSES, FINISHED_JOB_STATUSES, JobStatus
 from brain_clusters.errors import InvalidInput, TemporaryError
 from brain_clusters.services import blueprints, metering
@@ -26,6 +30,15 @@ _LOST_SECONDS = 10.0
 _UNPUBLISHED_SECONDS = 3.0
 _BATCH = 2000
 _MOST_BATCHES = 5
+_TIME = DateTime(timezone=True)
+# What a report tells of a job; the others are of one that is not known yet.
+_TOLD: dict[str, TypeEngine[Any] | type[TypeEngine[Any]]] = {
+    "status": Job.__table__.c.status.type, "result": JSONB, "error": JSONB, "error_key": Text, "attempts": Integer,
+    "agent_id": Text, "usage": JSONB, "started_at": _TIME, "finished_at": _TIME,
+}  # fmt: skip
+_COLUMNS = {
+    "id": Text, "cluster_id": Text, "group_name": Text, **_TOLD, "created_at": _TIME, "published_at": _TIME,
+}  # fmt: skip
 
 
 def collect(control: Control, *, limit: int = _BATCH) -> int:
@@ -73,23 +86,20 @@ def _store_sound(control: Control, reports: Sequence[JobReport]) -> None:
 def store(session: Session, reports: Sequence[JobReport]) -> None:
     """Write outcomes and count them. A job that is finished already is neither changed nor counted."""
     known = set(session.scalars(select(Cluster.id).where(Cluster.id.in_({report.cluster_id for report in reports}))))
-    rows = [_row(report) for report in reports if report.cluster_id in known]
-    if not rows:
+    texts = [_as_record(report) for report in reports if report.cluster_id in known]
+    if not texts:
         return
-    statement = insert(Job).values(rows)
-    given = statement.excluded
+    given = records_of("given", _COLUMNS, texts)
+    statement = insert(Job).from_select(list(_COLUMNS), select(*given.c))
+    new = statement.excluded
+    done = new.status == JobStatus.SUCCEEDED
     changed = session.execute(
         statement.on_conflict_do_update(
             index_elements=[Job.id],
             set_={
-                "status": given.status,
-                "result": given.result,
-                "error": given.error,
-                "attempts": given.attempts,
-                "agent_id": given.agent_id,
-                "started_at": given.started_at,
-                "finished_at": given.finished_at,
-                "payload": None,
+                **{name: getattr(new, name) for name in _TOLD},
+                # What did not succeed may be queued again, and needs its payload for that.
+                "payload": case((done, null()), else_=Job.payload),
             },
             where=Job.status.not_in(FINISHED_JOB_STATUSES),
         ).returning(Job.id, Job.cluster_id, Job.group_name, Job.agent_id, Job.status, Job.finished_at, Job.usage)
@@ -98,13 +108,20 @@ def store(session: Session, reports: Sequence[JobReport]) -> None:
     metering.account(session, changed)
 
 
-def _row(report: JobReport) -> dict[str, Any]:
-    return {
-        "id": report.id, "cluster_id": report.cluster_id, "group_name": report.group_name, "status": report.status,
-        "result": report.result, "error": report.error, "attempts": report.attempts, "agent_id": report.agent_id,
-        "started_at": time_of(report.started_at), "finished_at": time_of(report.finished_at),
-        "created_at": time_of(report.started_at) or datetime.now(UTC), "published_at": time_of(report.started_at),
-    }  # fmt: skip
+def _as_record(report: JobReport) -> str:
+    """Return a row as the text of a JSON object. The time of a job's begin is all that is known of its creation."""
+    started = time_of(report.started_at)
+    begun, dead = (started or datetime.now(UTC)).isoformat(), report.status in DEAD_LETTER_STATUSES
+    finished = time_of(report.finished_at)
+    return json.dumps(
+        {
+            "id": report.id, "cluster_id": report.cluster_id, "group_name": report.group_name,
+            "status": str(report.status), "result": report.result, "error": report.error,
+            "error_key": error_key(report.error) if dead else None, "attempts": report.attempts,
+            "agent_id": report.agent_id, "usage": report.usage, "started_at": started and started.isoformat(),
+            "finished_at": finished and finished.isoformat(), "created_at": begun, "published_at": begun,
+        }
+    )  # fmt: skip
 
 
 def _count(session: Session, changed: Sequence[tuple[str, JobStatus]]) -> None:

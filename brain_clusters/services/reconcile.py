@@ -17,11 +17,12 @@ from typing import Any
 from sqlalchemy import func, or_, select, true, update
 from sqlalchemy.orm import Session
 
-from brain_clusters.broker import backlog, names
+from brain_clusters.broker import backlog, names, shared
 from brain_clusters.db.models import Agent, Cluster, Job, StoredBlueprint
 from brain_clusters.domain import planning
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.domain.planning import Census
+from brain_clusters.domain.sharing import shared_memory
 from brain_clusters.domain.specs import AgentGroup, Blueprint
 from brain_clusters.domain.states import (
     FINISHED_JOB_STATUSES,
@@ -39,12 +40,13 @@ from brain_clusters.services.endings import end_operations
 
 @dataclass(slots=True)
 class Followup:
-    """What is to be done once the transaction is committed: by driver name, and queues to delete."""
+    """What is to be done once the transaction is committed: agents by driver, queues to delete, clusters to forget."""
 
     start: dict[str, list[AgentSpec]] = field(default_factory=dict)
     drain: dict[str, list[str]] = field(default_factory=dict)
     undo: dict[str, list[str]] = field(default_factory=dict)
     purge: list[str] = field(default_factory=list)
+    forget: list[str] = field(default_factory=list)
 
 
 def reconcile(session: Session, cluster_id: str, first: Sequence[str] = ()) -> Followup:
@@ -86,6 +88,7 @@ def act(control: Control, followup: Followup) -> None:
     if followup.purge:
         with suppress(TemporaryError):  # nobody reads these queues any more, and pruning deletes them once more
             backlog.purge(control.broker.redis, followup.purge)
+            shared.forget(control.broker.redis, followup.forget)
 
 
 def _live(session: Session, cluster_id: str) -> list[Agent]:
@@ -205,14 +208,10 @@ def spec_of(agent: Agent, group: AgentGroup, blueprint: Blueprint) -> AgentSpec:
                 "capabilities": list(below.capabilities),
             }
             for below in blueprint.groups
-            if below.reports_to == group.name
+            if below.reports_to == group.name and below.celery is None  # that knows no jobs of ours
         },
-        memory=_mapping(blueprint.resources.get("memory")),
+        memory=shared_memory(blueprint.resources.get("memory")),
     )
-
-
-def _mapping(found: Any) -> dict[str, Any] | None:
-    return dict(found) if isinstance(found, dict) else None
 
 
 # --- what is seen -----------------------------------------------------------------------------------------------
@@ -271,4 +270,5 @@ def _bury(session: Session, cluster: Cluster, blueprint: Blueprint, followup: Fo
         .values(instances_active=func.greatest(StoredBlueprint.instances_active - 1, 0))
         .execution_options(synchronize_session=False)
     )
+    followup.forget.append(cluster.id)
     followup.purge.extend(names.group_queue(cluster.id, group.slug) for group in blueprint.groups)

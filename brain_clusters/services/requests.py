@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from brain_clusters.blueprints.validation import check
+from brain_clusters.blueprints.validation import MAX_FAULTS, check, unstorable
 from brain_clusters.domain.commands import (
     Command,
     CreateCluster,
@@ -15,8 +16,10 @@ from brain_clusters.domain.commands import (
     ScaleCluster,
     UpdateCluster,
 )
+from brain_clusters.domain.failures import LONGEST_KEY
+from brain_clusters.domain.jobs import Priority
 from brain_clusters.domain.states import ClusterType, OperationKind
-from brain_clusters.errors import InvalidInput
+from brain_clusters.errors import Fault, InvalidInput
 
 Schema = dict[str, dict[str, Any]]
 
@@ -63,12 +66,12 @@ SCALE: Schema = {
     },
 }
 NOTHING: Schema = {}
-JOB: Schema = {
-    "to": {**_NAME, "excludes": "capability", "meta": {"description": "The agent group that is to do the job."}},
-    "capability": {**_NAME, "excludes": "to", "meta": {"description": "What the group must be capable of."}},
-    "payload": {
-        "nullable": True,
-        "meta": {"description": "What the handler is given: any JSON."},
+_DURATION = {"type": ["number", "string"], "check_with": "duration"}
+_JOB_TERMS: Schema = {
+    "priority": {
+        "type": "string",
+        "allowed": [str(priority) for priority in Priority],
+        "meta": {"description": "high comes before all that waits, low after it; normal without it."},
     },
     "eta": {
         "type": "string",
@@ -77,12 +80,71 @@ JOB: Schema = {
         "meta": {"description": "Not to be begun before: ISO 8601 with an offset or Z, at most 365 days ahead."},
     },
     "delay": {
-        "type": ["number", "string"],
-        "check_with": "duration",
+        **_DURATION,
         "excludes": "eta",
         "meta": {"description": "Not to be begun before it has passed: a duration such as 5 minutes, or seconds."},
     },
+    "timeout": {
+        "type": ["number", "string"],
+        "check_with": "positive_duration",
+        "meta": {"description": "The longest that one attempt may take; the group's without it."},
+    },
+    "max_attempts": {
+        "type": "integer",
+        "min": 1,
+        "max": 1000,
+        "meta": {"description": "Attempts, whether they raise or their agent dies; the group's without it."},
+    },
+    "backoff": {
+        **_DURATION,
+        "meta": {"description": "The wait before the second attempt, doubled before each further one."},
+    },
+    "backoff_max": {**_DURATION, "meta": {"description": "The longest wait between two attempts."}},
+    "expires": {
+        "type": ["number", "string"],
+        "check_with": "end",
+        "meta": {"description": "Not to be begun after: a duration from now, or ISO 8601 with an offset."},
+    },
 }
+_KEY = {"type": "string", "minlength": 1, "maxlength": 255}
+_PAYLOAD = {"nullable": True, "meta": {"description": "What the handler is given: any JSON."}}
+JOB: Schema = {
+    "to": {**_NAME, "excludes": "capability", "meta": {"description": "The agent group that is to do the job."}},
+    "capability": {**_NAME, "excludes": "to", "meta": {"description": "What the group must be capable of."}},
+    "payload": _PAYLOAD,
+    **_JOB_TERMS,
+    "key": {**_KEY, "meta": {"description": "Of jobs with the same key there is one in a cluster, while it is kept."}},
+}
+ROUTED_JOB: Schema = {
+    "capability": {**_NAME, "required": True, "meta": {"description": "What is asked for, of any cluster."}},
+    "payload": _PAYLOAD,
+    **_JOB_TERMS,
+}
+MOST_JOBS = 10_000
+_GRACE: Schema = {
+    "grace": {**_DURATION, "meta": {"description": "How long a running job has to end by itself; 10 s without it."}}
+}
+CANCEL: Schema = _GRACE
+JOB_FILTERS: Schema = {
+    "group": _NAME,
+    "capability": _NAME,
+    "priority": {"type": "string", "allowed": [str(priority) for priority in Priority]},
+    "error": {"type": "string", "minlength": 1, "maxlength": LONGEST_KEY},
+    "parent": _NAME,
+    "since": {"type": "string", "check_with": "instant"},
+    "until": {"type": "string", "check_with": "instant"},
+}
+CANCEL_MANY: Schema = {
+    **_GRACE,
+    **{name: rule for name, rule in JOB_FILTERS.items() if name != "error"},
+    "status": {"type": "string", "allowed": ["queued", "running"]},
+}
+LETTERS: Schema = {
+    "error_key": {"type": "string", "minlength": 1, "maxlength": LONGEST_KEY},
+    "group": _NAME,
+    "since": {"type": "string", "check_with": "instant"},
+}
+TREAT_LETTERS: Schema = {**LETTERS, "limit": {"type": "integer", "min": 1, "max": 100_000, "default": 10_000}}
 BLUEPRINT: Schema = {
     "yaml": {
         "type": "string",
@@ -118,6 +180,41 @@ def validated(body: Any, schema: Schema, what: str) -> dict[str, Any]:
     if faults:
         raise InvalidInput(f"{what} is not valid", faults)
     return dict(document)
+
+
+def validated_jobs(body: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return the jobs of a list; raise InvalidInput with every fault, as far as they are told, each with its place.
+
+    Most jobs of a list differ in payload and key alone. So the rest is judged once for all that say the same.
+    """
+    if not 1 <= len(body) <= MOST_JOBS:
+        raise InvalidInput("the list is not valid", [Fault("", f"give 1 to {MOST_JOBS} jobs, not {len(body)}")])
+    faults: list[Fault] = []
+    judged: dict[str, tuple[dict[str, Any], list[Fault]]] = {}
+    found = []
+    for place, job in enumerate(body):
+        document, wrong = _judged_job(job, judged)
+        faults += [Fault(f"/{place}{fault.pointer}", fault.message) for fault in wrong]
+        if len(faults) >= MAX_FAULTS:
+            break
+        found.append(document)
+    if faults:
+        raise InvalidInput("the jobs are not valid", faults[:MAX_FAULTS])
+    return found
+
+
+def _judged_job(job: Any, judged: dict[str, tuple[dict[str, Any], list[Fault]]]) -> tuple[dict[str, Any], list[Fault]]:
+    if not isinstance(job, dict):
+        return check(job, JOB)
+    own = {name: job[name] for name in ("payload", "key") if name in job}
+    rest = json.dumps({name: value for name, value in job.items() if name not in own}, sort_keys=True)
+    if rest not in judged:
+        judged[rest] = check({name: value for name, value in job.items() if name not in own}, JOB)
+    document, faults = judged[rest]
+    wrong = list(unstorable(own))
+    if "key" in own and not (isinstance(own["key"], str) and 1 <= len(own["key"]) <= 255):
+        wrong.append(Fault("/key", "'key' must be text of 1 to 255 characters"))
+    return {**document, **own}, [*faults, *wrong]
 
 
 def parse_command(kind: OperationKind, cluster_id: str | None, body: Any) -> Command:

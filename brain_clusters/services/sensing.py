@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
-
 from brain_clusters.broker import backlog, names
 from brain_clusters.broker.backlog import QueueDepth, Reading
-from brain_clusters.db.models import Job
 from brain_clusters.domain import resting, windows
 from brain_clusters.domain.signals import GroupSignals, Learned, learn, total
 from brain_clusters.domain.sizing import DEFAULT_START_SECONDS
 from brain_clusters.domain.specs import AgentGroup
-from brain_clusters.domain.states import AgentStatus, ClusterStatus, ClusterType, Intent, JobStatus
+from brain_clusters.domain.states import AgentStatus, ClusterStatus, ClusterType, Intent
+from brain_clusters.services import scheduled
 from brain_clusters.services.control import Control
 from brain_clusters.services.measured import Measured, measured
 from brain_clusters.services.memory import ClusterMemory, Memory
-from brain_clusters.services.observation import SeenAgent, SeenCluster, epoch
+from brain_clusters.services.observation import SeenAgent, SeenCluster
+from brain_clusters.services.scheduled import Etas
 
 _QUIET = GroupSignals(ready=0, running=0)
 _UNMEASURED = Measured()
@@ -33,26 +29,7 @@ _STILL = 0.01
 # A clock may be put right by less than this without a loss of memory.
 _SET_BACK_SECONDS = 5.0
 
-# How far ahead jobs that wait in PostgreSQL are told apart by the second: no start should take longer.
-_AHEAD_SECONDS = 120
-
 Key = tuple[str, str]  # cluster id, group name
-
-
-@dataclass(slots=True)
-class Etas:
-    """Jobs of one group that wait in PostgreSQL for their ETA. due_at: of the first, in seconds since the epoch.
-
-    by_second: how many are due within so many seconds from now, rounded up, as far as _AHEAD_SECONDS.
-    """
-
-    count: int
-    due_at: float
-    by_second: dict[int, int] = field(default_factory=dict)
-
-    def within(self, seconds: float) -> int:
-        """Return how many are due within ``seconds``."""
-        return sum(count for second, count in self.by_second.items() if second <= seconds)
 
 
 def read(control: Control, clusters: Mapping[str, SeenCluster], memory: Memory, *, rest: bool = True) -> Reading:
@@ -66,7 +43,7 @@ def read(control: Control, clusters: Mapping[str, SeenCluster], memory: Memory, 
     known = measured(control)
     reading = backlog.read(control.broker.redis, queues, agent_ids, soon_of=_slow_starts(control, clusters, known))
     with control.database.transaction() as session:
-        etas = _etas(session)
+        etas = scheduled.waiting(session)
     tick_seconds = control.settings.tick_interval_seconds
     if memory.at is not None and reading.now < memory.at - _SET_BACK_SECONDS:
         memory.clusters = {}  # Redis's clock was set back: what is remembered of the future would count until then
@@ -106,24 +83,6 @@ def _slow_starts(
 def _soon(start_time: float | None, tick_seconds: float) -> float:
     """Return the seconds before its time at which an agent for a job has to be started: T0 and until the next look."""
     return (DEFAULT_START_SECONDS if start_time is None else start_time) + tick_seconds
-
-
-def _etas(session: Session) -> dict[Key, Etas]:
-    waits = (Job.status == JobStatus.QUEUED, Job.published_at.is_(None), Job.eta.is_not(None))
-    by_group = (Job.cluster_id, Job.group_name)
-    found = {
-        (cluster_id, group): Etas(count, due)
-        for cluster_id, group, count, due in session.execute(
-            select(*by_group, func.count(), epoch(func.min(Job.eta))).where(*waits).group_by(*by_group)
-        )
-    }
-    if found:
-        second = func.ceil(epoch(Job.eta - func.now()))
-        ahead = Job.eta < func.now() + timedelta(seconds=_AHEAD_SECONDS)
-        rows = session.execute(select(*by_group, second, func.count()).where(*waits, ahead).group_by(*by_group, second))
-        for cluster_id, group, seconds, count in rows:
-            found[cluster_id, group].by_second[int(seconds)] = count
-    return found
 
 
 def _is_kept(cluster: SeenCluster | None, memory: ClusterMemory, now: float) -> bool:

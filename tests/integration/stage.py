@@ -15,9 +15,10 @@ from brain_clusters.db.models import Agent, Cluster, Job, Operation
 from brain_clusters.domain.commands import Command, CreateCluster, Origin
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, ClusterStatus
 from brain_clusters.genesis.process.desk import Ended
-from brain_clusters.services import autoscale, jobs, lifecycle, operations
+from brain_clusters.services import autoscale, lifecycle, operations, submitting
 from brain_clusters.services.control import Control
 from brain_clusters.services.hosting import HostDesk
+from brain_clusters.services.newjobs import NewJob
 
 SHOP = """
 metadata: {id: shop, name: A shop, version: "1"}
@@ -125,10 +126,7 @@ class Stage:
 
     def post(self, cluster_id: str, **new: Any) -> Job:
         """Accept and send a job, as the API does."""
-        with self.control.database.transaction() as session:
-            job, cluster, group = jobs.record(session, cluster_id, jobs.NewJob(**new))
-        jobs.dispatch(self.control, job, cluster, group)
-        return job
+        return submitting.submit(self.control, cluster_id, [NewJob(**new)]).jobs[0].as_row()
 
     def waiting(self, cluster_id: str, group: str) -> int:
         queue = names.group_queue(cluster_id, group)

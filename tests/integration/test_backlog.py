@@ -60,19 +60,19 @@ def test_a_queue_is_the_sum_of_its_priorities(client: redis.Redis) -> None:
         client.rpush(name, *[message()] * number)
     client.rpush("q2", message())
     found = backlog.read(client, ["q", "q2", "none"], [])
-    assert {queue: depth.length for queue, depth in found.queues.items()} == {"q": 10, "q2": 1, "none": 0}
+    assert {queue: depth.length for queue, depth in found.queues.items()} == {"q": 15, "q2": 1, "none": 0}
 
 
 def test_the_oldest_stamp_is_found_at_the_tails(client: redis.Redis) -> None:
     client.lpush("q", message(100.5), message(200.0))
-    client.lpush(names.priority_lists("q")[3], message(50.25))
+    client.lpush(names.kombu_lists("q")[3], message(50.25))
     assert backlog.read(client, ["q"], []).queues["q"].oldest_published_at == 50.25
 
 
 def test_messages_without_a_stamp_have_no_age_and_spoil_none(client: redis.Redis) -> None:
     client.lpush("q", message())
     assert backlog.read(client, ["q"], []).queues["q"].oldest_published_at is None
-    client.lpush(names.priority_lists("q")[1], message(70))
+    client.lpush(names.kombu_lists("q")[1], message(70))
     assert backlog.read(client, ["q"], []).queues["q"].oldest_published_at == 70.0
 
 
@@ -102,6 +102,7 @@ def test_a_batch_of_jobs_is_published_in_order(client: redis.Redis, redis_url: s
     class OneJob:
         def __init__(self, number: int) -> None:
             self.id, self.payload, self.eta = f"job-{number}", {"number": number}, None
+            self.priority, self.options = "normal", dict[str, Any]()
 
     broker = Broker(redis_url)
     broker.publish_jobs("q", [OneJob(number) for number in range(1200)])
@@ -170,7 +171,7 @@ def test_nothing_asked_is_nothing_found(client: redis.Redis) -> None:
 
 def test_waiting_since_counts_what_is_old_or_bears_no_stamp(client: redis.Redis) -> None:
     client.lpush("q", message(10), message(20), message(30))
-    client.lpush(names.priority_lists("q")[2], message(), message(15), message(40))
+    client.lpush(names.kombu_lists("q")[2], message(), message(15), message(40))
     assert backlog.waiting_since(client, ["q", "none"], 25.0) == {"q": 4, "none": 0}
     assert backlog.waiting_since(client, ["q"], 5.0) == {"q": 1}
 
@@ -186,7 +187,7 @@ def test_waiting_since_takes_what_lies_behind_a_thousand_old_ones_for_old(client
 def test_what_is_not_due_yet_is_no_backlog_and_keeps_its_due_time(client: redis.Redis) -> None:
     late, later = with_eta("late", hours=1), with_eta("later", hours=2)
     client.lpush("q", message(70.0), later, message(80.0), late)
-    client.lpush(names.priority_lists("q")[3], with_eta("latest", hours=3))
+    client.lpush(names.kombu_lists("q")[3], with_eta("latest", hours=3))
     assert depth(client) == backlog.QueueDepth(2, 70.0, 3, pytest.approx(due_time(late), abs=1e-5))
     assert client.lrange("q", 0, -1) == [message(80.0).encode(), message(70.0).encode()]
     parked: Any = client.zrange(names.eta_key("q"), 0, -1)

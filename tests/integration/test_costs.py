@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import uuid
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,8 +16,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from brain_clusters.api.app import create_app
-from brain_clusters.broker.jobs import JobReport
-from brain_clusters.db.models import Agent, Job, Usage
+from brain_clusters.broker import names
+from brain_clusters.broker.jobs import Delivery, JobRecords, JobReport
+from brain_clusters.db.models import Agent, Usage
 from brain_clusters.domain.commands import HibernateCluster, ReactivateCluster
 from brain_clusters.domain.states import ClusterStatus, JobStatus
 from brain_clusters.genesis.process.desk import Ended
@@ -64,16 +66,13 @@ def totals(stage: Stage, cluster_id: str | None = None, group_by: str = "group")
 
 def done(stage: Stage, cluster_id: str, group: str, status: str = "succeeded", **fields: Any) -> str:
     """Store the outcome of a job that a plain Celery client sent; return its id."""
-    usage = fields.pop("usage", None)
     now = datetime.now(UTC).timestamp()
     report = JobReport(
         id=str(uuid.uuid4()), cluster_id=cluster_id, group_name=group, agent_id=fields.pop("agent_id", "somebody"),
         status=JobStatus(status), attempts=1, started_at=now - 2, finished_at=fields.pop("finished_at", now),
+        usage=fields.pop("usage", None),
     )  # fmt: skip
     with stage.control.database.transaction() as session:
-        if usage is not None:
-            session.add(Job(id=report.id, cluster_id=cluster_id, group_name=group, usage=usage))
-            session.flush()
         outcomes.store(session, [report])
         outcomes.store(session, [report])  # what comes twice counts once
     return report.id
@@ -175,6 +174,26 @@ def test_tokens_are_summed_and_priced_and_what_nobody_counted_is_unknown(stage: 
     assert tally.succeeded == 3
     shown = tally.as_dict()
     assert (shown["amount"], shown["amount_known"]) == (None, 6.0)
+
+
+def test_what_the_failed_attempts_of_a_job_used_counts_too(stage: Stage, office: str) -> None:
+    records = JobRecords(stage.redis)
+    used = ({"calls": 1, "input_tokens": 100, "output_tokens": 0}, None, {"calls": 2, "input_tokens": 50, "pages": 1})
+    for number, usage in enumerate(used, start=1):
+        report = JobReport(
+            id="job-1", cluster_id=office, group_name="Writer", agent_id="somebody", status=JobStatus.QUEUED,
+            attempts=number, started_at=1.0, finished_at=None, usage=usage,
+        )  # fmt: skip
+        stage.redis.hset(names.unacked_key("somebody"), "tag", '[{"headers":{}},"","queue"]')
+        assert records.again(report, Delivery(number, tag="tag", queue="queue"), 60.0)
+    last = {"calls": 1, "input_tokens": 10, "output_tokens": 20}
+    finished = replace(report, status=JobStatus.SUCCEEDED, attempts=4, finished_at=2.0, usage=last)
+    records.finish(finished)
+    assert records.get(["job-1"])["job-1"].usage == {"calls": 4, "input_tokens": 160, "output_tokens": 20, "pages": 1}
+    outcomes.collect(stage.control)
+    assert stage.job("job-1").usage == {
+        "calls": 4, "input_tokens": 160, "output_tokens": 20, "pages": 1, "amount": 1 + 2 * 0.18,
+    }  # fmt: skip
 
 
 def test_a_group_without_prices_makes_the_whole_unknown_and_not_free(stage: Stage, office: str) -> None:

@@ -8,7 +8,7 @@ import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ class Sent:
     id: str
     payload: Any = None
     eta: None = None
+    priority: str = "normal"
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class PaperDesk:

@@ -22,7 +22,6 @@ from brain_clusters.services import (
     alerts,
     autoscale,
     blueprints,
-    jobs,
     ledger,
     lifecycle,
     measured,
@@ -32,11 +31,13 @@ from brain_clusters.services import (
     operations,
     outcomes,
     sensing,
+    submitting,
 )
 from brain_clusters.services.control import Control
 from brain_clusters.services.figures import Figures
 from brain_clusters.services.hosting import HostDesk
 from brain_clusters.services.memory import Memory
+from brain_clusters.services.newjobs import NewJob
 
 KIOSK = """
 metadata: {id: kiosk, name: Kiosk, version: "1"}
@@ -163,8 +164,7 @@ def test_one_look_collects_several_batches_and_not_without_end(control: Control,
 
 def test_a_lost_job_whose_record_makes_no_sense_is_published_again(control: Control, kiosk: str) -> None:
     with control.database.transaction() as session:
-        job, _, _ = jobs.record(session, kiosk, jobs.NewJob(to="Packer"))
-        session.flush()
+        [job] = submitting.record(session, kiosk, [NewJob(to="Packer")]).jobs
         session.execute(text("UPDATE jobs SET published_at = now() - interval '1 minute'"))
     control.broker.redis.hset(names.job_key(job.id), "status", "odd")
     queue = names.group_queue(kiosk, "packer")
@@ -191,7 +191,7 @@ def test_jobs_of_a_cluster_whose_blueprint_cannot_be_read_keep_no_other(control:
     with control.database.transaction() as session:
         for cluster_id in ("broken", kiosk):
             for delay in (None, 0):
-                jobs.record(session, cluster_id, jobs.NewJob(to="Packer", delay=delay))
+                submitting.record(session, cluster_id, [NewJob(to="Packer", delay=delay)])
         session.execute(text("UPDATE jobs SET created_at = now() - interval '1 minute'"))
         session.execute(text("UPDATE cluster_blueprints SET blueprint_yaml = 'no: 1' WHERE id = 'broken'"))
     blueprints._KNOWN.clear()

@@ -173,8 +173,11 @@ def sent(plain: Celery, client: redis.Redis) -> dict[str, Any]:
         (kombu_redis.Channel, "conn_or_acquire", ["self", "client"]),
         (kombu_redis.QoS, "append", ["self", "message", "delivery_tag"]),
         (kombu_redis.QoS, "restore_visible", ["self", "start", "num", "interval"]),
-        (kombu_redis.QoS, "pipe_or_acquire", ["self", "pipe", "client"]),
+        (kombu_redis.Channel, "_create_client", ["self", "asynchronous"]),
         (kombu_redis.QoS, "ack", ["self", "delivery_tag"]),
+        (kombu_redis.QoS, "reject", ["self", "delivery_tag", "requeue"]),
+        (kombu_redis.QoS, "restore_by_tag", ["self", "tag", "client", "leftmost"]),
+        (virtual.QoS, "ack", ["self", "delivery_tag"]),
         (virtual.QoS, "append", ["self", "message", "delivery_tag"]),
         (kombu_redis.Transport, "_deliver", ["self", "message", "queue"]),
     ],
@@ -233,21 +236,22 @@ def test_a_running_job_is_in_its_owners_hash_and_leaves_nothing_behind(
     [(tag, entry)] = entries.items()
     message, exchange, routing_key = json.loads(entry)
     assert (message["headers"]["id"], exchange, routing_key) == (sent_id, "", QUEUE)
-    assert client.zrange(names.unacked_index_key(owner), 0, -1) == [tag]
+    assert message["properties"]["delivery_tag"] == tag.decode()
     assert client.llen(names.claim_key(owner)) == 0
     client.rpush("gate", "open")
     until(lambda: not client.exists(names.unacked_key(owner)))
     assert done(client) == [b"one"]
-    until(lambda: not client.exists(names.unacked_index_key(owner), names.claim_key(owner)))
+    assert not client.exists(names.claim_key(owner))
 
 
 def test_the_urgent_come_first(nursery: Nursery, client: redis.Redis, plain: Celery, until: Until) -> None:
     for priority in (9, 3, 6, 0, 9, 6, 3, 0):
         plain.send_task("note", [priority], queue=QUEUE, priority=priority)
-    assert [client.llen(name) for name in names.priority_lists(QUEUE)] == [2, 2, 2, 2]
+    plain.send_task("note", ["high"], queue=names.high_list(QUEUE))
+    assert [client.llen(name) for name in names.priority_lists(QUEUE)] == [1, 2, 2, 2, 2]
     nursery.worker()
-    until(lambda: len(done(client)) == 8)
-    assert done(client) == [b"0", b"0", b"3", b"3", b"6", b"6", b"9", b"9"]
+    until(lambda: len(done(client)) == 9)
+    assert done(client) == [b"high", b"0", b"0", b"3", b"3", b"6", b"6", b"9", b"9"]
 
 
 def test_an_idle_worker_hears_of_every_priority(
@@ -257,6 +261,8 @@ def test_an_idle_worker_hears_of_every_priority(
     for number, priority in enumerate((9, 0, 6, 3)):
         plain.send_task("note", [priority], queue=QUEUE, priority=priority)
         until(lambda number=number: len(done(client)) == number + 1)
+    plain.send_task("note", ["high"], queue=names.high_list(QUEUE))
+    until(lambda: len(done(client)) == 5)
 
 
 def spoilt(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], str]:
@@ -282,12 +288,12 @@ JUNK: dict[str, Callable[[dict[str, Any]], str | bytes]] = {
     "an encoding nobody knows": spoilt(lambda m: m["properties"].update(body_encoding="rot13")),
     "no content type": spoilt(lambda m: m.pop("content-type")),
     "a time limit that is a number": spoilt(lambda m: m["headers"].update(timelimit=5)),
+    "no id": spoilt(lambda m: m["headers"].pop("id")),
 }
 # These Celery itself refuses, says so in the worker's log, and acknowledges.
 REFUSED: dict[str, Callable[[dict[str, Any]], str | bytes]] = {
     "pickle": spoilt(lambda m: m.update({"content-type": "application/x-python-serialize"})),
     "an unknown task": spoilt(lambda m: m["headers"].update(task="nobody.knows")),
-    "no id": spoilt(lambda m: m["headers"].pop("id")),
     "a bad eta": spoilt(lambda m: m["headers"].update(eta="whenever")),
 }
 
@@ -372,7 +378,7 @@ def test_what_is_due_comes_before_what_waits_in_lists(
     nursery: Nursery, client: redis.Redis, plain: Celery, until: Until
 ) -> None:
     plain.send_task("note", ["due"], queue=QUEUE, eta=datetime.now(UTC) + timedelta(hours=1), priority=9)
-    parked: Any = client.rpop(names.priority_lists(QUEUE)[3])
+    parked: Any = client.rpop(names.kombu_lists(QUEUE)[3])
     client.zadd(names.eta_key(QUEUE), {parked: time.time() - 1})
     for priority in (0, 9):
         plain.send_task("note", [priority], queue=QUEUE, priority=priority)
@@ -388,8 +394,8 @@ def test_a_message_that_is_due_already_is_a_plain_one(
     owner, _ = nursery.worker()
     plain.send_task("note", ["past", "gate"], queue=QUEUE, eta=datetime.now(UTC) - timedelta(hours=1))
     until(lambda: client.llen("begun"))
-    entries: Any = client.hvals(names.unacked_key(owner))
-    assert [json.loads(entry)[0]["headers"]["eta"] for entry in entries] == [None]
+    assert client.hlen(names.unacked_key(owner)) == 1
+    assert not client.exists(names.eta_key(QUEUE))
     client.rpush("gate", "open")
     until(lambda: done(client) == [b"past"])
 
@@ -482,9 +488,9 @@ def test_the_busy_jobs_of_a_killed_worker_return_to_the_head_of_their_priority(
     nursery.end(pid)
     assert restore(client, owner) == 1
     assert restore(client, owner) == 0
-    entry: Any = client.lindex(names.priority_lists(QUEUE)[2], -1)
+    entry: Any = client.lindex(names.kombu_lists(QUEUE)[2], -1)
     assert json.loads(entry)["headers"]["redelivered"] is True
-    assert [client.llen(name) for name in names.priority_lists(QUEUE)] == [1, 0, 2, 0]
+    assert [client.llen(name) for name in names.kombu_lists(QUEUE)] == [1, 0, 2, 0]
     client.rpush("gate", "open")
     nursery.worker()
     until(lambda: len(done(client)) == 3)
@@ -498,7 +504,7 @@ def test_what_a_dead_owner_had_claimed_returns_once(client: redis.Redis, plain: 
     client.set(names.beat_key("dead"), "{}")
     assert restore(client, "dead") == 1
     assert restore(client, "dead") == 0
-    assert client.llen(names.priority_lists("elsewhere")[3]) == 1
+    assert client.llen(names.kombu_lists("elsewhere")[3]) == 1
     assert not client.exists(names.claim_key("dead"), names.beat_key("dead"))
 
 
@@ -543,7 +549,7 @@ def test_messages_that_come_while_a_worker_stops_are_not_lost(
 
 def test_each_owner_has_keys_of_its_own() -> None:
     one, two = transport_options("one"), transport_options("two")
-    keys = ("unacked_key", "unacked_index_key", "unacked_mutex_key", "claim_key")
+    keys = ("unacked_key", "claim_key", "owner")
     assert not {one[key] for key in keys} & {two[key] for key in keys}
     assert set(keys) <= set(transport.Channel.from_transport_options)
     assert one["socket_timeout"] > one["polling_interval"]

@@ -39,7 +39,7 @@ ROOMS_OF = {
     "yaml": {"blueprints", "api"},
     "cerberus": {"blueprints", "api"},
     "cronsim": {"domain"},
-    "redis": {"broker", "agent", "embedded"},
+    "redis": {"broker", "agent", "embedded", "client"},
     "click": {"cli"},
     "rich": {"cli"},
 }

@@ -1,56 +1,140 @@
-"""Jobs."""
+"""Jobs: sent, read, retried and cancelled."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
 
 import flask
 
 from brain_clusters.api import views
-from brain_clusters.api.context import answer, control
-from brain_clusters.api.requests import PAGE, read_body, read_key, read_query
+from brain_clusters.api.context import answer, control, place_for_large_body
+from brain_clusters.api.requests import BATCH_LIMIT_BYTES, BODY_LIMIT_BYTES, PAGE, read_body, read_key, read_query
 from brain_clusters.api.routes.clusters import page_of
+from brain_clusters.domain.durations import in_utc, parse_duration, parse_instant
 from brain_clusters.domain.states import JobStatus
-from brain_clusters.services import idempotency, jobs
-from brain_clusters.services.requests import JOB, Schema, validated
+from brain_clusters.errors import Fault, InvalidInput
+from brain_clusters.services import cancelling, dead_letters, idempotency, jobs, routing
+from brain_clusters.services.idempotency import Sent
+from brain_clusters.services.jobs import Filters
+from brain_clusters.services.newjobs import NewJob
+from brain_clusters.services.requests import (
+    CANCEL,
+    CANCEL_MANY,
+    JOB,
+    JOB_FILTERS,
+    NOTHING,
+    ROUTED_JOB,
+    Schema,
+    validated,
+    validated_jobs,
+)
 
 routes = flask.Blueprint("jobs", __name__, url_prefix="/api")
 
-_FILTERS: Schema = {
-    **PAGE,
-    "status": {"type": "string", "allowed": [str(status) for status in JobStatus]},
-    "group": {"type": "string", "minlength": 1, "maxlength": 200},
-}
+_FILTERS: Schema = {**PAGE, **JOB_FILTERS, "status": {"type": "string", "minlength": 1, "maxlength": 200}}
 
 
 @routes.post("/clusters/<cluster_id>/jobs")
 def add(cluster_id: str) -> flask.Response:
-    """Accept a job for a group, for a capability, or for the supervisor."""
+    """Accept a job, or a list of them, each for a group, for a capability, or for the supervisor."""
+    read_query({})
+    size = flask.request.content_length
+    with place_for_large_body() if size is None or size > BODY_LIMIT_BYTES else nullcontext():
+        body = read_body(BATCH_LIMIT_BYTES)
+        if isinstance(body, list):
+            return _add_list(cluster_id, body)
+        new = NewJob(**validated(body, JOB, "the job"))
+        return _added(idempotency.add_jobs(control(), cluster_id, [new], read_key(body)))
+
+
+def _add_list(cluster_id: str, body: list[Any]) -> flask.Response:
+    news = [NewJob(**document) for document in validated_jobs(body)]
+    sent = idempotency.add_jobs(control(), cluster_id, news, read_key(body), listed=True)
+    if sent.submission is None:
+        return answer({"jobs": [{"id": one} for one in sent.ids], "accepted": 0}, 202, {"Idempotency-Replayed": "true"})
+    told = [{"id": one.id, "replayed": True} if one.replayed else {"id": one.id} for one in sent.submission.jobs]
+    return answer({"jobs": told, "accepted": len(sent.submission.new)}, 202)
+
+
+@routes.post("/jobs")
+def add_anywhere() -> flask.Response:
+    """Accept a job for the cluster that offers the capability and is expected to begin it first."""
     read_query({})
     body = read_body()
-    new = jobs.NewJob(**validated(body, JOB, "the job"))
-    job, repeated = idempotency.add_job(control(), cluster_id, new, read_key(body))
-    headers = {"Location": f"/api/jobs/{job.id}"}
-    if repeated:
+    new = NewJob(**validated(body, ROUTED_JOB, "the job"))
+    sent, found = routing.add_job(control(), new, read_key(body))
+    return _added(sent, {"routing": views.route(found)})
+
+
+def _added(sent: Sent, members: Mapping[str, Any] | None = None) -> flask.Response:
+    """Answer with the one job of a request."""
+    [job_id] = sent.ids
+    headers = {"Location": f"/api/jobs/{job_id}"}
+    if sent.submission is not None and not sent.submission.jobs[0].replayed:
+        job = sent.submission.jobs[0].as_row()
+    else:
+        job = jobs.get(control(), job_id)
         headers["Idempotency-Replayed"] = "true"
-    return answer({"job": views.job(job)}, 202, headers)
+    return answer({"job": views.job(job), **(members or {})}, 202, headers)
 
 
 @routes.get("/clusters/<cluster_id>/jobs")
 def listing(cluster_id: str) -> flask.Response:
     """List a cluster's jobs, newest first."""
     query = read_query(_FILTERS)
-    page = jobs.listing(
-        control(),
-        cluster_id,
-        status=JobStatus(query["status"]) if "status" in query else None,
-        group=query.get("group"),
-        limit=query["limit"],
-        cursor=query.get("cursor"),
-    )
+    limit, cursor = query.pop("limit"), query.pop("cursor", None)
+    page = jobs.listing(control(), cluster_id, _filters(query), limit=limit, cursor=cursor)
     return page_of("jobs", page, views.job)
+
+
+def _filters(query: dict[str, Any]) -> Filters:
+    """Return filters; raise InvalidInput for what is no status. Several are given with commas in between."""
+    statuses = [word for word in query.pop("status", "").split(",") if word]
+    unknown = [word for word in statuses if word not in list(JobStatus)]
+    if unknown:
+        known = ", ".join(JobStatus)
+        raise InvalidInput("the filters are not valid", [Fault("/status", f"{unknown[0]!r} is no status; use {known}")])
+    for name in ("since", "until"):
+        if name in query:
+            query[name] = in_utc(parse_instant(query[name]))
+    return Filters(statuses=tuple(JobStatus(word) for word in statuses), **query)
 
 
 @routes.get("/jobs/<job_id>")
 def get(job_id: str) -> flask.Response:
     """Show a job as it stands now."""
     read_query({})
-    return answer(views.whole_job(jobs.get(control(), job_id)))
+    job = jobs.get(control(), job_id)
+    return answer(views.whole_job(job, jobs.progress(control(), job)))
+
+
+@routes.post("/jobs/<job_id>/retry")
+def retry(job_id: str) -> flask.Response:
+    """Queue a job again that failed, is dead or was cancelled."""
+    read_query({})
+    validated(read_body(), NOTHING, "the request body")
+    return answer({"job": views.job(dead_letters.retry(control(), job_id))}, 202)
+
+
+@routes.post("/jobs/<job_id>/cancel")
+def cancel(job_id: str) -> flask.Response:
+    """Cancel a job: at once while it waits; one that runs is asked to end, and ended after its grace."""
+    read_query({})
+    body = validated(read_body(), CANCEL, "the request body")
+    return answer({"job": views.job(cancelling.cancel(control(), job_id, _grace(body)))}, 202)
+
+
+@routes.post("/clusters/<cluster_id>/jobs/cancel")
+def cancel_many(cluster_id: str) -> flask.Response:
+    """Cancel the unfinished jobs of a cluster that match."""
+    read_query({})
+    body = validated(read_body(), CANCEL_MANY, "the request body")
+    grace = _grace(body)
+    done = cancelling.cancel_matching(control(), cluster_id, _filters(body), grace)
+    return answer({"cancelled": done.cancelled, "cancelling": done.cancelling, "more": done.more}, 202)
+
+
+def _grace(body: dict[str, Any]) -> float:
+    return parse_duration(body.pop("grace", cancelling.DEFAULT_GRACE_SECONDS))

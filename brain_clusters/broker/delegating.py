@@ -1,0 +1,291 @@
+"""Work that a job hands down: its messages and its join, written in one step. See ``joining`` for what follows."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import redis
+
+from brain_clusters.broker import names
+from brain_clusters.broker.client import temporary_when_away
+from brain_clusters.broker.jobs import STREAM_LIMIT, Delivery
+from brain_clusters.broker.joining import JOINED, named
+from brain_clusters.broker.messages import Messages
+from brain_clusters.broker.record_scripts import FINISHED
+from brain_clusters.domain.jobs import MESSAGE_PRIORITY, JobOptions, Priority
+
+# For how long a job may wait for those that it handed down: longer than any job can be put off.
+JOIN_SECONDS = 400 * 86_400
+
+# KEYS: the parent's record, its join, its tree, the stream of what was handed down, the owner's unacked hash. ARGV:
+# parent, root, the parent's own parent or ''; tag, round; the most jobs of the tree; ttl of records and of joins; the
+# stream's limit; state; started_at; usage; cluster, group; ids; then for each child id, group, list, message, and the
+# stream's entry.
+#
+# Returns one of {'waits', pending}; {'cancelled'}: it or one above it is to be cancelled; {'full', how many}: the tree;
+# {'over'}: another delivery of the same job handed the same down already, or ended; {'gone'}: the message is not held
+# here any more, and another agent does the job.
+#
+# Ids are the same in every attempt, so a child that is there already is not handed down again, unless it ended without
+# success: then somebody wants its parent to be tried again. The parent's message is kept as the text that it came as,
+# with two marks: it goes on, and it has not waited all the time.
+HAND_DOWN = named(
+    FINISHED
+    + JOINED
+    + """
+local record, join, tree, stream, unacked = unpack(KEYS)
+local parent, root, above, tag, round, most, ttl, join_ttl, limit = unpack(ARGV, 1, 9)
+local state, started_at, usage, cluster, group, ids = unpack(ARGV, 10, 15)
+local first = 16
+
+local function is_cancelled()
+  local job = parent
+  for _ = 1, 100 do
+    if redis.call('EXISTS', <CANCEL_KEY> .. job) == 1 then return true end
+    job = redis.call('HGET', tree, job)
+    if not job then break end
+  end
+  return redis.call('EXISTS', <CANCEL_KEY> .. root) == 1
+end
+
+local function list_of(queue, message)
+  if string.sub(queue, -#<HIGH>) == <HIGH> then return queue end
+  local sound, found = pcall(cjson.decode, message)
+  local properties = sound and type(found) == 'table' and found.properties
+  local priority = type(properties) == 'table' and tonumber(properties.priority) or 0
+  local step = priority >= 9 and 9 or priority >= 6 and 6 or priority >= 3 and 3 or 0
+  return step == 0 and queue or queue .. <SEPARATOR> .. step
+end
+
+-- An idle agent waits on its queue's list of normal priority alone, and finds the others half a second later.
+local function push(list, message)
+  local normal, is_high = list, string.sub(list, -#<HIGH>) == <HIGH>
+  if is_high then normal = string.sub(list, 1, -#<HIGH> - 1) end
+  redis.call('LPUSH', is_high and redis.call('LLEN', normal) == 0 and normal or list, message)
+end
+
+local entry = redis.call('HGET', unacked, tag)
+if not entry then return {'gone'} end
+local reached = tonumber(redis.call('HGET', join, 'round')) or 0
+if finished[redis.call('HGET', record, 'status')] or reached >= tonumber(round) then
+  redis.call('HDEL', unacked, tag)
+  return {'over'}
+end
+if is_cancelled() then return {'cancelled'} end
+local new = 0
+for i = first, #ARGV, 5 do new = new + 1 - redis.call('HEXISTS', tree, ARGV[i]) end
+local size = 1 + redis.call('HLEN', tree)
+if size + new > tonumber(most) then return {'full', size} end
+
+local message, queue = string.match(entry, '^%[(.*),"",("[^"]*")%]$')
+queue = cjson.decode(queue)
+local marked = string.gsub(message, '"headers"%s*:%s*{', '%0"JOINED_HEADER": true, "redelivered": true, ', 1)
+redis.call('DEL', join)
+redis.call('HSET', join, 'round', round, 'state', state, 'started_at', started_at, 'usage', usage, 'ids', ids,
+           'message', marked, 'list', list_of(queue, message))
+local pending = 0
+for i = first, #ARGV, 5 do
+  local child, outcome = ARGV[i], ''
+  local its = <JOB_KEY> .. child
+  local status = redis.call('HGET', its, 'status')
+  if status == 'succeeded' then
+    outcome = outcome_of(child)
+  else
+    pending = pending + 1
+    if not status or finished[status] then
+      redis.call('DEL', its)
+      redis.call('HSET', its, 'status', 'queued', 'cluster_id', cluster, 'group_name', ARGV[i + 1],
+                 'parent_id', parent, 'root_id', root)
+      redis.call('EXPIRE', its, ttl)
+      push(ARGV[i + 2], ARGV[i + 3])
+      redis.call('XADD', stream, 'MAXLEN', '~', limit, '*', 'job', ARGV[i + 4])
+    end
+  end
+  redis.call('HSET', tree, child, parent)
+  redis.call('HSET', join, 'c:' .. child, outcome)
+end
+redis.call('HSET', join, 'pending', pending)
+redis.call('HSET', record, 'status', 'running', 'round', round, 'waiting_for', pending,
+           'cluster_id', cluster, 'group_name', group)
+if above ~= '' then redis.call('HSET', record, 'parent_id', above, 'root_id', root) end
+for _, key in ipairs({record, join, tree}) do redis.call('EXPIRE', key, join_ttl) end
+redis.call('HDEL', unacked, tag)
+if pending == 0 then go_on(parent) end
+return {'waits', pending}
+""".replace("JOINED_HEADER", names.JOINED_HEADER)
+)
+
+# KEYS: the stream of what was finished. ARGV: now, ttl, the stream's limit, error, then jobs. Ends those that wait for
+# others as cancelled: nobody holds their messages. Returns them.
+CANCEL_WAITING = named(
+    JOINED
+    + """
+local ended = {}
+for i = 5, #ARGV do
+  local job, record = ARGV[i], <JOB_KEY> .. ARGV[i]
+  local kept = redis.pcall('HGET', <JOIN_KEY> .. job, 'message')
+  if type(kept) == 'string' then
+    local parent = redis.call('HGET', record, 'parent_id')
+    redis.call('HSET', record, 'status', 'cancelled', 'finished_at', ARGV[1], 'error', ARGV[4])
+    redis.call('HDEL', record, 'waiting_for')
+    redis.call('EXPIRE', record, ARGV[2])
+    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'id', job)
+    if parent then joined(parent, job) end
+    left(job, ARGV[2])
+    ended[#ended + 1] = job
+  end
+end
+return ended
+"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A job to hand down. queue: of ``group``, which is to do it. options: ``JobOptions`` as a header."""
+
+    id: str
+    group: str
+    queue: str
+    payload: Any
+    options: Mapping[str, Any]
+    priority: Priority = Priority.NORMAL
+    eta: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The job that hands down, as its agent has it. round: of how many times, from 1. usage: up to now."""
+
+    id: str
+    cluster_id: str
+    group: str
+    owner: str
+    options: JobOptions
+    delivery: Delivery
+    round: int
+    started_at: float
+    usage: dict[str, Any] | None = None
+
+    @property
+    def root_id(self) -> str:
+        """The first job of the tree."""
+        return self.options.root_id or self.id
+
+
+class Handed(NamedTuple):
+    """What came of handing down: waits, cancelled, full, over or gone, see the script; and the number beside it."""
+
+    what: str
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """What a job that goes on is told. results: {"id", "status", "result", "error"}, in the order of the payloads."""
+
+    round: int
+    state: Any
+    results: list[dict[str, Any]]
+    started_at: float
+    usage: dict[str, Any] | None = None
+
+
+class Joins:
+    """Hands work down, and reads what came of it. Raises TemporaryError when Redis is away."""
+
+    def __init__(self, client: redis.Redis, *, ttl_seconds: int = 86_400) -> None:
+        self._client, self._ttl = client, ttl_seconds
+        self._hand_down, self._cancel = map(client.register_script, (HAND_DOWN, CANCEL_WAITING))
+
+    def hand_down(self, parent: Parent, children: Sequence[Child], state: Any, *, most: int) -> Handed:
+        """Hand ``children`` down and let their parent wait, at once. most: jobs that the tree may hold."""
+        keys = [
+            names.job_key(parent.id), names.join_key(parent.id), names.tree_key(parent.root_id),
+            names.ACCEPTED_STREAM, names.unacked_key(parent.owner),
+        ]  # fmt: skip
+        args: list[Any] = [
+            parent.id, parent.root_id, parent.options.parent_id or "", parent.delivery.tag, parent.round,
+            most, self._ttl, JOIN_SECONDS, STREAM_LIMIT, json.dumps(state), repr(parent.started_at),
+            json.dumps(parent.usage), parent.cluster_id, parent.group, json.dumps([child.id for child in children]),
+        ]  # fmt: skip
+        now = time.time()
+        messages = {queue: Messages(queue) for queue in {child.queue for child in children}}
+        for child in children:
+            message = messages[child.queue].build(child, now)
+            args += [child.id, child.group, _list(child), message, _entry(child, parent.cluster_id, now)]
+        with temporary_when_away():
+            what, *number = self._hand_down(keys=keys, args=args)
+        return Handed(what.decode(), *number)
+
+    def read(self, job_id: str) -> Join | None:
+        """Return what ``job_id`` waited for, or None where it did not."""
+        with temporary_when_away():
+            found: Any = self._client.hgetall(names.join_key(job_id))
+        if not found:
+            return None
+        return Join(
+            int(found[b"round"]),
+            json.loads(found[b"state"]),
+            [_result(child, found.get(f"c:{child}".encode(), b"")) for child in json.loads(found[b"ids"])],
+            float(found[b"started_at"]),
+            json.loads(found[b"usage"]),
+        )
+
+    def waiting(self, job_ids: Sequence[str]) -> set[str]:
+        """Return those of ``job_ids`` that wait for others, or are about to go on."""
+        with temporary_when_away():
+            pipe = self._client.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipe.exists(names.join_key(job_id))
+            found = pipe.execute()
+        return {job_id for job_id, there in zip(job_ids, found, strict=True) if there}
+
+    def cancel_waiting(self, job_ids: Sequence[str], error: dict[str, Any]) -> list[str]:
+        """End those of ``job_ids`` that wait for others as cancelled; return them."""
+        with temporary_when_away():
+            args: list[str | float] = [repr(time.time()), self._ttl, STREAM_LIMIT, json.dumps(error), *job_ids]
+            return [job_id.decode() for job_id in self._cancel(keys=[names.FINISHED_STREAM], args=args)]
+
+    def tree(self, root_id: str) -> dict[str, str]:
+        """Return all that was handed down in a tree, as far as Redis knows: parent by child."""
+        with temporary_when_away():
+            found: Any = self._client.hgetall(names.tree_key(root_id))
+        return {child.decode(): parent.decode() for child, parent in found.items()}
+
+
+def _list(child: Child) -> str:
+    """Return the list that jobs of the child's priority lie in."""
+    if child.priority is Priority.HIGH:
+        return names.high_list(child.queue)
+    return names.kombu_lists(child.queue)[names.PRIORITY_STEPS.index(MESSAGE_PRIORITY[child.priority])]
+
+
+def _entry(child: Child, cluster_id: str, now: float) -> str:
+    """Return what PostgreSQL is to know of ``child``."""
+    return json.dumps(
+        {
+            "id": child.id,
+            "cluster_id": cluster_id,
+            "group": child.group,
+            "payload": child.payload,
+            "options": child.options,
+            "priority": str(child.priority),
+            "at": now,
+        }
+    )
+
+
+def _result(child: str, outcome: bytes) -> dict[str, Any]:
+    status, result, error = [*outcome.decode().split("\n"), "", "", ""][:3]
+    return {
+        "id": child,
+        "status": status or None,
+        "result": json.loads(result or "null"),
+        "error": json.loads(error or "null"),
+    }

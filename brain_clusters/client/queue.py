@@ -1,0 +1,98 @@
+"""Jobs pushed into a group's queue in Redis, past the API: as quick and as durable as Redis is."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from brain_clusters.broker import names
+from brain_clusters.broker.messages import push
+from brain_clusters.domain.jobs import JobOptions, Priority
+from brain_clusters.domain.specs import slug
+
+if TYPE_CHECKING:
+    import redis
+
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    id: str
+    payload: Any
+    eta: datetime | None
+    priority: str
+    options: dict[str, Any]
+
+
+class Queue:
+    """The queue of one group of agents. Needs the package ``redis``. Thread-safe.
+
+    A job that is sent here is seen by the API once an agent has begun it, and is lost where Redis loses it, as one
+    that is sent by ``apply_async``. It wakes a sleeping cluster with the next look of the autoscaler.
+    Options, in seconds: delay, timeout, backoff, backoff_max, expires (from now); and priority ("high", "normal",
+    "low") and max_attempts.
+    """
+
+    def __init__(self, redis_url: str, cluster: str, group: str) -> None:
+        import redis
+
+        self.name = names.group_queue(cluster, slug(group))
+        self._redis: redis.Redis = redis.Redis.from_url(redis_url)
+
+    def submit(self, payload: Any = None, **options: Any) -> str:
+        """Send a job; return its id. Raises what ``redis`` raises: then it may or may not be there."""
+        [sent] = self._sent([payload], options)
+        push(self._redis, self.name, [sent])
+        return sent.id
+
+    def submit_many(self, payloads: Iterable[Any], **options: Any) -> list[str]:
+        """Send a job for each payload, all with the same options; return their ids."""
+        found, rest = list[str](), iter(payloads)
+        while chunk := list(islice(rest, _CHUNK)):
+            sent = list(self._sent(chunk, options))
+            push(self._redis, self.name, sent)
+            found += [one.id for one in sent]
+        return found
+
+    def _sent(self, payloads: list[Any], options: dict[str, Any]) -> Iterator[_Sent]:
+        eta, priority, terms = _terms(**options)
+        for payload in payloads:
+            yield _Sent(str(uuid.uuid4()), payload, eta, priority, terms)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._redis.close()
+
+    def __enter__(self) -> Queue:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def _terms(
+    *,
+    priority: str = "normal",
+    delay: float | None = None,
+    timeout: float | None = None,
+    max_attempts: int | None = None,
+    backoff: float | None = None,
+    backoff_max: float | None = None,
+    expires: float | None = None,
+) -> tuple[datetime | None, str, dict[str, Any]]:
+    options = JobOptions(
+        max_attempts=max_attempts,
+        backoff_seconds=backoff,
+        backoff_max_seconds=backoff_max,
+        timeout_seconds=timeout,
+        expires_at=None if expires is None else time.time() + expires,
+    )
+    eta = None if not delay else datetime.fromtimestamp(time.time() + delay, UTC)
+    return eta, Priority(priority), options.as_header()

@@ -1,0 +1,98 @@
+"""Requests to the API: over kept connections, and again where that is safe."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import threading
+import time
+import uuid
+from typing import Any
+from urllib.parse import urlsplit
+
+from brain_clusters.client.errors import ApiError, Unreachable
+
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 2.0
+# Answers that tell to come again: of a server that waits for its own, and of one that still answers the first request.
+_AGAIN = (502, 503, 504)
+
+
+class Rest:
+    """Sends JSON and returns JSON. Thread-safe: each thread has a connection of its own.
+
+    timeout: the seconds that one request, with all its repetitions, may take.
+    """
+
+    def __init__(self, url: str, key: str | None, timeout: float) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r} is no URL such as http://127.0.0.1:8080")
+        self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._address, self._root = (parts.hostname, parts.port), parts.path.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._timeout = timeout
+        self._threads = threading.local()
+
+    def get(self, path: str) -> Any:
+        """Return the JSON at ``path``."""
+        return self._patiently("GET", path, None, {})
+
+    def post(self, path: str, body: Any) -> Any:
+        """Post ``body`` and return the answer's JSON. However often it is sent, it is done once."""
+        data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+        own = {"Content-Type": "application/json", "Idempotency-Key": uuid.uuid4().hex}
+        return self._patiently("POST", path, data, own)
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        found = self._threads.__dict__.pop("connection", None)
+        if found is not None:
+            found.close()
+
+    def _patiently(self, method: str, path: str, data: bytes | None, headers: dict[str, str]) -> Any:
+        deadline, pause = time.monotonic() + self._timeout, _FIRST_PAUSE_SECONDS
+        while True:
+            asked_for = 0.0
+            try:
+                status, told, found = self._once(method, path, data, {**self._headers, **headers}, deadline)
+                if status < 400:
+                    return found
+                failure: Exception = _refusal(status, found)
+                if status not in _AGAIN and not (status == 409 and told is not None):
+                    raise failure
+                asked_for = float(told) if told is not None and told.isdigit() else 0.0
+            except (OSError, http.client.HTTPException, ValueError) as exc:
+                self.close()
+                failure = Unreachable(f"the API at {self._address[0]}:{self._address[1]} does not answer: {exc!r}")
+                failure.__cause__ = exc
+            wait = max(asked_for, pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that clients do not come at once
+            if time.monotonic() + wait >= deadline:
+                raise failure
+            time.sleep(wait)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    def _once(
+        self, method: str, path: str, data: bytes | None, headers: dict[str, str], deadline: float
+    ) -> tuple[int, str | None, Any]:
+        connection = self._connection(max(0.1, deadline - time.monotonic()))
+        connection.request(method, self._root + path, data, headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        return answer.status, answer.getheader("Retry-After"), json.loads(text) if text else None
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        found: http.client.HTTPConnection | None = getattr(self._threads, "connection", None)
+        if found is None:
+            found = self._threads.connection = self._kind(*self._address, timeout=timeout)
+        elif found.sock is not None:
+            found.sock.settimeout(timeout)
+        return found
+
+
+def _refusal(status: int, found: Any) -> ApiError:
+    problem = found if isinstance(found, dict) else {}
+    faults = problem.get("errors")
+    detail = str(problem.get("detail") or problem.get("title") or "the API refused the request")
+    return ApiError(status, detail, faults if isinstance(faults, list) else ())
