@@ -81,7 +81,7 @@ local time = redis.call('TIME')
 redis.call('HSET', KEYS[1], unpack(ARGV, 4))
 local earlier, usage = unpack(redis.call('HMGET', KEYS[1], 'earlier_usage', 'usage'))
 if usage and usage ~= '' then
-  redis.call('HSET', KEYS[1], 'usage', '', 'earlier_usage', (earlier or '') .. usage .. '\n')
+  redis.call('HSET', KEYS[1], 'usage', '', 'earlier_usage', (earlier or '') .. usage .. '\\n')
 end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 redis.call('ZADD', KEYS[3], string.format('%.6f', time[1] + time[2] / 1e6 + ARGV[3]), message)
