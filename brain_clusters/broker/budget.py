@@ -38,8 +38,8 @@ local function date_of(z)
   local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
   local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
   local mp = math.floor((5 * doy + 2) / 153)
-  local m = mp < 10 and mp + 3 or mp - 9
-  return string.format('%04d-%02d-%02d', yoe + era * 400 + (m <= 2 and 1 or 0), m, doy - math.floor((153 * mp + 2) / 5) + 1)
+  local y, m, d = yoe + era * 400, mp < 10 and mp + 3 or mp - 9, doy - math.floor((153 * mp + 2) / 5) + 1
+  return string.format('%04d-%02d-%02d', m <= 2 and y + 1 or y, m, d)
 end
 
 local function whole(number) return string.format('%.0f', number) end
@@ -54,8 +54,8 @@ local function look(key)
 end
 """
 
-# ARGV: a JSON object: cluster, root, member (amount:id), amount, seconds, kept, refuse; limits: {day, tree}, those there
-# are. Returns as JSON: day; refused: the limit that was in the way, with what is spent and reserved.
+# ARGV: a JSON object: cluster, root, member (amount:id), amount, seconds, kept, refuse; limits: {day, tree}, those that
+# there are. Returns as JSON: day; refused: the limit that was in the way, with what is spent and reserved.
 _RESERVE = (
     _COMMON
     + """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -207,10 +206,11 @@ def _judged_job(job: Any, judged: dict[str, tuple[dict[str, Any], list[Fault]]])
     if not isinstance(job, dict):
         return check(job, JOB)
     own = {name: job[name] for name in ("payload", "key") if name in job}
-    rest = json.dumps({name: value for name, value in job.items() if name not in own}, sort_keys=True)
-    if rest not in judged:
-        judged[rest] = check({name: value for name, value in job.items() if name not in own}, JOB)
-    document, faults = judged[rest]
+    rest = {name: value for name, value in job.items() if name not in own}
+    said = repr(sorted(rest.items()))
+    if said not in judged:
+        judged[said] = check(rest, JOB)
+    document, faults = judged[said]
     wrong = list(unstorable(own))
     if "key" in own and not (isinstance(own["key"], str) and 1 <= len(own["key"]) <= 255):
         wrong.append(Fault("/key", "'key' must be text of 1 to 255 characters"))

@@ -275,7 +275,7 @@ class Brain:
         def finished() -> Any:
             answer = self.call("GET", f"/api/jobs/{job}")
             assert answer.status in (200, 404, 503), answer
-            return answer.status == 200 and answer.json["status"] in ("succeeded", "failed") and answer.json
+            return answer.status == 200 and answer.json["finished_at"] and answer.json
 
         return until(finished, f"job {job} is finished", seconds)
 

@@ -10,6 +10,8 @@ import pytest
 from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 
+from brain_clusters.client import Client, JobCancelled, JobFailed, Queue
+
 from .brain import Brain, until
 
 Measured = Callable[[str, float], None]
@@ -30,6 +32,32 @@ def test_a_handler_from_the_handler_path_gets_the_payload_and_its_result_is_kept
     assert done | {"status": "succeeded", "attempts": 1, "group": "Hands", "error": None} == done
     assert done["result"]["said"] == {"text": "grüße", "n": [1, 2.5, None]}
     assert done["started_at"] < done["finished_at"]
+
+
+def test_the_python_client_sends_jobs_and_gets_their_results(brain: Brain, cluster: str) -> None:
+    with Client(brain.api_url) as client:
+        assert client.submit(cluster, {"say": "one"}, to="Hands").result(timeout=60)["said"] == "one"
+        sent = client.submit_many(cluster, [{"say": n} for n in range(50)], to="Hands", priority="high")
+        assert [job.result(timeout=60)["said"] for job in sent] == list(range(50))
+        assert client.submit_to("handiwork", {"say": "anywhere"}).result(timeout=60)["said"] == "anywhere"
+        failed = client.submit(cluster, {"fail": "no row 7"}, to="Hands", key="once")
+        with pytest.raises(JobFailed, match="no row 7"):
+            failed.result(timeout=60)
+        until(lambda: brain.get(f"/api/clusters/{cluster}/dead-letters")["total"] == 1, "the outcome is stored")
+        failed.retry()
+        with pytest.raises(JobFailed, match="no row 7"):
+            failed.result(timeout=60)
+        assert len(brain.marks(failed.id)) == 2
+        asleep = client.submit(cluster, {}, to="Hands", delay="1 hour")
+        asleep.cancel()
+        with pytest.raises(JobCancelled):
+            asleep.result(timeout=60)
+
+
+def test_jobs_pushed_into_redis_are_done_too(brain: Brain, cluster: str) -> None:
+    with Queue(brain.redis_url, cluster, "Hands") as queue:
+        sent = [queue.submit({"say": 1}, priority="low"), *queue.submit_many([{"say": 2}, {"say": 3}], priority="high")]
+    assert [brain.outcome(job)["result"]["said"] for job in sent] == [1, 2, 3]
 
 
 def test_a_job_that_runs_says_so_and_which_agent_does_it(brain: Brain, cluster: str) -> None:
@@ -130,7 +158,7 @@ def test_a_job_that_kills_its_agents_is_given_up_and_the_others_run(brain: Brain
     others = [brain.job(cluster, say=n) for n in range(5)]
     failed = brain.outcome(poison)
     measured("a poison job is given up after 3 dead agents", time.monotonic() - began)
-    assert failed["status"] == "failed"
+    assert failed["status"] == "dead"
     assert failed["error"]["type"] == "AgentDied"
     assert "3 agents died" in failed["error"]["message"]
     assert len({mark["pid"] for mark in brain.marks(poison)}) == 3
