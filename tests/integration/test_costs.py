@@ -23,7 +23,8 @@ from brain_clusters.domain.commands import HibernateCluster, ReactivateCluster
 from brain_clusters.domain.states import ClusterStatus, JobStatus
 from brain_clusters.genesis.process.desk import Ended
 from brain_clusters.services import blueprints, costs, metering, metrics, outcomes
-from brain_clusters.services.costs import Period, Tally
+from brain_clusters.services.costs import Period
+from brain_clusters.services.tallies import Tally
 from tests.integration.stage import Stage
 
 METERED = """
