@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from brain_clusters.domain.addresses import parse_networks
+from brain_clusters.domain.currencies import CODES
 from brain_clusters.errors import ConfigError
 
 SECRET_MASK = "********"  # noqa: S105
@@ -77,6 +78,13 @@ def _web_hook(text: str) -> str:
         raise ValueError("must be a URL such as https://hooks.example.org/brain")
     _ = url.port  # raises ValueError where it is no port
     return text
+
+
+def _currency(text: str) -> str:
+    """Return ``text`` when it is a code of ISO 4217."""
+    if text.upper() not in CODES:
+        raise ValueError("must be a code of ISO 4217 such as USD or EUR")
+    return text.upper()
 
 
 def _networks(text: str) -> tuple[str, ...]:
@@ -196,6 +204,11 @@ class Settings:
         "BRAIN_HISTORY_RETENTION_SECONDS", _number(int, 60, 315_360_000), 2_592_000,
         "How long events, ended operations and rows of ended agents are kept.",
     )  # fmt: skip
+    usage_retention_seconds: int = setting(
+        "BRAIN_USAGE_RETENTION_SECONDS", _number(int, 86_400, 3_153_600_000), 34_560_000,
+        "How long the usage ledger is kept, from which costs are told.",
+    )  # fmt: skip
+    currency: str = setting("BRAIN_CURRENCY", _currency, "USD", "The currency of all prices and budgets, by ISO 4217.")
     admin_webhook_url: str | None = setting(
         "BRAIN_ADMIN_WEBHOOK_URL", _web_hook, None,
         "Where alerts with the action notify_admin are posted to, as JSON.", secret=True, mask=mask_path,

@@ -22,7 +22,39 @@ log = logging.getLogger(__name__)
 _EWMA_WEIGHT = 0.2
 # EX_UNAVAILABLE of sysexits.h: everything it needs has gone.
 EXIT_ORPHANED = 69
+_DAY_SECONDS = 86_400
+# A tick that missed this many days of beats would miss what an agent did before them.
+_DAYS_KEPT = 3
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class BusyTime:
+    """How long an agent worked, by day (UTC) for its last days: each second in which it had at least one job.
+
+    Of each day: seconds while it took jobs, seconds while it drained, and the sum over its slots. Not safe for threads.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.days: dict[str, list[float]] = {}
+        self._mark = time.monotonic()
+
+    def spend(self, slots: int, *, draining: bool) -> None:
+        """Count the time since the last call, in which so many slots were busy."""
+        now = time.monotonic()
+        elapsed, self._mark = now - self._mark, now
+        if not slots:
+            return
+        self.total += elapsed
+        wall = time.time()
+        today = min(elapsed, wall % _DAY_SECONDS)
+        for at, seconds in ((wall - elapsed, elapsed - today), (wall, today)):
+            if seconds > 0:
+                day = self.days.setdefault(time.strftime("%Y-%m-%d", time.gmtime(at)), [0.0, 0.0, 0.0])
+                day[draining] += seconds
+                day[2] += seconds * slots
+        for name in sorted(self.days)[:-_DAYS_KEPT]:
+            del self.days[name]
 
 
 class Counters:
@@ -30,6 +62,9 @@ class Counters:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._busy = BusyTime()
+        self._draining = False
+        self._job_seconds = 0.0
         self._in_flight = 0
         # The sum of the times at which the jobs in flight began: with their number it gives their mean age.
         self._begun = 0.0
@@ -42,17 +77,23 @@ class Counters:
     def begin(self) -> None:
         """A job begins."""
         with self._lock:
+            self._busy.spend(self._in_flight, draining=self._draining)
             self._in_flight += 1
             self._begun += time.monotonic()
 
     def end(self, seconds: float, *, failed: bool | None, error: str | None = None) -> None:
-        """A job ended after ``seconds``. failed: None where it goes on as another message. error: for a person."""
+        """An attempt ended after ``seconds``. failed: None for one that is cancelled or tried again: it is neither.
+
+        error: for a person.
+        """
         with self._lock:
+            self._busy.spend(self._in_flight, draining=self._draining)
             self._in_flight -= 1
             self._begun = self._begun - (time.monotonic() - seconds) if self._in_flight else 0.0
             self._completed += failed is False
             self._failed += failed is True
             self._last_error = error or self._last_error
+            self._job_seconds += seconds if failed is not None else 0.0
             before = self._service_time if self._service_time is not None else seconds
             self._service_time = before + _EWMA_WEIGHT * (seconds - before)
             self._idle_since = time.time()
@@ -60,6 +101,7 @@ class Counters:
     def drop(self, seconds: float) -> None:
         """A job is not done here any more: its process died after ``seconds``."""
         with self._lock:
+            self._busy.spend(self._in_flight, draining=self._draining)
             self._in_flight -= 1
             self._begun = self._begun - (time.monotonic() - seconds) if self._in_flight else 0.0
             self._idle_since = time.time()
@@ -68,10 +110,17 @@ class Counters:
         """Return how many jobs are being done. Takes no lock: one number is read whole."""
         return self._in_flight
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return the counters as they stand in a beat."""
+    def snapshot(self, *, draining: bool = False) -> dict[str, Any]:
+        """Return the counters as they stand in a beat. draining: whether the agent takes no more jobs."""
         with self._lock:
+            self._draining = draining
+            self._busy.spend(self._in_flight, draining=draining)
+            ended = self._completed + self._failed
             return {
+                "draining": draining,
+                "busy_seconds": round(self._busy.total, 3),
+                "busy_days": {day: [round(one, 3) for one in found] for day, found in self._busy.days.items()},
+                "mean_time": self._job_seconds / ended if ended else None,
                 "state": "busy" if self._in_flight else "idle",
                 "in_flight": self._in_flight,
                 "completed": self._completed,
@@ -138,16 +187,25 @@ class Beats:
         self._once(stale, orphan)
         threading.Thread(target=self._run, args=(interval, stale, orphan), name="beats", daemon=True).start()
 
+    def last(self, *, stale: float) -> None:
+        """Write what was done up to the end; whoever sees that the agent left reads it."""
+        try:
+            self._client.set(names.beat_key(self._agent_id), self._text(), px=int(stale * 1000))
+        except (redis.RedisError, OSError) as exc:
+            log.warning("the last beat was not written: %s", type(exc).__name__)
+
     def _run(self, interval: float, stale: float, orphan: float) -> None:
         while True:
             time.sleep(interval)
             self._once(stale, orphan)
 
+    def _text(self) -> str:
+        return json.dumps({**self._snapshot(), **self._usage.sample(), "pid": os.getpid(), "at": time.time()})
+
     def _once(self, stale: float, orphan: float) -> None:
-        beat = json.dumps({**self._snapshot(), **self._usage.sample(), "pid": os.getpid(), "at": time.time()})
         try:
             pipe = self._client.pipeline(transaction=False)
-            pipe.set(names.beat_key(self._agent_id), beat, px=int(stale * 1000))
+            pipe.set(names.beat_key(self._agent_id), self._text(), px=int(stale * 1000))
             if self._host_key:
                 pipe.exists(self._host_key)
             replies = pipe.execute()

@@ -88,7 +88,9 @@ class JobRunner:
             if outcome.status is JobStatus.RUNNING:  # it waits for others, and nothing is left to acknowledge
                 self._acknowledged(delivery)
                 raise Ignore
-            report = self._report(job_id, delivery.attempt, team.started_at, outcome, team.usage(usage))
+            # The parts before are with the last attempt, whichever that is.
+            used = team.usage(usage) if outcome.again is None else usage
+            report = self._report(job_id, delivery.attempt, team.started_at, outcome, used)
         else:
             outcome = self._explained(job_id, refused, delivery)
             begun = max(delivery.attempt - 1, int(delivery.goes_on))
@@ -130,7 +132,8 @@ class JobRunner:
         try:
             outcome = self._outcome(context, attempt, args, kwargs)
             unended = outcome.again is not None or isinstance(outcome.result, Delegation)
-            failed = None if unended else outcome.error is not None
+            neither = unended or outcome.status is JobStatus.CANCELLED
+            failed = None if neither else outcome.error is not None
         finally:
             self.counters.end(time.monotonic() - began, failed=failed)
         return outcome, context.usage.as_dict()

@@ -41,12 +41,12 @@ class Tally(Counters):
             elif self._open.pop(pid, None) is not None:
                 self.end(**ended)
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self, *, draining: bool = False) -> dict[str, Any]:
         """Return the counters as they stand in a beat."""
         for pid, begun in list(self._open.items()):
             if not _lives(pid) and self._open.pop(pid, None) is not None:
                 self.drop(time.monotonic() - begun)
-        return super().snapshot()
+        return super().snapshot(draining=draining)
 
 
 class Teller(Counters):

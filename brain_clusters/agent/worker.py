@@ -66,7 +66,7 @@ def run(
     beats = Beats(
         client,
         spec.agent_id,
-        lambda: {**runner.counters.snapshot(), "slots": spec.concurrency, "draining": draining.look()},
+        lambda: {**runner.counters.snapshot(draining=draining.look()), "slots": spec.concurrency},
         Hearing(client, spec.agent_id, [spec.queue], runner.counters.in_flight, deaf_after=config.deaf_after),
         host_id=config.host_id,
     )
@@ -89,6 +89,7 @@ def run(
         without_heartbeat=True,
     )
     worker.start()
+    beats.last(stale=config.beat_stale)
     return int(worker.exitcode or 0)
 
 

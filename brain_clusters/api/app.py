@@ -9,7 +9,17 @@ import flask
 from brain_clusters.api import auth, problems
 from brain_clusters.api.context import attach
 from brain_clusters.api.requests import BODY_LIMIT_BYTES
-from brain_clusters.api.routes import blueprints, clusters, dead_letters, jobs, lifecycle, operations, scaling, system
+from brain_clusters.api.routes import (
+    blueprints,
+    clusters,
+    costs,
+    dead_letters,
+    jobs,
+    lifecycle,
+    operations,
+    scaling,
+    system,
+)
 from brain_clusters.errors import NotFound
 from brain_clusters.services.control import Control
 
@@ -25,7 +35,7 @@ def create_app(control: Control) -> flask.Flask:
     app.before_request(auth.check)
     app.after_request(_protect)
     problems.register(app)
-    for module in (clusters, lifecycle, scaling, jobs, dead_letters, operations, blueprints, system):
+    for module in (clusters, costs, lifecycle, scaling, jobs, dead_letters, operations, blueprints, system):
         app.register_blueprint(module.routes)
     return app
 

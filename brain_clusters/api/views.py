@@ -24,7 +24,7 @@ _CLUSTER = (
     "id", "name", "type", "status", "blueprint_id", "blueprint_version", "parent_cluster_id", "min_workers",
     "max_workers", "current_workers", "target_workers", "group_targets", "health_score", "load_percentage",
     "tasks_completed", "tasks_failed", "created_at", "started_at", "hibernated_at", "destroyed_at", "last_active",
-    "wake_at", "description", "tags", "config",
+    "wake_at", "budget_per_day", "over_budget_on", "description", "tags", "config",
 )  # fmt: skip
 _AGENT = (
     "id", "cluster_id", "agent_id", "role", "supervisor_id", "capabilities", "skills", "config", "status",
@@ -54,7 +54,7 @@ _NODE = (
 )  # fmt: skip
 _MOST_CANDIDATES = 20
 # By our name of a figure, the beat's own.
-_BEAT_COUNTERS = {"tasks_completed": "completed", "tasks_failed": "failed", "avg_task_duration": "service_time"}
+_BEAT_COUNTERS = {"tasks_completed": "completed", "tasks_failed": "failed", "avg_task_duration": "mean_time"}
 _BEAT_FIGURES = ("in_flight", "cpu", "memory")
 
 

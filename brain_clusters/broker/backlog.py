@@ -121,7 +121,7 @@ def waiting_since(client: redis.Redis, queues: Sequence[str], before: float) -> 
 
 
 # What a beat may say, as numbers, besides its counters and idle_since.
-_BEAT_MAYBE = ("service_time", "running_for", "cpu", "memory", "at")
+_BEAT_MAYBE = ("service_time", "running_for", "cpu", "memory", "at", "busy_seconds", "mean_time")
 _LIMIT = float(2**53)
 _NUMBERS = (float, int)
 _scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
@@ -150,6 +150,8 @@ def _beat(raw: bytes | str) -> dict[str, Any] | None:
     if not isinstance(beat.setdefault("last_error", None), (str, type(None))):
         beat["last_error"] = None
     beat["state"] = "busy" if beat["in_flight"] else "idle"
+    if beat["mean_time"] is None:
+        beat["mean_time"] = beat["service_time"]
     found: dict[str, Any] = beat
     return found
 

@@ -196,7 +196,7 @@ def _sound(job_id: str, entry: dict[bytes, bytes]) -> JobReport | None:
     """Return a report, or None for what makes no sense: agents run users' code, which can write here."""
     try:
         return _from_entry(job_id, entry)
-    except (ValueError, KeyError, RecursionError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         log.error("the record of a job makes no sense and is left out: %s: %s", type(exc).__name__, exc)
         return None
 
@@ -216,8 +216,18 @@ def _from_entry(job_id: str, entry: dict[bytes, bytes]) -> JobReport:
         finished_at=float(text(b"finished_at") or 0) or None,
         result=json.loads(text(b"result") or "null"),
         error=json.loads(text(b"error") or "null"),
-        usage=json.loads(text(b"usage") or "null"),
+        usage=_total_usage([*text(b"earlier_usage").splitlines(), text(b"usage")]),
     )
+
+
+def _total_usage(texts: Sequence[str]) -> dict[str, Any] | None:
+    """Return what all attempts at a job used, as far as they counted it; None where none did."""
+    found = [json.loads(text) for text in texts if text]
+    total: dict[str, Any] = {}
+    for usage in found:
+        for name, value in (usage or {}).items():
+            total[name] = total.get(name, 0) + value
+    return total or None
 
 
 def is_finished(report: JobReport | None) -> bool:

@@ -72,12 +72,17 @@ if ARGV[1] ~= '' then redis.call('HDEL', KEYS[3], ARGV[1]) end
 
 # KEYS: record, the owner's unacked hash, the queue's sorted set. ARGV: tag, ttl, seconds to wait, then the record's
 # fields. Returns whether the message was there to be parked. It is taken out of its entry as text, as it stands there.
+# What the attempt used is kept, a line for each, as the next one's outcome takes the place of its own.
 AGAIN = """
 local entry = redis.call('HGET', KEYS[2], ARGV[1])
 local message = entry and string.match(entry, '^%[(.*),"","[^"]*"%]$')
 if not message then return 0 end
 local time = redis.call('TIME')
 redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+local earlier, usage = unpack(redis.call('HMGET', KEYS[1], 'earlier_usage', 'usage'))
+if usage and usage ~= '' then
+  redis.call('HSET', KEYS[1], 'usage', '', 'earlier_usage', (earlier or '') .. usage .. '\\n')
+end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 redis.call('ZADD', KEYS[3], string.format('%.6f', time[1] + time[2] / 1e6 + ARGV[3]), message)
 redis.call('HDEL', KEYS[2], ARGV[1])

@@ -6,12 +6,14 @@ All times are timezone-aware UTC. Enum columns are native PostgreSQL enums with 
 from __future__ import annotations
 
 import uuid
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Date,
     DateTime,
     Enum,
     Float,
@@ -21,6 +23,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Numeric,
     Text,
     func,
     text,
@@ -58,6 +61,7 @@ class Base(DeclarativeBase):
     )
     type_annotation_map = {  # noqa: RUF012
         datetime: DateTime(timezone=True),
+        date: Date,
         str: Text,
         dict[str, Any]: JSONB,
         dict[str, int]: JSONB,
@@ -112,7 +116,9 @@ class Cluster(Base):
     asleep_backlog: jobs that waited when sleep was asked for; more than those wake the cluster.
     ready_since_wake: whether every agent was ready once since the last start, which tells spawning from scaling.
     unknown_ticks: looks in a row that could not tell what waits. wake_at: when a sleeping cluster has to start so
-    that its next job with an ETA, or its schedule, finds it ready.
+    that its next job with an ETA, or its schedule, finds it ready. budget_per_day: in place of its blueprint's.
+    over_budget_on: the last day (UTC) on which it had spent its budget, which was over_budget_limit then;
+    budget_waived_on: the day on which somebody woke it all the same.
     """
 
     __tablename__ = "clusters"
@@ -149,6 +155,10 @@ class Cluster(Base):
     scaled_at: Mapped[datetime | None]
     unknown_ticks: Mapped[int] = mapped_column(server_default="0")
     wake_at: Mapped[datetime | None]
+    budget_per_day: Mapped[float | None]
+    over_budget_on: Mapped[date | None]
+    over_budget_limit: Mapped[float | None]
+    budget_waived_on: Mapped[date | None]
 
     __table_args__ = (
         ForeignKeyConstraint(
@@ -179,7 +189,9 @@ class Agent(Base):
     """One running member of a group, from its planning to its end.
 
     agent_id is the driver's name for it; handle is the driver's plain JSON (pid and start time for a process).
-    not_before delays the replacement of one that died at birth. serves: the group's queue.
+    not_before delays the replacement of one that died at birth. claimed_at: when a host took it, from which on it
+    costs. busy_seconds: how long it had at least one job so far, by its own count; busy_days: the same of its last days
+    (UTC), each as [seconds while it took jobs, seconds while it drained, the sum over its slots].
     """
 
     __tablename__ = "cluster_agents"
@@ -210,6 +222,9 @@ class Agent(Base):
     ready_at: Mapped[datetime | None]
     draining_at: Mapped[datetime | None]
     not_before: Mapped[datetime | None]
+    claimed_at: Mapped[datetime | None]
+    busy_seconds: Mapped[float] = mapped_column(server_default="0")
+    busy_days: Mapped[dict[str, Any]] = mapped_column(server_default=_EMPTY_JSON)
 
     __table_args__ = (
         Index("ix_cluster_agents_cluster_id_status", "cluster_id", "status"),
@@ -400,6 +415,44 @@ class Alert(Base):
     fired_at: Mapped[datetime | None]
     resolved_at: Mapped[datetime | None]
     value: Mapped[float | None]
+
+
+class Usage(Base):
+    """What one agent came to on one day (UTC). The price of its hours follows from its group, see ``services.costs``.
+
+    It outlives cluster and agent, so it refers to none of them. agent_id is "" for what no agent did. tags: the
+    cluster's on that day. Of the states' seconds each second of an agent is in one; slot_seconds sums busy slots.
+    saved_seconds: agents that were not there since the cluster slept, times seconds; asleep_warm_seconds: of a group
+    that stayed in memory meanwhile. jobs_amount: the prices of finished jobs, but for unpriced_jobs, those that used
+    what nobody counted. calls and tokens are NULL where nobody counted any; counters: what else handlers counted.
+    """
+
+    __tablename__ = "usage"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    cluster_id: Mapped[str] = mapped_column(primary_key=True)
+    group_name: Mapped[str] = mapped_column(primary_key=True)
+    agent_id: Mapped[str] = mapped_column(primary_key=True)
+    blueprint_id: Mapped[str]
+    blueprint_version: Mapped[str]
+    tags: Mapped[list[str]] = mapped_column(server_default=_EMPTY_ARRAY)
+    starting_seconds: Mapped[float] = mapped_column(server_default="0")
+    idle_seconds: Mapped[float] = mapped_column(server_default="0")
+    busy_seconds: Mapped[float] = mapped_column(server_default="0")
+    draining_seconds: Mapped[float] = mapped_column(server_default="0")
+    slot_seconds: Mapped[float] = mapped_column(server_default="0")
+    saved_seconds: Mapped[float] = mapped_column(server_default="0")
+    asleep_warm_seconds: Mapped[float] = mapped_column(server_default="0")
+    jobs_succeeded: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    jobs_failed: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    unpriced_jobs: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    jobs_amount: Mapped[Decimal] = mapped_column(Numeric, server_default="0")
+    calls: Mapped[int | None] = mapped_column(BigInteger)
+    input_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    output_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    counters: Mapped[dict[str, Any]] = mapped_column(server_default=_EMPTY_JSON)
+
+    __table_args__ = (Index("ix_usage_cluster_id_day", "cluster_id", "day"),)
 
 
 class IdempotencyKey(Base):

@@ -22,6 +22,7 @@ class Situation:
 
     phase: asleep; starting (its agents of the first start are not all there); changing (on its way to another size);
     settled. asleep_backlog, look_ahead and fired: see ``sleeping.waking``. hibernated_seconds: how long it has slept.
+    over_budget: why it has to sleep for what it spent, see ``budgets.sleeps_for``.
     """
 
     view: ClusterView
@@ -30,6 +31,7 @@ class Situation:
     hibernated_seconds: float | None = None
     look_ahead: float = 2.0
     fired: str | None = None
+    over_budget: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,10 @@ def choose(situation: Situation, signals: Mapping[str, GroupSignals], state: Sta
     if situation.phase == "asleep":
         return _asleep(situation, signals)
     view = situation.view
+    if situation.over_budget is not None:
+        # Whatever waits, and whatever else is held: jobs that run are finished, no other begins.
+        gate = Gate("budget", situation.over_budget, 0)
+        return Choice("hibernate", f"budget: {situation.over_budget}", held={CLUSTER: gate})
     if situation.phase == "settled":
         sleep = sleeping.hibernation(view, signals)
         if sleep.sleeps:
@@ -93,6 +99,10 @@ def _asleep(situation: Situation, signals: Mapping[str, GroupSignals]) -> Choice
         look_ahead=situation.look_ahead,
         fired=situation.fired,
     )
+    if wake.wakes and situation.over_budget is not None:
+        reason = f"{wake.reason}, but {situation.over_budget}"
+        gate = Gate("budget", reason, sum(wake.groups.values()))
+        return Choice("hold", f"budget: {reason}", {}, {CLUSTER: gate}, wake_in=wake.wake_in)
     if wake.wakes:
         return Choice("reactivate", wake.reason, wake.groups, wake_in=wake.wake_in)
     limit, slept = situation.view.blueprint.lifecycle.destroy.hibernated_seconds, situation.hibernated_seconds

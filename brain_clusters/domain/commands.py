@@ -24,6 +24,7 @@ class CreateCluster:
     description: str | None = None
     tags: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
+    budget_per_day: float | None = None
     parent_cluster_id: str | None = None
 
 
@@ -39,6 +40,7 @@ class UpdateCluster:
     description: str | None = None
     tags: tuple[str, ...] | None = None
     config: Mapping[str, Any] | None = None
+    budget_per_day: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,6 +73,11 @@ def _evenly(left: int, rooms: Mapping[str, int]) -> dict[str, int]:
     return given
 
 
+def awake(groups: Sequence[AgentGroup], fewest: int, most: int) -> dict[str, int]:
+    """Return the agents by group of a cluster that is awake while nothing waits. fewest, most: its own bounds."""
+    return distribute(min(most, max(fewest, sum(group.count.minimum for group in groups))), groups)
+
+
 def one_step_up(
     targets: Mapping[str, int], groups: Sequence[AgentGroup], backlogs: Mapping[str, int], limit: int
 ) -> dict[str, int]:
@@ -217,6 +222,11 @@ def health_score(intent: Intent, target: int, census: Census, recent_failures: i
         return 1.0
     present = min(1.0, (census.ready + census.draining) / target)
     return round(present * target / (target + recent_failures), 3)
+
+
+def agent_health(completed: int, failed: int) -> float:
+    """Return 0 to 1: the share of an agent's jobs that succeeded, as if one more had: a single failure tells little."""
+    return round((completed + 1) / (completed + failed + 1), 3)
 
 
 def restart_delay_seconds(recent_failures: int) -> float:

@@ -24,6 +24,7 @@ from brain_clusters.domain.states import Intent
 from brain_clusters.errors import BrainError, TemporaryError
 from brain_clusters.services import (
     alerts,
+    budgets,
     ledger,
     lifecycle,
     memory,
@@ -94,6 +95,7 @@ def _look_at_all(control: Control) -> None:
         return
     remembered.seen_at = next((cluster.at for cluster in clusters.values()), None)
     observed.write(control, clusters, reading)
+    budgets.look(control, clusters)
     choices = Choices(control, remembered, last_look, reading.now)
     for cluster in clusters.values():
         if not cluster.resting:

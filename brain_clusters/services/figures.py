@@ -12,7 +12,7 @@ from brain_clusters.domain import planning
 from brain_clusters.domain.planning import Census
 from brain_clusters.domain.specs import Blueprint
 from brain_clusters.domain.states import AgentStatus, Intent
-from brain_clusters.services import metrics
+from brain_clusters.services import metrics, observed
 from brain_clusters.services.control import Control
 from brain_clusters.services.metrics import JobRate
 from brain_clusters.services.observation import SeenCluster
@@ -48,7 +48,7 @@ def figures(control: Control, clusters: Mapping[str, SeenCluster], reading: Read
         return {}
     with control.database.transaction() as session:
         rates = metrics.job_rates(session) if used & _FROM_JOBS else {}
-        failed = metrics.failed_agents(session) if used & _FROM_AGENTS else {}
+        failed = observed.failed_agents(session) if used & _FROM_AGENTS else {}
     return {
         cluster.id: Figures(
             cluster_id=cluster.id,

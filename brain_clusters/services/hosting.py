@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,9 +18,10 @@ from brain_clusters.broker.client import temporary_when_away
 from brain_clusters.db.listen import HOSTS_CHANNEL, Listener
 from brain_clusters.db.models import Agent, Cluster, Host
 from brain_clusters.domain.agents import AgentSpec, Loads
+from brain_clusters.domain.budgets import effective
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, Intent
 from brain_clusters.genesis.process.desk import Ended, Wanted
-from brain_clusters.services import blueprints, history, served, standby
+from brain_clusters.services import blueprints, history, observed, served, standby
 from brain_clusters.services.control import Control
 from brain_clusters.services.leaving import lock_agents
 from brain_clusters.services.reconcile import Followup, act, reconcile, spec_of
@@ -36,6 +38,7 @@ class HostDesk:
         self._control = control
         self._host_id = host_id
         self._capacity = capacity
+        self._last_beats: dict[str, Mapping[str, Any]] = {}
         self._listener = Listener(control.database.engine, HOSTS_CHANNEL)
 
     def fileno(self) -> int:
@@ -74,6 +77,7 @@ class HostDesk:
                 select(
                     Agent,
                     Cluster.blueprint_id,
+                    Cluster.budget_per_day,
                     Cluster.intent,
                     func.extract("epoch", func.now() - Agent.draining_at),
                 )
@@ -83,14 +87,15 @@ class HostDesk:
             return [self._wanted(session, *row) for row in rows]
 
     def _wanted(
-        self, session: Session, agent: Agent, blueprint_id: str, intent: Intent, draining_seconds: float | None
-    ) -> Wanted:
+        self, session: Session, agent: Agent, blueprint_id: str, per_day: float | None, intent: Intent,
+        draining_seconds: float | None,
+    ) -> Wanted:  # fmt: skip
         scaling = blueprints.parsed(session, blueprint_id, agent.blueprint_version).scaling
         kill_after = scaling.drain_timeout_seconds if scaling.on_drain_timeout == "stop" else None
         if intent is Intent.GONE:
             kill_after = self._control.settings.stop_grace_seconds
         return Wanted(
-            spec=_spec(session, agent, blueprint_id),
+            spec=_spec(session, agent, blueprint_id, per_day),
             draining=agent.status is AgentStatus.DRAINING,
             started=agent.ready_at is not None,
             draining_seconds=float(draining_seconds or 0.0),
@@ -116,13 +121,13 @@ class HostDesk:
             taken = session.scalars(
                 update(Agent)
                 .where(Agent.id.in_(select(pending.c.id)))
-                .values(host_id=self._host_id)
+                .values(host_id=self._host_id, claimed_at=func.now())
                 .returning(Agent)
                 .execution_options(synchronize_session=False)
             ).all()
-            clusters = _blueprint_ids(session, {agent.cluster_id for agent in taken})
+            clusters = _of_clusters(session, {agent.cluster_id for agent in taken})
             ordered = sorted(taken, key=lambda agent: agent.spawned_at)
-            return [_spec(session, agent, clusters[agent.cluster_id]) for agent in ordered]
+            return [_spec(session, agent, *clusters[agent.cluster_id]) for agent in ordered]
 
     def ready(self, handles: Mapping[str, Mapping[str, Any]]) -> None:
         """Mark agents as idle and reconcile their clusters."""
@@ -149,6 +154,9 @@ class HostDesk:
 
     def release(self, agent_id: str) -> None:
         """Return what a dead agent held to its queue."""
+        beat = backlog.read(self._control.broker.redis, [], [agent_id]).beats.get(agent_id)
+        if beat is not None:
+            self._last_beats[agent_id] = beat  # which goes with what it held, and which its row is still to learn
         served.release(self._control, agent_id)
 
     def ended(self, ended: Sequence[Ended]) -> None:
@@ -160,6 +168,8 @@ class HostDesk:
                 cluster_id = self._mark_ended(session, one)
                 if cluster_id is not None:
                     touched.add(cluster_id)
+        for one in ended:
+            self._last_beats.pop(one.agent_id, None)
         self._reconcile(touched)
 
     def _mark_ended(self, session: Session, one: Ended) -> str | None:
@@ -171,8 +181,11 @@ class HostDesk:
         asked = one.asked or agent.status is AgentStatus.DRAINING
         agent.status = AgentStatus.STOPPED if asked else AgentStatus.FAILED
         agent.stopped_at = func.now()
+        beat = self._last_beats.get(one.agent_id)
+        if beat is not None:
+            observed.take_over(agent, beat)
         if not asked:  # else the error of its last task that failed stays
-            agent.last_error = one.error
+            agent.last_error, agent.health_score = one.error, 0.0
             history.record(
                 session, "agent.died", one.error or "ended unasked", cluster_id=agent.cluster_id,
                 agent_id=agent.agent_id, data={"group": agent.group_name, "host": self._host_id},
@@ -185,7 +198,7 @@ class HostDesk:
             session.execute(
                 update(Agent)
                 .where(Agent.host_id == self._host_id, Agent.status == AgentStatus.STARTING)
-                .values(host_id=None)
+                .values(host_id=None, claimed_at=None)
             )
             session.execute(delete(Host).where(Host.id == self._host_id))
         self._listener.close()
@@ -236,13 +249,16 @@ def _give_up_agents(control: Control, host_id: str) -> int:
     return len(gone)
 
 
-def _blueprint_ids(session: Session, cluster_ids: set[str]) -> dict[str, str]:
-    rows = session.execute(select(Cluster.id, Cluster.blueprint_id).where(Cluster.id.in_(cluster_ids)))
-    return dict(rows.all())
+def _of_clusters(session: Session, cluster_ids: set[str]) -> dict[str, tuple[str, float | None]]:
+    """Return each cluster's blueprint, and its own budget of a day."""
+    rows = session.execute(
+        select(Cluster.id, Cluster.blueprint_id, Cluster.budget_per_day).where(Cluster.id.in_(cluster_ids))
+    )
+    return {cluster_id: (blueprint_id, per_day) for cluster_id, blueprint_id, per_day in rows}
 
 
-def _spec(session: Session, agent: Agent, blueprint_id: str) -> AgentSpec:
+def _spec(session: Session, agent: Agent, blueprint_id: str, per_day: float | None) -> AgentSpec:
     blueprint = blueprints.parsed(session, blueprint_id, agent.blueprint_version)
     group = blueprint.group(agent.group_name)
     assert group is not None  # noqa: S101 - the row was made from this very version
-    return spec_of(agent, group, blueprint)
+    return replace(spec_of(agent, group, blueprint), budget=effective(blueprint.budget, per_day))

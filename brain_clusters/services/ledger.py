@@ -72,7 +72,7 @@ _VIEW = (
     "targets", "min_workers", "max_workers", "since_change", "idle_seconds", "persistent", "unknown_ticks", "floor",
     "next_floor",
 )  # fmt: skip
-_SITUATION = ("phase", "asleep_backlog", "hibernated_seconds", "look_ahead", "fired")
+_SITUATION = ("phase", "asleep_backlog", "hibernated_seconds", "look_ahead", "fired", "over_budget")
 
 
 def inputs(situation: Situation, signals: Mapping[str, GroupSignals], state: State, now: float) -> dict[str, Any]:
@@ -91,7 +91,8 @@ def inputs(situation: Situation, signals: Mapping[str, GroupSignals], state: Sta
 def choose_again(found: Mapping[str, Any], blueprint: Blueprint) -> Choice:
     """Make a stored choice again, as ``blueprint`` would. Its groups that were not there then saw nothing."""
     view = ClusterView(blueprint=blueprint, **{name: found["view"][name] for name in _VIEW if name in found["view"]})
-    situation = Situation(view=view, **{name: found["situation"][name] for name in _SITUATION})
+    known = {name: found["situation"][name] for name in _SITUATION if name in found["situation"]}
+    situation = Situation(view=view, **known)
     seen = from_inputs(found["signals"])
     signals = {group.name: seen.get(group.name, GroupSignals(ready=0, running=0)) for group in blueprint.groups}
     return choose(situation, signals, state_from_json(found["state"]), float(found["now"]))

@@ -10,7 +10,7 @@ import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select
@@ -18,6 +18,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from brain_clusters.db.models import Cluster, Operation, StoredBlueprint
+from brain_clusters.domain import budgets
+from brain_clusters.domain.budgets import Spent
 from brain_clusters.domain.commands import (
     Command,
     CreateCluster,
@@ -31,7 +33,7 @@ from brain_clusters.domain.planning import distribute
 from brain_clusters.domain.specs import AgentGroup, Blueprint, Count, slug
 from brain_clusters.domain.states import Intent, OperationKind, advance
 from brain_clusters.errors import Conflict, Fault, InvalidInput, NotFound, TemporaryError
-from brain_clusters.services import blueprints, history, ledger, served
+from brain_clusters.services import blueprints, history, ledger, metering, served
 from brain_clusters.services.control import Control
 
 log = logging.getLogger(__name__)
@@ -195,6 +197,7 @@ def _create(session: Session, command: CreateCluster) -> Cluster:
             description=command.description if command.description is not None else blueprint.description,
             tags=list(command.tags or blueprint.tags),
             config=dict(command.config),
+            budget_per_day=command.budget_per_day,
             scaled_at=func.now(),
             last_active=func.now(),
         )
@@ -255,10 +258,29 @@ def _apply(session: Session, cluster: Cluster, command: Command, backlogs: Mappi
         cluster.asleep_backlog = 0 if command.if_generation is not None else sum(backlogs.values())
     elif command.kind is OperationKind.REACTIVATE:
         _reactivate(cluster, blueprint, backlogs, getattr(command, "groups", {}))
+    if before is Intent.ASLEEP and cluster.intent is not Intent.ASLEEP:
+        metering.slept(session, cluster, blueprint)
     if before is Intent.ASLEEP and cluster.intent is Intent.RUNNING:
+        _waive_budget(cluster, blueprint)
         cluster.ready_since_wake = False
         cluster.hibernated_at = None
         cluster.last_active = func.now()
+
+
+def _waive_budget(cluster: Cluster, blueprint: Blueprint) -> None:
+    """A cluster that sleeps for its budget and is woken all the same may spend for the rest of the day.
+
+    Neither the autoscaler nor a job wakes such a cluster, so whoever does so knows that it is a person's decision.
+    """
+    if over_budget(cluster, blueprint):
+        cluster.budget_waived_on, cluster.over_budget_on = datetime.now(UTC).date(), None
+
+
+def over_budget(cluster: Cluster, blueprint: Blueprint) -> str | None:
+    """Return why a cluster has to sleep for what it spent, or None."""
+    spent = Spent(cluster.over_budget_on, cluster.over_budget_limit, cluster.budget_waived_on)
+    budget = budgets.effective(blueprint.budget, cluster.budget_per_day)
+    return spent.sleeps_for(budget, datetime.now(UTC).date())
 
 
 def _scale(cluster: Cluster, command: ScaleCluster, blueprint: Blueprint, backlogs: Mapping[str, int]) -> None:
@@ -319,6 +341,7 @@ def _update(cluster: Cluster, command: UpdateCluster, blueprint: Blueprint) -> N
         cluster.group_targets, cluster.target_workers = distribute(target, blueprint.groups), target
         cluster.scaled_at = func.now()
     plain: dict[str, Any] = {"name": command.name, "description": command.description, "config": command.config}
+    plain["budget_per_day"] = command.budget_per_day
     plain["tags"] = None if command.tags is None else list(command.tags)
     for name, value in plain.items():
         if value is not None:

@@ -6,16 +6,25 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import cast, delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from brain_clusters.broker import backlog, shared
 from brain_clusters.broker.backlog import Reading
 from brain_clusters.db.bulk import rows_of
-from brain_clusters.db.models import Agent, Cluster, Event, IdempotencyKey, Job, Metrics, Operation, ScalingDecision
-from brain_clusters.domain.planning import FAILURE_WINDOW_SECONDS
-from brain_clusters.domain.states import AgentStatus, JobStatus
-from brain_clusters.services import blueprints, expiry, served, ticks
+from brain_clusters.db.models import (
+    Agent,
+    Cluster,
+    Event,
+    IdempotencyKey,
+    Job,
+    Metrics,
+    Operation,
+    ScalingDecision,
+    Usage,
+)
+from brain_clusters.domain.states import DEAD_LETTER_STATUSES, AgentStatus, JobStatus
+from brain_clusters.services import blueprints, expiry, observed, served, ticks
 from brain_clusters.services.control import Control
 from brain_clusters.services.observation import SeenCluster
 
@@ -38,7 +47,7 @@ def sample(control: Control, clusters: Mapping[str, SeenCluster], reading: Readi
         return
     with control.database.transaction() as session:
         rates = job_rates(session)
-        failed = failed_agents(session)
+        failed = observed.failed_agents(session)
         memory = memory_bytes()
         rows = [
             (
@@ -84,24 +93,16 @@ def job_rates(session: Session) -> dict[str, JobRate]:
         select(
             Job.cluster_id,
             func.count(),
-            func.count().filter(Job.status == JobStatus.FAILED),
+            func.count().filter(Job.status.in_(DEAD_LETTER_STATUSES)),
             func.avg(func.extract("epoch", Job.finished_at - Job.started_at)),
         )
-        .where(Job.finished_at > func.now() - timedelta(seconds=_RATE_WINDOW_SECONDS))
+        .where(
+            Job.finished_at > func.now() - timedelta(seconds=_RATE_WINDOW_SECONDS),
+            Job.status != JobStatus.CANCELLED,  # neither done nor failed
+        )
         .group_by(Job.cluster_id)
     )
     return {cluster_id: (done, failed, seconds) for cluster_id, done, failed, seconds in rows}
-
-
-def failed_agents(session: Session) -> dict[str, int]:
-    """Return by cluster how many agents died unasked in the last FAILURE_WINDOW_SECONDS."""
-    window = func.now() - timedelta(seconds=FAILURE_WINDOW_SECONDS)
-    rows = session.execute(
-        select(Agent.cluster_id, func.count())
-        .where(Agent.status == AgentStatus.FAILED, Agent.stopped_at > window)
-        .group_by(Agent.cluster_id)
-    )
-    return dict(rows.all())
 
 
 def memory_bytes() -> int | None:
@@ -133,6 +134,8 @@ def prune(control: Control) -> None:
         session.execute(delete(Cluster).where(older(Cluster.destroyed_at, history)))
         session.execute(delete(Operation).where(older(Operation.finished_at, history)))
         session.execute(delete(Agent).where(older(Agent.stopped_at, history)))
+        kept = timedelta(seconds=settings.usage_retention_seconds)
+        session.execute(delete(Usage).where(Usage.day < cast(func.now() - kept, Usage.day.type)))
         session.execute(delete(IdempotencyKey).where(older(IdempotencyKey.created_at, _IDEMPOTENCY_SECONDS)))
     expiry.prune(control)
 

@@ -15,17 +15,19 @@ from sqlalchemy.orm import Session
 
 from brain_clusters.broker import names
 from brain_clusters.db.models import Agent, Cluster
-from brain_clusters.domain import schedules
+from brain_clusters.domain import budgets, schedules
+from brain_clusters.domain.budgets import Spent
 from brain_clusters.domain.choosing import Situation
 from brain_clusters.domain.scaling import ClusterView
 from brain_clusters.domain.signals import GroupSignals
-from brain_clusters.domain.specs import Blueprint, ScalingSchedule
+from brain_clusters.domain.specs import Blueprint, Budget, ScalingSchedule
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, ClusterStatus, ClusterType, Intent
 from brain_clusters.errors import InvalidInput
 from brain_clusters.services import blueprints
 
 log = logging.getLogger(__name__)
 
+_UNSPENT = Spent()
 _STARTING = (ClusterStatus.PLANNING, ClusterStatus.SPAWNING)
 
 
@@ -38,6 +40,7 @@ class SeenAgent:
     status: AgentStatus
     tasks_completed: int
     tasks_failed: int
+    busy_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -46,7 +49,8 @@ class SeenCluster:
 
     signals is empty while Redis does not answer, and while the cluster is resting, which is that nothing waits, runs
     or could change; whole is their total. queues: one for each group, in blueprint order. idle_seconds and the others
-    count from the database's clock. at: that clock, in seconds since the epoch.
+    count from the database's clock. at: that clock, in seconds since the epoch. budget, spent: its own,
+    and that it was spent.
     """
 
     id: str
@@ -65,6 +69,9 @@ class SeenCluster:
     hibernated_seconds: float | None
     unknown_ticks: int
     wake_at: float | None
+    health_score: float
+    budget: Budget
+    spent: Spent
     at: float
     agents: list[SeenAgent] = field(default_factory=list)
     signals: Mapping[str, GroupSignals] = field(default_factory=dict)
@@ -90,7 +97,14 @@ class SeenCluster:
             hibernated_seconds=self.hibernated_seconds,
             look_ahead=look_ahead,
             fired=None if fired is None else fired.isoformat(),
+            over_budget=self.over_budget,
         )
+
+    @property
+    def over_budget(self) -> str | None:
+        """Why the cluster has to sleep for what it spent, or None."""
+        today = datetime.fromtimestamp(self.at, UTC).date()
+        return self.spent.sleeps_for(self.budget, today)
 
     def _phase(self, start_timeout: float) -> Any:
         if self.intent is Intent.ASLEEP:
@@ -160,11 +174,12 @@ def load(session: Session, cluster_id: str | None = None) -> dict[str, SeenClust
         Cluster.max_workers, Cluster.generation, Cluster.asleep_backlog, Cluster.load_percentage,
         age(Cluster.scaled_at), age(func.greatest(Cluster.last_active, Cluster.created_at)),
         age(Cluster.hibernated_at), Cluster.unknown_ticks,
-        epoch(Cluster.wake_at),
+        epoch(Cluster.wake_at), Cluster.health_score, Cluster.budget_per_day,
+        Cluster.over_budget_on, Cluster.over_budget_limit, Cluster.budget_waived_on,
     ).where(Cluster.status != ClusterStatus.DESTROYED)  # fmt: skip
     agents = select(
         Agent.cluster_id, Agent.agent_id, Agent.group_name, cast(Agent.status, Text), Agent.tasks_completed,
-        Agent.tasks_failed,
+        Agent.tasks_failed, Agent.busy_seconds,
     ).where(Agent.status.in_(LIVE_AGENT_STATUSES))  # fmt: skip
     if cluster_id is not None:
         query, agents = query.where(Cluster.id == cluster_id), agents.where(Agent.cluster_id == cluster_id)
@@ -176,9 +191,9 @@ def load(session: Session, cluster_id: str | None = None) -> dict[str, SeenClust
             found[row[0]] = _cluster(shared, row, at)
         except InvalidInput as exc:  # stored by a version of ours that accepted more: one must not stop the others
             log.error("cluster=%s is left out: %s", row[0], exc)
-    for owner, agent_id, group, status, completed, failed in connection.execute(agents).all():
+    for owner, agent_id, group, status, completed, failed, busy in connection.execute(agents).all():
         if owner in found:
-            found[owner].agents.append(SeenAgent(agent_id, group, _AGENT_STATUSES[status], completed, failed))
+            found[owner].agents.append(SeenAgent(agent_id, group, _AGENT_STATUSES[status], completed, failed, busy))
     return found
 
 
@@ -207,9 +222,11 @@ class _Shared:
 
 def _cluster(shared: _Shared, row: Any, at: float) -> SeenCluster:
     (identity, kind, status, intent, blueprint_id, version, targets, low, high, generation, asleep, load_percentage,
-     since_change, idle, hibernated, unknown, wake_at) = row  # fmt: skip
+     since_change, idle, hibernated, unknown, wake_at, health, per_day, *spent) = row  # fmt: skip
+    blueprint = shared.blueprint(blueprint_id, version)
     return SeenCluster(
-        identity, _TYPES[kind], _STATUSES[status], _INTENTS[intent], shared.blueprint(blueprint_id, version),
+        identity, _TYPES[kind], _STATUSES[status], _INTENTS[intent], blueprint,
         shared.targets(targets), low, high, generation, asleep, load_percentage, since_change or 0.0, idle or 0.0,
-        hibernated, unknown, wake_at, at, unfinished=status not in ("active", "hibernated"),
+        hibernated, unknown, wake_at, health, budgets.effective(blueprint.budget, per_day),
+        Spent(*spent) if any(spent) else _UNSPENT, at, unfinished=status not in ("active", "hibernated"),
     )  # fmt: skip

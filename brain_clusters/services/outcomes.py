@@ -20,7 +20,7 @@ from brain_clusters.db.models import Cluster, Job
 from brain_clusters.domain.failures import error_key
 from brain_clusters.domain.states import DEAD_LETTER_STATUSES, FINISHED_JOB_STATUSES, JobStatus
 from brain_clusters.errors import InvalidInput, TemporaryError
-from brain_clusters.services import blueprints, trees
+from brain_clusters.services import blueprints, metering, trees
 from brain_clusters.services.control import Control
 
 log = logging.getLogger(__name__)
@@ -102,9 +102,10 @@ def store(session: Session, reports: Sequence[JobReport]) -> None:
                 "payload": case((done, null()), else_=Job.payload),
             },
             where=Job.status.not_in(FINISHED_JOB_STATUSES),
-        ).returning(Job.cluster_id, Job.status)
+        ).returning(Job.id, Job.cluster_id, Job.group_name, Job.agent_id, Job.status, Job.finished_at, Job.usage)
     ).all()
-    _count(session, [(cluster_id, status) for cluster_id, status in changed])
+    _count(session, [(row.cluster_id, row.status) for row in changed])
+    metering.account(session, changed)
 
 
 def _as_record(report: JobReport) -> str:

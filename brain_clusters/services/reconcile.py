@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import func, or_, select, true, update
 from sqlalchemy.orm import Session
@@ -259,12 +260,13 @@ def _bury(session: Session, cluster: Cluster, blueprint: Blueprint, followup: Fo
     cluster.destroyed_at = func.now()
     cluster.load_percentage = 0.0
     error = {"type": "ClusterDestroyed", "message": "the cluster was destroyed before this job was done"}
-    session.execute(
+    given_up: Any = session.execute(
         update(Job)
         .where(Job.cluster_id == cluster.id, Job.status.not_in(FINISHED_JOB_STATUSES))
         .values(status=JobStatus.FAILED, error=error, payload=None, finished_at=func.now())
         .execution_options(synchronize_session=False)
     )
+    cluster.tasks_failed += given_up.rowcount
     session.execute(
         update(StoredBlueprint)
         .where(StoredBlueprint.id == cluster.blueprint_id, StoredBlueprint.version == cluster.blueprint_version)

@@ -32,6 +32,12 @@ _EDITABLE: Schema = {
     "max_workers": {**_WORKERS, "min": 1, "meta": {"description": "The most agents."}},
     "description": {"type": "string", "maxlength": 10_000, "meta": {"description": "For people."}},
     "tags": {**_TAGS, "meta": {"description": "Words to filter by."}},
+    "budget_per_day": {
+        "type": "number",
+        "min": 0,
+        "max": 1_000_000_000,
+        "meta": {"description": "The most that the cluster may spend in a day (UTC), in place of its blueprint's."},
+    },
     "config": {"type": "dict", "meta": {"description": "Any JSON of yours, kept with the cluster."}},
 }
 

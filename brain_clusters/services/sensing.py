@@ -121,6 +121,8 @@ class Resting:
         """Return whether ``cluster`` rests."""
         if cluster.unknown_ticks or cluster.wake_at is not None or cluster.blueprint.alerts:
             return False
+        if cluster.budget.per_day is not None:
+            return False
         depths = self._reading.queues
         for queue in cluster.queues:
             depth = depths.get(queue)

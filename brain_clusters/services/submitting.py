@@ -147,7 +147,7 @@ def wake(control: Control, cluster: Cluster, groups: Sequence[AgentGroup]) -> No
     try:
         with control.database.transaction() as session:
             blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
-        if not job_wakes(blueprint, asleep=asleep):
+        if lifecycle.over_budget(cluster, blueprint) or not job_wakes(blueprint, asleep=asleep):
             return
         if asleep:
             origin = Origin("job", f"a job for {named} came while the cluster slept")

@@ -22,7 +22,9 @@ def stage(control: Control) -> Iterator[Stage]:
     """A stage on an empty database and an empty Redis."""
     control.broker.redis.flushdb()
     with control.database.transaction() as session:
-        tables = "events, jobs, operations, cluster_metrics, cluster_agents, clusters, hosts, ticks, idempotency_keys"
+        tables = (
+            "events, jobs, operations, cluster_metrics, cluster_agents, clusters, hosts, ticks, idempotency_keys, usage"
+        )
         session.execute(text(f"TRUNCATE {tables} CASCADE"))
         session.execute(update(StoredBlueprint).values(instances_created=0, instances_active=0, success_rate=0))
     blueprints.store(control, SHOP)
