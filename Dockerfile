@@ -10,7 +10,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 RUN python -m venv /opt/brain
 WORKDIR /src
 COPY . .
-RUN /opt/brain/bin/pip install . && mkdir -p /made/home/logs /made/home/run /made/app
+RUN /opt/brain/bin/pip install '.[llm]' && mkdir -p /made/home/logs /made/home/run /made/app
 
 FROM python:${PYTHON_VERSION}-slim
 # A fixed number, so that volumes keep their owner from one image to the next.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from brain_clusters.domain.addresses import parse_networks
 from brain_clusters.errors import ConfigError
 
 SECRET_MASK = "********"  # noqa: S105
@@ -75,6 +76,23 @@ def _web_hook(text: str) -> str:
     if url.scheme not in ("http", "https") or not url.hostname or not re.fullmatch("[!-~]+", text):
         raise ValueError("must be a URL such as https://hooks.example.org/brain")
     _ = url.port  # raises ValueError where it is no port
+    return text
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    """Return the comma-separated networks of ``text``."""
+    found = _words(text)
+    try:
+        parse_networks(found)
+    except ValueError as exc:
+        raise ValueError(f"must hold networks such as 10.0.0.0/8, by commas ({exc})") from None
+    return found
+
+
+def _reference(text: str) -> str:
+    """Return ``text`` when it says where a secret is."""
+    if not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+", text):
+        raise ValueError("must say where the secret is: env:NAME or file:PATH")
     return text
 
 
@@ -182,6 +200,18 @@ class Settings:
         "BRAIN_ADMIN_WEBHOOK_URL", _web_hook, None,
         "Where alerts with the action notify_admin are posted to, as JSON.", secret=True, mask=mask_path,
     )  # fmt: skip
+    http_allowed_networks: tuple[str, ...] = setting(
+        "BRAIN_HTTP_ALLOWED_NETWORKS", _networks, (),
+        "Networks that are not public and that blueprints may send requests to, such as 10.1.0.0/16, by commas.",
+    )  # fmt: skip
+    llm_base_url: str | None = setting(
+        "BRAIN_LLM_BASE_URL", _url("http", "https"), None,
+        "The OpenAI-compatible endpoint of groups with llm, such as https://api.openai.com/v1.",
+    )  # fmt: skip
+    llm_api_key: str | None = setting(
+        "BRAIN_LLM_API_KEY", _reference, None,
+        "Its key, by reference: env:NAME or file:PATH, as the agents find it.", secret=True,
+    )  # fmt: skip
     log_level: str = setting("BRAIN_LOG_LEVEL", str.upper, "INFO", "DEBUG, INFO, WARNING or ERROR.")
     commit: str | None = setting("BRAIN_COMMIT", str, None, "The commit that was built, shown by /version.")
 
@@ -246,6 +276,23 @@ def user_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]
     """Return the environment for agents: the user's own variables, and none of ours, which hold credentials."""
     environ = os.environ if environ is None else environ
     return {key: value for key, value in environ.items() if not key.startswith("BRAIN_")}
+
+
+def resolve_reference(text: str, environ: Mapping[str, str] | None = None) -> str:
+    """Return the secret that ``env:NAME`` or ``file:PATH`` names; raise ConfigError that names it where it is missing.
+
+    No variable of ours is given: they are not for users' work, and agents do not have them.
+    """
+    kind, _, name = text.partition(":")
+    if kind == "file":
+        try:
+            return Path(name).expanduser().read_text().strip()
+        except (OSError, ValueError) as exc:
+            raise ConfigError(f"{text} cannot be read: {type(exc).__name__}") from None
+    value = user_environment(environ).get(name, "").strip()
+    if not value:
+        raise ConfigError(f"{text} is not set in the environment of the host that runs the agent")
+    return value
 
 
 def child_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -61,6 +61,11 @@ class Attempt:
         return self._again(error, self._stated or _RETRIES_ASKED_FOR, wait)
 
     @property
+    def timeout(self) -> float | None:
+        """The longest that it may take, in seconds."""
+        return self.options.timeout_seconds or self.spec.timeout_seconds
+
+    @property
     def _stated(self) -> int | None:
         return self.options.max_attempts or self.spec.max_attempts
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import redis
 
+from brain_clusters.agent.hearing import Hearing
 from brain_clusters.broker import names
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,13 @@ class Counters:
             self._failed += failed is True
             before = self._service_time if self._service_time is not None else seconds
             self._service_time = before + _EWMA_WEIGHT * (seconds - before)
+            self._idle_since = time.time()
+
+    def drop(self, seconds: float) -> None:
+        """A job is not done here any more: its process died after ``seconds``."""
+        with self._lock:
+            self._in_flight -= 1
+            self._begun = self._begun - (time.monotonic() - seconds) if self._in_flight else 0.0
             self._idle_since = time.time()
 
     def in_flight(self) -> int:
@@ -110,9 +118,11 @@ class Beats:
     """
 
     def __init__(
-        self, client: redis.Redis, agent_id: str, snapshot: Callable[[], dict[str, Any]], *, host_id: str | None
-    ) -> None:
+        self, client: redis.Redis, agent_id: str, snapshot: Callable[[], dict[str, Any]], hearing: Hearing,
+        *, host_id: str | None,
+    ) -> None:  # fmt: skip
         self._client = client
+        self._hearing = hearing
         self._agent_id = agent_id
         self._snapshot = snapshot
         self._host_key = names.host_key(host_id) if host_id else None
@@ -138,8 +148,10 @@ class Beats:
             if self._host_key:
                 pipe.exists(self._host_key)
             replies = pipe.execute()
+            self._hearing.check()
         except (redis.RedisError, OSError) as exc:
             log.warning("beat was not written: %s", type(exc).__name__)
+            self._hearing.forgive()
             if os.getppid() != self._zygote and time.monotonic() - self._host_seen > orphan:
                 log.error("Redis and the host are gone; what this agent held is in Redis, if that ever returns")
                 os._exit(EXIT_ORPHANED)  # a worker without its broker hears no other signal

@@ -10,6 +10,8 @@ class AgentConfig:
     """Times in seconds. run_dir and log_dir are folders of the host; handler_path: where handlers are found, too.
 
     orphan_after: an agent whose host is silent for so long, while Redis answers, leaves by itself.
+    deaf_after: an idle agent that hears nothing of its queue for so long, though jobs wait there, ends itself.
+    stuck_after: how long code has to heed JobTimeout or JobCancelled before its agent ends itself.
     """
 
     redis_url: str
@@ -20,5 +22,10 @@ class AgentConfig:
     beat_interval: float = 2.0
     beat_stale: float = 10.0
     orphan_after: float = 60.0
+    stuck_after: float = 5.0
+    deaf_after: float = 25.0
     job_ttl: int = 86_400
     log_level: str = "INFO"
+    http_allowed_networks: tuple[str, ...] = ()
+    llm_base_url: str | None = None
+    llm_api_key: str | None = None

@@ -7,15 +7,20 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from brain_clusters.agent.delegation import Delegation, Team
 from brain_clusters.agent.errors import HandlerError
 from brain_clusters.agent.memory import memory_of
+from brain_clusters.agent.usage import Usage
 from brain_clusters.broker.notes import CHECKPOINT_FIELD, PROGRESS_FIELD, JobNotes
 from brain_clusters.broker.shared import ClusterStore
 from brain_clusters.errors import TemporaryError
+
+if TYPE_CHECKING:
+    from brain_clusters.agent.flight import Flight
 
 CHECKPOINT_LIMIT_BYTES = 1024 * 1024
 _MESSAGE_CHARACTERS = 500
@@ -28,7 +33,8 @@ class JobContext:
 
     log: its lines carry the job's id. capability: what the job asked for, where it was addressed by that.
     deadline: when this attempt has to be done, in seconds since the epoch; None is never.
-    notes: where progress and checkpoints are kept; without it they are forgotten.
+    root_id: the job that its tree of jobs began with; None is this one. usage: what it has used so far.
+    notes: where progress and checkpoints are kept; without it they are forgotten. flight: how it is stopped.
     store: the cluster's memory, where its blueprint has one. team: who reports to the group, and what came from them.
     """
 
@@ -44,13 +50,24 @@ class JobContext:
     notes: JobNotes | None = None
     store: ClusterStore | None = None
     team: Team | None = None
-    _cancelled: bool = field(default=False, init=False)
+    root_id: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    flight: Flight | None = field(default=None, init=False)
     _told_at: float = field(default=-math.inf, init=False)
 
     @property
     def cancelled(self) -> bool:
         """Whether the handler should end: the job was cancelled, or the deadline has passed."""
-        return self._cancelled
+        return self.flight is not None and self.flight.reason is not None
+
+    def raise_if_cancelled(self) -> None:
+        """Raise JobCancelled or JobTimeout when the handler should end."""
+        if self.flight is not None:
+            self.flight.check()
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """Put off JobTimeout and JobCancelled to the end of a with statement, for what must not be left half done."""
+        return nullcontext() if self.flight is None else self.flight.undisturbed()
 
     @property
     def memory(self) -> ClusterStore:
@@ -97,7 +114,8 @@ class JobContext:
         self._told_at = now
         note = {"fraction": fraction, "message": message and str(message)[:_MESSAGE_CHARACTERS], "at": time.time()}
         try:
-            self.notes.write(self.job_id, PROGRESS_FIELD, json.dumps(note))
+            with self.undisturbed():
+                self.notes.write(self.job_id, PROGRESS_FIELD, json.dumps(note))
         except TemporaryError as exc:  # of no use later; the job goes on
             self.log.warning("progress was not written: %s", exc)
 
@@ -113,12 +131,14 @@ class JobContext:
         if len(text) > CHECKPOINT_LIMIT_BYTES:
             raise HandlerError(f"the checkpoint is {len(text)} bytes of JSON; the limit is {CHECKPOINT_LIMIT_BYTES}")
         if self.notes is not None:
-            self.notes.write(self.job_id, CHECKPOINT_FIELD, text)
+            with self.undisturbed():
+                self.notes.write(self.job_id, CHECKPOINT_FIELD, text)
 
     @property
     def restored(self) -> Any:
         """The last checkpoint of this job, or None. Read from Redis each time."""
-        return None if self.notes is None else self.notes.read(self.job_id, CHECKPOINT_FIELD)
+        with self.undisturbed():
+            return None if self.notes is None else self.notes.read(self.job_id, CHECKPOINT_FIELD)
 
 
 class JobLog(logging.LoggerAdapter[logging.Logger]):

@@ -61,7 +61,10 @@ class Delegation:
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """Those whom one job may hand work to, and what came back from them. begun_at: of this part of the job."""
+    """Those whom one job may hand work to, and what came back from them. begun_at: of this part of the job.
+
+    used: what attempts at its first part used that failed before this one.
+    """
 
     spec: AgentSpec
     job_id: str
@@ -69,6 +72,7 @@ class Team:
     delivery: Delivery
     begun_at: float = 0.0
     join: Join | None = None
+    used: Mapping[str, Any] | None = None
 
     @property
     def started_at(self) -> float:
@@ -77,7 +81,7 @@ class Team:
 
     def usage(self, used: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """Return what the job has used with this part, as far as it was counted."""
-        before = self.join.usage if self.join is not None else None
+        before = self.join.usage if self.join is not None else self.used
         if not before or not used:
             return dict(before or used or {}) or None
         return {**before, **{key: _sum(before.get(key), value) for key, value in used.items()}}
@@ -171,13 +175,15 @@ class Delegating:
 
     def __init__(self, records: JobRecords, spec: AgentSpec) -> None:
         self._joins, self._spec = Joins(records.client, ttl_seconds=records.ttl_seconds), spec
+        self._records = records
         bounds = spec.memory
         self.store = None if bounds is None else ClusterStore(records.client, spec.cluster_id, bounds)
 
     def team(self, job_id: str, options: JobOptions, delivery: Delivery, begun_at: float) -> Team:
         """Return what a delivery of a job needs to hand work down, or to go on after it."""
         join = self._joins.read(job_id) if delivery.goes_on else None
-        return Team(self._spec, job_id, options, delivery, begun_at, join)
+        used = self._records.usage(job_id) if join is None and delivery.attempt > 1 else None
+        return Team(self._spec, job_id, options, delivery, begun_at, join, used)
 
     def hand_down(self, team: Team, delegation: Delegation, usage: Mapping[str, Any] | None) -> bool:
         """Hand down and let the job wait; return False when that is not this agent's to do any more.

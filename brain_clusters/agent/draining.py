@@ -10,16 +10,21 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from celery.worker import state
 
+from brain_clusters.agent.flight import runs_on_gevent
 from brain_clusters.broker.transport import QoS
 from brain_clusters.processes import DRAIN_SIGNAL
 
 log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.5
 
 
 class Draining:
@@ -33,7 +38,7 @@ class Draining:
     def listen(self, consumer: Any) -> None:
         """Heed the marker from now on. After Celery has set its own handler for the signal."""
         self._consumer = consumer
-        consumer.hub.on_tick.add(self._leave_when_done)
+        _each_round(consumer, self._leave_when_done)
         signal.signal(DRAIN_SIGNAL, lambda *_: self.look())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {DRAIN_SIGNAL})
         self.look()
@@ -48,7 +53,7 @@ class Draining:
         return not QoS.taking
 
     def _leave_when_done(self) -> None:
-        """Called in each round of the event loop, at least once a second."""
+        """Called at least once a second."""
         if QoS.taking or self._holds():
             return
         self._leaving = True
@@ -67,3 +72,18 @@ class Draining:
         """
         asks = self._consumer.task_consumer.channel.asks
         return bool(asks or state.reserved_requests or state.active_requests or self._working())
+
+
+def _each_round(consumer: Any, look: Callable[[], None]) -> None:
+    """Have ``look`` called about once a second for as long as the worker consumes."""
+    if not runs_on_gevent():
+        consumer.hub.on_tick.add(look)
+        return
+
+    # A worker on gevent has no event loop of Celery's.
+    def repeat() -> None:
+        while True:
+            time.sleep(_LOOK_SECONDS)
+            look()
+
+    threading.Thread(target=repeat, name="rounds", daemon=True).start()

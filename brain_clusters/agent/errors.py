@@ -10,6 +10,10 @@ class HandlerError(Exception):
     """A job failed for good, for a reason that needs no traceback: the message says it all. Never tried again."""
 
 
+class BudgetExceeded(HandlerError):
+    """A call that costs may not begin: its cluster or its tree of jobs has spent what it may."""
+
+
 class Retry(Exception):
     """A job could not be done now. It is tried again after ``after`` seconds, or after its back-off without that."""
 

@@ -21,6 +21,7 @@ from brain_clusters.agent.context import JobContext
 from brain_clusters.agent.delegation import Delegating, Delegation, DelegationRefused, Team
 from brain_clusters.agent.errors import HandlerError, JobCancelled, JobTimeout, Retry
 from brain_clusters.agent.handlers import Handler
+from brain_clusters.agent.watch import Watch
 from brain_clusters.broker import names
 from brain_clusters.broker.jobs import Delivery, JobRecords, JobReport
 from brain_clusters.broker.transport import QoS
@@ -55,11 +56,11 @@ class JobRunner:
     def __init__(self) -> None:
         self.counters = Counters()
 
-    def bind(self, spec: AgentSpec, handler: Handler, records: JobRecords, *, acks: bool = True) -> None:
+    def bind(self, spec: AgentSpec, handler: Handler, records: JobRecords, watch: Watch, *, acks: bool = True) -> None:
         """Take up the agent's own part. acks: whether this process, and no parent of it, is who acknowledges."""
         self.counters = Counters()  # anew: the zygote's are as old as the zygote
         self._spec, self._handler, self._records, self._acks = spec, handler, records, acks
-        self._delegating = Delegating(records, spec)
+        self._watch, self._delegating = watch, Delegating(records, spec)
 
     def __call__(
         self,
@@ -89,7 +90,7 @@ class JobRunner:
                 raise Ignore
             report = self._report(job_id, delivery.attempt, team.started_at, outcome, team.usage(usage))
         else:
-            outcome = refused
+            outcome = self._explained(job_id, refused, delivery)
             begun = max(delivery.attempt - 1, int(delivery.goes_on))
             report = self._report(job_id, begun, None, outcome, None)
         self._settle(attempt, report, outcome.again)
@@ -107,11 +108,21 @@ class JobRunner:
         found = _patiently(job_id, lambda: self._records.begin(job_id, self._spec.agent_id))
         return found if delivery is None else replace(found, tag=delivery.tag, queue=delivery.queue)
 
+    def _explained(self, job_id: str, refused: Outcome, delivery: Delivery) -> Outcome:
+        """Return ``refused`` with the reason that the last attempt gave before it took its agent along, if it did."""
+        if refused.status is not JobStatus.DEAD:
+            return refused
+        words = _patiently(job_id, lambda: self._watch.last_words(job_id, delivery.attempt - 1))
+        return replace(refused, error=words or refused.error)
+
     def _do(
         self, team: Team, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Outcome, dict[str, Any] | None]:
         """Run the handler; return what became of it, and what it used."""
-        context = self._context(team.job_id, attempt)
+        context = self._watch.context(
+            self._spec, team.job_id, attempt.delivery.attempt, attempt.options.capability, attempt.timeout
+        )
+        context.root_id = attempt.options.root_id
         context.team, context.store = team, self._delegating.store
         began = time.monotonic()
         failed: bool | None = True
@@ -122,38 +133,29 @@ class JobRunner:
             failed = None if unended else outcome.error is not None
         finally:
             self.counters.end(time.monotonic() - began, failed=failed)
-        usage: Any = getattr(context, "usage", None)
-        return outcome, usage and (usage.as_dict() or None)
-
-    def _context(self, job_id: str, attempt: Attempt) -> JobContext:
-        spec = self._spec
-        return JobContext(
-            job_id, attempt.delivery.attempt, spec.cluster_id, spec.group_name, spec.agent_id, spec.config,
-            logging.getLogger("job"), capability=attempt.options.capability,
-        )  # fmt: skip
+        return outcome, context.usage.as_dict()
 
     def _outcome(self, context: JobContext, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
         jitter = random.uniform(*_JITTER)  # noqa: S311 - not a secret
         try:
             failpoint("begun")
-            result = self._handler(_payload(args, kwargs), context)
+            payload = _payload(args, kwargs)
+            result = self._watch.run(context, attempt.timeout, lambda: self._handler(payload, context))
             result = result if isinstance(result, Delegation) else _jsonable(result)
             failpoint("done")
             return Outcome(JobStatus.SUCCEEDED, result)
         except HandlerError as exc:
-            ended = Outcome(JobStatus.FAILED, error=_error(type(exc).__name__, str(exc)))
+            return Outcome(JobStatus.FAILED, error=_error(type(exc).__name__, str(exc)))
         except Retry as exc:
-            ended = attempt.put_off(_error("Retry", str(exc)), exc.after, jitter)
+            return attempt.put_off(_error("Retry", str(exc)), exc.after, jitter)
         except JobCancelled as exc:
             return Outcome(JobStatus.CANCELLED, error=_error("JobCancelled", str(exc) or "cancelled while it ran"))
         except JobTimeout as exc:
-            ended = attempt.failed(_error("JobTimeout", str(exc) or "it took too long"), jitter)
+            return attempt.failed(_error("JobTimeout", str(exc) or "it took too long"), jitter)
         except (Exception, SystemExit) as exc:
             log.exception("job %s failed", context.job_id)
             trace = traceback.format_exc(limit=-20)
-            ended = attempt.failed(_error(type(exc).__name__, str(exc) or type(exc).__name__, trace), jitter)
-        # A handler that is told that its job is cancelled may end by any error.
-        return replace(ended, status=JobStatus.CANCELLED, again=None) if context.cancelled else ended
+            return attempt.failed(_error(type(exc).__name__, str(exc) or type(exc).__name__, trace), jitter)
 
     def _settle(self, attempt: Attempt, report: JobReport, again: float | None) -> None:
         """Record the outcome and acknowledge the message in one step; Celery has nothing left to acknowledge."""
@@ -173,6 +175,7 @@ class JobRunner:
         try:
             if not _patiently(team.job_id, lambda: self._delegating.hand_down(team, delegation, usage)):
                 log.info("job %s waits already, or another agent does it", team.job_id)
+            failpoint("handed_down")
             return Outcome(JobStatus.RUNNING)
         except DelegationRefused as exc:
             return Outcome(JobStatus.FAILED, error=_error("DelegationRefused", str(exc)))

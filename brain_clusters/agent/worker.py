@@ -15,13 +15,15 @@ from celery import Celery
 from celery.signals import worker_ready
 
 from brain_clusters.agent import job as job_module
+from brain_clusters.agent import pools
 from brain_clusters.agent.beats import Beats
 from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.draining import Draining
 from brain_clusters.agent.handlers import Handler
+from brain_clusters.agent.hearing import Hearing
+from brain_clusters.broker import green
 from brain_clusters.broker.app import make_app, transport_options
 from brain_clusters.broker.client import connect
-from brain_clusters.broker.jobs import JobRecords
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.processes import ProcessId, drain_marker
 
@@ -56,13 +58,16 @@ def run(
         return EXIT_ALREADY_RUNNING
     _log_to_standard_error(spec.agent_id, config.log_level)
     client = connect(config.redis_url)
-    runner.bind(spec, handler, JobRecords(client, ttl_seconds=config.job_ttl))
+    pools.bind(runner, spec, handler, config)
     app.conf.broker_transport_options = transport_options(spec.agent_id, record_ttl=config.job_ttl)
+    if pools.pool_of(spec) == "gevent":
+        app.conf.broker_transport = green.TRANSPORT
     draining = Draining(drain_marker(Path(config.run_dir), spec.agent_id), runner.counters.in_flight)
     beats = Beats(
         client,
         spec.agent_id,
         lambda: {**runner.counters.snapshot(), "slots": spec.concurrency, "draining": draining.look()},
+        Hearing(client, spec.agent_id, [spec.queue], runner.counters.in_flight, deaf_after=config.deaf_after),
         host_id=config.host_id,
     )
 
@@ -75,7 +80,7 @@ def run(
     worker = app.Worker(
         hostname=spec.agent_id,
         queues=[spec.queue],
-        pool="solo" if spec.concurrency == 1 else "threads",
+        pool=pools.pool_of(spec),
         concurrency=spec.concurrency,
         loglevel="WARNING",
         quiet=True,

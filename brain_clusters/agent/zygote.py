@@ -26,15 +26,17 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
 from billiard.util import _run_after_forkers
 
-from brain_clusters.agent import worker
+from brain_clusters.agent import pools, worker
 from brain_clusters.agent.config import AgentConfig
-from brain_clusters.agent.handlers import Handler, for_spec, load
+from brain_clusters.agent.handlers import Handler, for_spec, load, skills
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import PermanentError
 from brain_clusters.processes import DRAIN_SIGNAL, ProcessId, wake_pipe
@@ -44,8 +46,9 @@ PRELOAD = (
     "celery.apps.worker", "celery.worker.consumer", "celery.worker.consumer.delayed_delivery",
     "celery.worker.components", "celery.worker.autoscale", "celery.worker.strategy", "celery.worker.pidbox",
     "celery.worker.heartbeat", "celery.worker.control", "celery.worker.loops", "celery.concurrency.solo",
-    "celery.concurrency.thread", "celery.app.control", "celery.app.events", "celery.events.dispatcher",
-    "celery.backends.redis", "celery.fixups.django", "kombu.pidbox", "kombu.matcher", "kombu.transport.redis",
+    "celery.concurrency.thread", "celery.app.control", "celery.app.events",
+    "celery.events.dispatcher", "celery.backends.redis", "celery.fixups.django", "kombu.pidbox", "kombu.matcher",
+    "kombu.transport.redis",
     "kombu.asynchronous.hub", "brain_clusters.broker.transport", "billiard.pool", "billiard.dummy",
     "concurrent.futures.thread", "encodings.idna", "secrets", "multiprocessing.util", "resource",
 )  # fmt: skip
@@ -62,6 +65,10 @@ class Reports:
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.settimeout(5.0)
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
+        return self._socket.fileno()
 
     def send(self, **report: Any) -> None:
         """Send one report."""
@@ -91,6 +98,7 @@ class Zygote:
         sys.path.extend(self._config.handler_path)
         for module in PRELOAD:
             importlib.import_module(module)
+        skills.installed()
         self._app, self._runner = worker.prepare_app(self._config)
         # Objects that live on are moved out of the collector's sight, or its marks would unshare their pages.
         gc.collect()
@@ -155,12 +163,25 @@ class Zygote:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
-        handler = self._handler or for_spec(spec)
+        if spec.pool == "gevent":
+            self._exec(spec)
+        handler = self._handler or for_spec(spec, self._config)
 
         def tell() -> None:
             self._reports.send(**{"is": "ready", "agent": spec.agent_id})
 
         return worker.run(self._app, self._runner, spec, handler, self._config, tell)
+
+    def _exec(self, spec: AgentSpec) -> NoReturn:
+        """Go on as an interpreter of its own, with the same pid: gevent has to come before all that is imported."""
+        pools.refuse_missing_gevent()
+        with tempfile.TemporaryFile("w", encoding="utf-8") as given:
+            json.dump({"spec": spec.as_dict(), "config": asdict(self._config)}, given)
+            given.flush()
+            descriptors = (given.fileno(), self._reports.fileno())
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, True)
+            os.execv(sys.executable, [sys.executable, "-P", "-m", "brain_clusters.agent", *map(str, descriptors)])  # noqa: S606
 
     def _fork_group_zygote(self, command: dict[str, Any], descriptor: int) -> None:
         if self._fork():
@@ -208,6 +229,9 @@ class Zygote:
             code = run()
         except SystemExit as exc:
             code = exc.code if isinstance(exc.code, int) else 0 if exc.code is None else 1
+        except PermanentError as exc:
+            code = os.EX_CONFIG
+            sys.stderr.write(f"{exc}\n")
         except BaseException:  # noqa: BLE001 - a child must never return into the zygote's loop
             sys.excepthook(*sys.exc_info())
         finally:

@@ -18,6 +18,7 @@ from brain_clusters.db.models import (
 from brain_clusters.domain.alerts import AlertRule, AlertState
 from brain_clusters.domain.routing import Candidate, Route
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, READY_AGENT_STATUSES, TRANSITIONS
+from brain_clusters.services.tree_views import Node, Shown
 
 _CLUSTER = (
     "id", "name", "type", "status", "blueprint_id", "blueprint_version", "parent_cluster_id", "min_workers",
@@ -47,6 +48,9 @@ _DECISION = ("id", "at", "action", "reason", "before", "after", "held", "operati
 _JOB = (
     "id", "status", "cluster_id", "priority", "result", "error", "error_key", "attempts", "agent_id", "created_at",
     "eta", "expires_at", "published_at", "started_at", "finished_at", "options", "parent_id", "root_id", "usage",
+)  # fmt: skip
+_NODE = (
+    "id", "status", "cluster_id", "attempts", "agent_id", "created_at", "started_at", "finished_at", "usage",
 )  # fmt: skip
 _MOST_CANDIDATES = 20
 # By our name of a figure, the beat's own.
@@ -104,6 +108,24 @@ def job(row: Job) -> dict[str, Any]:
 def whole_job(row: Job, progress: Any) -> dict[str, Any]:
     """Return a job with its payload, which is kept until it succeeds, and what it told last of its progress."""
     return {**job(row), "payload": row.payload, "progress": progress}
+
+
+def tree(found: Shown) -> dict[str, Any]:
+    """Return a tree of jobs, each with its children, the oldest first. What nobody knows is null."""
+    totals = {"jobs": sum(found.totals.values()), "by_status": found.totals, "amount": found.amount}
+    return {"tree": _node(found.top), "totals": totals, "truncated": found.cut}
+
+
+def _node(node: Node) -> dict[str, Any]:
+    error = node.job.error and {key: node.job.error.get(key) for key in ("type", "message")}
+    return {
+        **_fields(node.job, _NODE),
+        "group": node.job.group_name,
+        "waiting_for": node.waiting_for,
+        "error": error,
+        "amount": node.amount,
+        "children": [_node(child) for child in node.children],
+    }
 
 
 def route(found: Route | None) -> dict[str, Any] | None:

@@ -97,12 +97,15 @@ for i = first, #ARGV, 5 do
     outcome = outcome_of(child)
   else
     pending = pending + 1
+    local was_cancelled = redis.call('DEL', <CANCEL_KEY> .. child) == 1
     if not status or finished[status] then
       redis.call('DEL', its)
       redis.call('HSET', its, 'status', 'queued', 'cluster_id', cluster, 'group_name', ARGV[i + 1],
                  'parent_id', parent, 'root_id', root)
       redis.call('EXPIRE', its, ttl)
       push(ARGV[i + 2], ARGV[i + 3])
+    end
+    if not status or finished[status] or was_cancelled then
       redis.call('XADD', stream, 'MAXLEN', '~', limit, '*', 'job', ARGV[i + 4])
     end
   end
@@ -216,9 +219,9 @@ class Joins:
         ]  # fmt: skip
         now = time.time()
         messages = {queue: Messages(queue) for queue in {child.queue for child in children}}
-        for child in children:
+        for place, child in enumerate(children):
             message = messages[child.queue].build(child, now)
-            args += [child.id, child.group, _list(child), message, _entry(child, parent.cluster_id, now)]
+            args += [child.id, child.group, _list(child), message, _entry(child, parent.cluster_id, now + place / 1e6)]
         with temporary_when_away():
             what, *number = self._hand_down(keys=keys, args=args)
         return Handed(what.decode(), *number)
@@ -237,15 +240,6 @@ class Joins:
             json.loads(found[b"usage"]),
         )
 
-    def waiting(self, job_ids: Sequence[str]) -> set[str]:
-        """Return those of ``job_ids`` that wait for others, or are about to go on."""
-        with temporary_when_away():
-            pipe = self._client.pipeline(transaction=False)
-            for job_id in job_ids:
-                pipe.exists(names.join_key(job_id))
-            found = pipe.execute()
-        return {job_id for job_id, there in zip(job_ids, found, strict=True) if there}
-
     def cancel_waiting(self, job_ids: Sequence[str], error: dict[str, Any]) -> list[str]:
         """End those of ``job_ids`` that wait for others as cancelled; return them."""
         with temporary_when_away():
@@ -258,6 +252,41 @@ class Joins:
             found: Any = self._client.hgetall(names.tree_key(root_id))
         return {child.decode(): parent.decode() for child, parent in found.items()}
 
+    def root_of(self, job_id: str) -> str | None:
+        """Return the first job of the tree of one that was handed down, as far as its record tells."""
+        with temporary_when_away():
+            found: Any = self._client.hget(names.job_key(job_id), "root_id")
+        return None if found is None else found.decode()
+
+    def children(self, job_ids: Sequence[str]) -> list[str]:
+        """Return what those of ``job_ids`` that wait for others handed down last."""
+        found = self._of_each(job_ids, "ids")
+        return [child for ids in found.values() for child in json.loads(ids)]
+
+    def pending(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """Return for how many others each of ``job_ids`` waits that does, or is about to go on."""
+        return {job_id: int(number) for job_id, number in self._of_each(job_ids, "pending").items()}
+
+    def _of_each(self, job_ids: Sequence[str], part: str) -> dict[str, bytes]:
+        with temporary_when_away():
+            pipe = self._client.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipe.hget(names.join_key(job_id), part)
+            found = pipe.execute()
+        return {job_id: value for job_id, value in zip(job_ids, found, strict=True) if value is not None}
+
+    def accepted(self, limit: int) -> list[tuple[str, dict[str, Any]]]:
+        """Return up to ``limit`` jobs that were handed down and nobody has stored yet, each with its place."""
+        with temporary_when_away():
+            entries: Any = self._client.xrange(names.ACCEPTED_STREAM, count=limit)
+        return [(place.decode(), _sound(entry)) for place, entry in entries]
+
+    def forget_accepted(self, places: Sequence[str]) -> None:
+        """Remove stored jobs from the stream."""
+        with temporary_when_away():
+            if places:
+                self._client.xdel(names.ACCEPTED_STREAM, *places)
+
 
 def _list(child: Child) -> str:
     """Return the list that jobs of the child's priority lie in."""
@@ -267,7 +296,7 @@ def _list(child: Child) -> str:
 
 
 def _entry(child: Child, cluster_id: str, now: float) -> str:
-    """Return what PostgreSQL is to know of ``child``."""
+    """Return what PostgreSQL is to know of ``child``. now: each its own, by which brothers are in their order."""
     return json.dumps(
         {
             "id": child.id,
@@ -289,3 +318,15 @@ def _result(child: str, outcome: bytes) -> dict[str, Any]:
         "result": json.loads(result or "null"),
         "error": json.loads(error or "null"),
     }
+
+
+def _sound(entry: dict[bytes, bytes]) -> dict[str, Any]:
+    """Return an entry of the stream, or {} for what makes no sense: agents run users' code, which can write there."""
+    try:
+        found = json.loads(entry[b"job"])
+        options = JobOptions.from_header(found["options"])
+        texts = (found["id"], found["cluster_id"], found["group"], options.parent_id, options.root_id)
+        is_sound = all(isinstance(text, str) for text in texts) and isinstance(found["at"], (int, float))
+        return {**found, "priority": str(Priority(found["priority"]))} if is_sound else {}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}

@@ -114,3 +114,24 @@ def cancel_key(job_id: str) -> str:
 def join_key(job_id: str) -> str:
     """Return the key of a job that waits for those it handed down."""
     return f"brain:join:{job_id}"
+
+
+# --- budgets ----------------------------------------------------------------------------------------------------
+
+# A hash: the clusters whose budget of a day was crossed, or would have been: id -> JSON {day, spent, limit, at}.
+BUDGET_EXCEEDED_HASH = "brain:budget:exceeded"
+# A hash: the same for trees of jobs: id of the root -> JSON {cluster_id, spent, limit, at}.
+BUDGET_TREES_HASH = "brain:budget:exceeded_trees"
+
+
+def budget_day_key(cluster_id: str, day: int) -> str:
+    """Return what a cluster spent on a day, counted from 1970-01-01, in millionths.
+
+    Beside it, with ``:reserved`` at its end, lies a sorted set of what calls in flight may still spend.
+    """
+    return f"brain:budget:day:{cluster_id}:{day}"
+
+
+def budget_tree_key(root_id: str) -> str:
+    """Return what a tree of jobs spent, in millionths; its reservations lie beside it, too."""
+    return f"brain:budget:tree:{root_id}"

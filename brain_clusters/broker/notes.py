@@ -12,6 +12,8 @@ from brain_clusters.broker.client import temporary_when_away
 
 PROGRESS_FIELD = "progress"
 CHECKPOINT_FIELD = "checkpoint"
+# Why an attempt ended, where that took its agent along: {"attempt": ..., "error": {"type": ..., "message": ...}}.
+LAST_WORDS_FIELD = "last_words"
 
 # KEYS: record. ARGV: field, value. A record that is gone is not made anew: it would have neither status nor end.
 _NOTE = "return redis.call('EXISTS', KEYS[1]) == 1 and redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])"

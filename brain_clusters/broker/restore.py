@@ -27,18 +27,18 @@ def restore(client: redis.Redis, owner: str) -> int:
     return restored
 
 
-def give_back(client: redis.Redis, owner: str, tag: str, *, last: bool) -> None:
-    """Put one message that a living ``owner`` holds and did not begin back: it was no attempt at its job.
+def give_back(client: redis.Redis, owner: str, tag: str, *, begun: bool = False) -> None:
+    """Put one message that a living ``owner`` holds back.
 
-    last: as the last of its queue, else as the next.
+    Not begun, it was no attempt at its job, and is the next of its queue. Begun, it is the last.
     """
 
     def move(pipe: Any) -> int:
         entry = pipe.hget(names.unacked_key(owner), tag)
         pipe.multi()
         pipe.hdel(names.unacked_key(owner), tag)
-        message = _push_entry(pipe, entry, last=last) if entry is not None else None
-        if message is not None and message["headers"].get("task") == names.JOB_TASK:
+        message = _push_entry(pipe, entry, last=begun) if entry is not None else None
+        if message is not None and not begun and message["headers"].get("task") == names.JOB_TASK:
             pipe.eval(UNBEGIN, 1, names.job_key(str(message["headers"].get("id"))), owner)
         return 1
 

@@ -123,5 +123,8 @@ def _agent_config(settings: Settings, host_id: str) -> dict[str, object]:
             beat_stale=settings.beat_stale_seconds,
             job_ttl=settings.job_ttl_seconds,
             log_level=settings.log_level,
+            http_allowed_networks=settings.http_allowed_networks,
+            llm_base_url=settings.llm_base_url,
+            llm_api_key=settings.llm_api_key,
         )
     )

@@ -35,6 +35,7 @@ from brain_clusters.services import (
     scheduled,
     sensing,
     ticks,
+    trees,
 )
 from brain_clusters.services.control import Control
 from brain_clusters.services.memory import Memory
@@ -77,6 +78,7 @@ def _look_at_all(control: Control) -> None:
     operations.sweep(control)
     try:
         scheduled.publish_due(control, scheduled.horizon_seconds(control))
+        trees.collect(control)
         outcomes.collect(control)  # before the clusters are read: what was done since the last look was no idleness
         clusters = _load(control)
         remembered = memory.load(control.broker)

@@ -1,4 +1,6 @@
-"""Jobs cancelled: at once while they wait; those that run are asked to end, and after their grace are ended."""
+"""Jobs cancelled with all that they handed down: at once while they wait; those that run are asked to end, and after
+their grace are ended.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from brain_clusters.broker.jobs import JobRecords
 from brain_clusters.db.models import Cluster, Job
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES, JobStatus
 from brain_clusters.errors import Conflict, NotFound
-from brain_clusters.services import jobs
+from brain_clusters.services import jobs, trees
 from brain_clusters.services.control import Control
 from brain_clusters.services.jobs import UNFINISHED, Filters
 
@@ -53,7 +55,8 @@ def cancel_many(
 ) -> Cancelled:
     """Cancel those of the jobs that are not finished. only: leave alone those that do not stand like this.
 
-    The order matters: once Redis knows, no agent begins one any more, so what has not begun by then is never begun.
+    The order matters: once Redis knows, no agent begins one any more, so what has not begun by then is never begun;
+    and nothing more is handed down below it, so what is found there is all.
     """
     if not job_ids:
         return Cancelled()
@@ -63,6 +66,9 @@ def cancel_many(
         running = {one for one, report in records.get(wanted).items() if report.status is JobStatus.RUNNING}
         wanted = [one for one in wanted if (one in running) is (JobStatus.RUNNING in only)]
     found = records.cancel(wanted, grace_seconds)
+    below = trees.descendants(control, wanted)
+    found |= records.cancel(below, grace_seconds) if below else {}
+    found |= dict.fromkeys(trees.end_waiting(control, list(found)))
     waits = [job_id for job_id, status in found.items() if status in (None, JobStatus.QUEUED)]
     with control.database.transaction() as session:
         ended = session.scalars(

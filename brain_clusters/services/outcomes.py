@@ -20,7 +20,7 @@ from brain_clusters.db.models import Cluster, Job
 from brain_clusters.domain.failures import error_key
 from brain_clusters.domain.states import DEAD_LETTER_STATUSES, FINISHED_JOB_STATUSES, JobStatus
 from brain_clusters.errors import InvalidInput, TemporaryError
-from brain_clusters.services import blueprints
+from brain_clusters.services import blueprints, trees
 from brain_clusters.services.control import Control
 
 log = logging.getLogger(__name__)
@@ -159,8 +159,9 @@ def sweep(control: Control, idle_groups: IdleGroups) -> int:
     ended = [report for report in reports.values() if is_finished(report)]
     _store_sound(control, ended)
     lost: dict[str, list[Job]] = {}
+    waiting = trees.leave_waiting(control, [job.id for job, _ in found])
     for job, queue in found:
-        if not is_finished(reports.get(job.id)):
+        if job.id not in waiting and not is_finished(reports.get(job.id)):
             lost.setdefault(queue, []).append(job)
     for queue, jobs in lost.items():
         log.warning("queue=%s: %d jobs were lost or not delivered; published again", queue, len(jobs))

@@ -1,4 +1,4 @@
-"""Real agents, forked by a zygote as a host has it done, on a Redis of their own."""
+"""Agents as a host has them forked by a zygote, on a Redis of their own."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import os
 import selectors
 import signal
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import redis
@@ -72,27 +73,34 @@ class Agent:
         found: Any = self._stage.redis.get(names.beat_key(self.id))
         return dict(json.loads(found)) if found else {}
 
+    @property
+    def log(self) -> str:
+        return (self._stage.folder / f"{self.id}.log").read_text()
+
 
 class AgentStage:
-    """A zygote, a Redis, and the agents on them."""
+    """A zygote, a Redis, and the agents on them.
+
+    modules: what handlers can be imported from, text by name; variables: of the agents' environment.
+    """
 
     def __init__(
-        self, url: str, folder: Path, until: Until, handler: str, *, beat_interval: float = 0.05, **environ: str
-    ) -> None:
-        """Take the text of a module with the functions that do the jobs, and variables of the agents' environment."""
+        self, url: str, folder: Path, until: Until, modules: Mapping[str, str],
+        variables: Mapping[str, str] = MappingProxyType({}), **config: Any,
+    ) -> None:  # fmt: skip
         self.redis = redis.Redis.from_url(url)
         self.until = until
         self.folder = folder
         self._broker = Broker(url)
         self._numbers = count()
         self._agents: dict[str, Agent] = {}
-        self.module = f"handlers_{uuid.uuid4().hex[:8]}"
-        (folder / f"{self.module}.py").write_text(handler)
-        config = AgentConfig(
-            url, None, str(folder), str(folder), handler_path=(str(folder),), beat_interval=beat_interval
+        for name, text in modules.items():
+            (folder / f"{name}.py").write_text(text)
+        found = AgentConfig(
+            url, None, str(folder), str(folder), handler_path=(str(folder),), **{"beat_interval": 0.05, **config}
         )
-        given = {key: value for key, value in os.environ.items() if not key.startswith("BRAIN_")}
-        self._nursery = Nursery(asdict(config), given | environ, folder / "zygote.log")
+        environ = {key: value for key, value in os.environ.items() if not key.startswith("BRAIN_")}
+        self._nursery = Nursery(asdict(found), {**environ, **variables}, folder / "zygote.log")
         self._selector = selectors.DefaultSelector()
         self._nursery.attach(self._selector)
 
@@ -102,21 +110,22 @@ class AgentStage:
         self.until(lambda: self.look() and agent.pid is not None, f"{agent.id} is born")
         return agent
 
-    def ask_for(self, concurrency: int = 1, *, handler: str = "work", queue: str | None = None, **fields: Any) -> Agent:
+    def ask_for(self, concurrency: int = 1, **fields: Any) -> Agent:
         """Have an agent forked, and do not wait for it."""
         name = f"agent-{next(self._numbers)}"
         spec = AgentSpec(
-            agent_id=name, cluster_id="c", group_name="g", role="worker", queue=queue or f"queue-{name}",
-            handler=f"{self.module}:{handler}", concurrency=concurrency, **fields,
+            agent_id=name, cluster_id="c", group_name="g", role="worker", concurrency=concurrency,
+            **{"queue": f"queue-{name}", **fields},
         )  # fmt: skip
         agent = self._agents[name] = Agent(self, spec)
         self._nursery.spawn(spec)
         return agent
 
-    def agent(self, concurrency: int = 1, **given: Any) -> Agent:
+    def agent(self, concurrency: int = 1, **fields: Any) -> Agent:
         """Return an agent that consumes."""
-        agent = self.spawn(concurrency, **given)
-        self.until(lambda: self.look() and agent.ready, f"{agent.id} is ready")
+        agent = self.spawn(concurrency, **fields)
+        self.until(lambda: self.look() and (agent.ready or agent.code is not None), f"{agent.id} is ready")
+        assert agent.ready, agent.log
         return agent
 
     def look(self) -> bool:
@@ -134,16 +143,24 @@ class AgentStage:
         return True
 
     def send(self, agent: Agent, say: str, **payload: Any) -> None:
-        self.publish(agent.queue, uuid.uuid4().hex, {"say": say, **payload})
+        self.post(agent.queue, {"say": say, **payload})
 
-    def publish(self, queue: str, job_id: str, payload: Any) -> None:
-        self._broker.publish_jobs(queue, [Sent(job_id, payload)])
+    def post(self, queue: str, payload: Any) -> str:
+        """Send a job; return its id."""
+        job = Sent(uuid.uuid4().hex, payload)
+        self._broker.publish_jobs(queue, [job])
+        return job.id
+
+    def record(self, job_id: str) -> dict[str, Any]:
+        """Return what the job's record says."""
+        found: Any = self.redis.hgetall(names.job_key(job_id))
+        return {key.decode(): value.decode() for key, value in found.items()}
 
     def wait(self, seconds: float) -> None:
         """Wait for a report of the zygote, at most for ``seconds``."""
         self._nursery.wait(seconds)
 
-    def dead(self) -> list[Agent]:
+    def dead(self) -> Sequence[Agent]:
         """Return the agents that have ended."""
         self.look()
         return [agent for agent in self._agents.values() if agent.code is not None]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
+import redis
 from celery import Celery
 
 from brain_clusters.broker import names
@@ -17,6 +19,7 @@ from brain_clusters.broker.restore import restore
 from brain_clusters.domain.states import JobStatus
 from tests.integration.agents import Agent, AgentStage, Until
 
+WORK = "tried_work:work"
 HANDLER = """
 import os, signal
 import redis
@@ -29,6 +32,9 @@ def work(payload, context):
     if context.attempt > payload.get("times", 99):
         return context.attempt
     how = payload["how"]
+    if how == "wait":
+        client.blpop("gate", 30)
+        return "waited"
     if how == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     raise {{"raise": ValueError("no"), "refuse": HandlerError("never"), "again": Retry(0.01, "busy"),
@@ -38,7 +44,9 @@ def work(payload, context):
 
 @pytest.fixture(scope="module")
 def shared_stage(redis_url: str, tmp_path_factory: pytest.TempPathFactory, until: Until) -> Iterator[AgentStage]:
-    found = AgentStage(redis_url, tmp_path_factory.mktemp("agents"), until, HANDLER.format(url=redis_url))
+    found = AgentStage(
+        redis_url, tmp_path_factory.mktemp("agents"), until, {"tried_work": HANDLER.format(url=redis_url)}
+    )
     yield found
     found.close()
 
@@ -82,7 +90,7 @@ def nothing_left(stage: AgentStage, agent: Agent) -> bool:
 
 @pytest.mark.parametrize("slots", [1, 2], ids=["solo", "threads"])
 def test_a_job_is_tried_again_until_it_succeeds(stage: AgentStage, plain: Celery, slots: int) -> None:
-    agent = stage.agent(slots)
+    agent = stage.agent(slots, handler=WORK)
     job_id = sent(plain, agent.queue, "raise", 2, max_attempts=3, backoff_seconds=0.02)
     report = ended(stage, job_id)
     assert (report.status, report.attempts, report.result, report.error) == (JobStatus.SUCCEEDED, 3, 3, None)
@@ -105,7 +113,7 @@ def test_a_job_is_tried_again_until_it_succeeds(stage: AgentStage, plain: Celery
 def test_a_job_ends_as_its_options_say(
     stage: AgentStage, plain: Celery, how: str, options: dict[str, Any], status: JobStatus, attempts: int
 ) -> None:
-    agent = stage.agent()
+    agent = stage.agent(handler=WORK)
     report = ended(stage, sent(plain, agent.queue, how, **options))
     assert (report.status, report.attempts) == (status, attempts)
     assert report.error is not None
@@ -117,7 +125,7 @@ def test_a_cancelled_job_is_not_begun(stage: AgentStage, plain: Celery) -> None:
     queue = "cancelled-before"
     job_id = sent(plain, queue, "raise")
     stage.redis.set(names.cancel_key(job_id), "{}")
-    stage.agent(queue=queue)
+    stage.agent(queue=queue, handler=WORK)
     assert ended(stage, job_id).status is JobStatus.CANCELLED
     assert stage.list("begun") == []
 
@@ -128,10 +136,10 @@ def test_a_job_that_kills_its_agents_is_dead_after_as_many(
 ) -> None:
     job_id = sent(plain, "deadly", "die", **options)
     for _ in range(2):
-        agent = stage.agent(queue="deadly", max_deliveries=2)
+        agent = stage.agent(queue="deadly", max_deliveries=2, handler=WORK)
         assert agent.until_ended() == -9
         restore(stage.redis, agent.id)
-    last = stage.agent(queue="deadly", max_deliveries=2)
+    last = stage.agent(queue="deadly", max_deliveries=2, handler=WORK)
     report = ended(stage, job_id)
     assert (report.status, report.attempts) == (JobStatus.DEAD, 2)
     assert report.error == {"type": "AgentDied", "message": "2 agents died while they did this job; given up"}
@@ -139,7 +147,7 @@ def test_a_job_that_kills_its_agents_is_dead_after_as_many(
 
 
 def test_what_waits_for_its_next_attempt_is_parked_and_counted_as_queued(stage: AgentStage, plain: Celery) -> None:
-    agent = stage.agent()
+    agent = stage.agent(handler=WORK)
     job_id = sent(plain, agent.queue, "raise", max_attempts=3, backoff_seconds=200)
     stage.until(lambda: stage.redis.zcard(names.eta_key(agent.queue)))
     report = JobRecords(stage.redis).get([job_id])[job_id]
@@ -153,7 +161,7 @@ def test_what_waits_for_its_next_attempt_is_parked_and_counted_as_queued(stage: 
 
 
 def test_a_sender_cannot_say_how_often_its_job_was_delivered(stage: AgentStage, plain: Celery) -> None:
-    agent = stage.agent()
+    agent = stage.agent(handler=WORK)
     forged = {names.DELIVERY_HEADER: {"attempt": 77, "tag": "x", "queue": "y"}}
     job_id = plain.send_task(names.JOB_TASK, [{"times": 0}], queue=agent.queue, headers=forged).id
     assert ended(stage, job_id).attempts == 1
@@ -179,18 +187,40 @@ def test_what_a_living_agent_gives_back_unbegun_was_no_attempt(
     assert not stage.redis.exists(names.unacked_key("gives-back"))
 
 
+@pytest.mark.parametrize("slots", [1, 2], ids=["solo", "threads"])
+def test_a_job_that_runs_while_its_agents_connections_are_cut_runs_once(
+    stage: AgentStage, plain: Celery, slots: int
+) -> None:
+    agent = stage.agent(slots, handler=WORK)
+    first = sent(plain, agent.queue, "wait")
+    stage.until(lambda: stage.list("begun"))
+    cut: Any = stage.redis.client_list()
+    for one in cut:
+        if one["name"] == agent.id:
+            with suppress(redis.ResponseError):
+                stage.redis.client_kill_filter(_id=one["id"])
+    if slots > 1:  # the free slot shows that it consumes again
+        assert ended(stage, sent(plain, agent.queue, "raise", 0)).status is JobStatus.SUCCEEDED
+    stage.redis.rpush("gate", "open")
+    assert ended(stage, first).result == "waited"
+    assert ended(stage, sent(plain, agent.queue, "raise", 0)).attempts == 1
+    assert stage.list("begun").count(f"{first} 1") == 1
+    assert len(stage.list("begun")) == slots + 1
+    stage.until(lambda: nothing_left(stage, agent))
+
+
 def test_a_record_that_is_no_record_stops_no_queue(stage: AgentStage, plain: Celery) -> None:
     queue = "odd-records"
     odd, sound = sent(plain, queue, "raise", 0), sent(plain, queue, "raise", 0)
     stage.redis.rpush(names.job_key(odd), "what users' code can write")
-    stage.agent(2, queue=queue)
+    stage.agent(2, queue=queue, handler=WORK)
     assert ended(stage, sound).status is JobStatus.SUCCEEDED
 
 
 def test_a_job_of_high_priority_is_put_back_where_it_was(stage: AgentStage, plain: Celery) -> None:
     high = names.high_list("urgent")
     job_id = sent(plain, high, "die")
-    agent = stage.agent(queue="urgent")
+    agent = stage.agent(queue="urgent", handler=WORK)
     assert agent.until_ended() == -9
     assert stage.list("begun") == [f"{job_id} 1"]
     assert restore(stage.redis, agent.id) == 1

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from brain_clusters.broker import names
-from tests.integration.agents import AgentStage, Until
+from tests.integration.agents import AgentStage
 
+Until = Callable[..., Any]
 DRAIN, GO_ON = True, False
+WORK = "drained_work:work"
 
 # A job tells that it began, waits for its gate if it has one, and tells that it is done.
 HANDLER = """
@@ -29,7 +32,9 @@ def work(payload, context):
 
 @pytest.fixture(scope="module")
 def shared_stage(redis_url: str, tmp_path_factory: pytest.TempPathFactory, until: Until) -> Iterator[AgentStage]:
-    found = AgentStage(redis_url, tmp_path_factory.mktemp("agents"), until, HANDLER.format(url=redis_url))
+    found = AgentStage(
+        redis_url, tmp_path_factory.mktemp("agents"), until, {"drained_work": HANDLER.format(url=redis_url)}
+    )
     yield found
     found.close()
 
@@ -46,7 +51,7 @@ both_pools = pytest.mark.parametrize("slots", [1, 2], ids=["solo", "threads"])
 
 @both_pools
 def test_an_idle_agent_that_is_told_to_drain_leaves(stage: AgentStage, slots: int) -> None:
-    agent = stage.agent(slots)
+    agent = stage.agent(slots, handler=WORK)
     agent.tell(DRAIN)
     assert agent.until_ended() == 0
 
@@ -55,7 +60,7 @@ def test_an_idle_agent_that_is_told_to_drain_leaves(stage: AgentStage, slots: in
 def test_a_busy_agent_finishes_what_it_has_takes_nothing_more_and_leaves(
     stage: AgentStage, until: Until, slots: int
 ) -> None:
-    agent = stage.agent(slots)
+    agent = stage.agent(slots, handler=WORK)
     for number in range(slots):
         stage.send(agent, f"held-{number}", gate="gate")
     until(lambda: len(stage.list("begun")) == slots)
@@ -77,7 +82,7 @@ def test_a_busy_agent_finishes_what_it_has_takes_nothing_more_and_leaves(
 def test_an_agent_that_is_told_to_go_on_before_it_is_done_takes_the_next_job(
     stage: AgentStage, until: Until, slots: int
 ) -> None:
-    agent = stage.agent(slots)
+    agent = stage.agent(slots, handler=WORK)
     stage.send(agent, "first", gate="gate")
     until(lambda: stage.list("begun"))
     agent.tell(DRAIN)
@@ -95,7 +100,7 @@ def test_an_agent_that_is_told_to_go_on_before_it_is_done_takes_the_next_job(
 def test_an_agent_with_a_free_slot_takes_none_while_it_drains_and_does_when_it_goes_on(
     stage: AgentStage, until: Until
 ) -> None:
-    agent = stage.agent(2)
+    agent = stage.agent(2, handler=WORK)
     stage.send(agent, "first", gate="gate")
     until(lambda: stage.list("begun"))
     agent.tell(DRAIN)
@@ -116,17 +121,17 @@ def test_an_agent_with_a_free_slot_takes_none_while_it_drains_and_does_when_it_g
 
 @both_pools
 def test_what_an_agent_is_told_before_it_listens_is_kept(stage: AgentStage, until: Until, slots: int) -> None:
-    agent = stage.spawn(slots)
+    agent = stage.spawn(slots, handler=WORK)
     agent.tell(DRAIN)
     assert agent.until_ended() == 0
-    other = stage.spawn(slots)
+    other = stage.spawn(slots, handler=WORK)
     other.tell(GO_ON)
     stage.send(other, "job")
     until(lambda: stage.list("done") == ["job"])
 
 
 def test_the_last_word_counts_however_often_it_changes(stage: AgentStage, until: Until) -> None:
-    agent = stage.agent(1)
+    agent = stage.agent(1, handler=WORK)
     stage.send(agent, "first", gate="gate")
     until(lambda: stage.list("begun"))
     for drains in (DRAIN, DRAIN, GO_ON, GO_ON, DRAIN, GO_ON):
@@ -149,7 +154,7 @@ def test_the_last_word_counts_however_often_it_changes(stage: AgentStage, until:
 def test_no_job_is_lost_or_done_twice_by_agents_that_drain_and_go_on_under_load(
     stage: AgentStage, until: Until, slots: int
 ) -> None:
-    agent = stage.agent(slots)
+    agent = stage.agent(slots, handler=WORK)
     for number in range(60):
         stage.send(agent, str(number))
         agent.tell(DRAIN if number % 2 else GO_ON)

@@ -17,6 +17,7 @@ import redis
 from brain_clusters.agent.handlers import HandlerError, JobContext, for_spec, load
 from brain_clusters.agent.handlers.commands import OUTPUT_LIMIT_BYTES
 from brain_clusters.agent.job import RESULT_LIMIT_BYTES, JobFailed, JobRunner
+from brain_clusters.agent.watch import Watch
 from brain_clusters.broker import names
 from brain_clusters.broker.client import connect
 from brain_clusters.broker.jobs import JobRecords, JobReport
@@ -33,8 +34,8 @@ def spec(**fields: Any) -> AgentSpec:
     return AgentSpec(**{**given, **fields})
 
 
-def run(*argv: str, payload: Any = None, timeout: float | None = None) -> Any:
-    return for_spec(spec(command=argv, timeout_seconds=timeout))(payload, CONTEXT)
+def run(*argv: str, payload: Any = None) -> Any:
+    return for_spec(spec(command=argv))(payload, CONTEXT)
 
 
 def python(program: str, **options: Any) -> Any:
@@ -45,7 +46,7 @@ def python(program: str, **options: Any) -> Any:
 
 
 def test_a_handler_is_the_function_that_the_reference_names() -> None:
-    assert for_spec(spec(handler="os.path:join")) is os.path.join
+    assert for_spec(spec(handler="os.path:join"))("a", "b") == "a/b"  # type: ignore[arg-type]
     assert load("collections:OrderedDict.fromkeys")("ab", 1)  # type: ignore[arg-type]
 
 
@@ -57,7 +58,6 @@ def test_a_handler_is_the_function_that_the_reference_names() -> None:
         ("os", "cannot be imported"),
         ("os:", "cannot be imported"),
         ("os:sep", "is a str, not a function"),
-        ("asyncio:sleep", "is async"),
         ("this is not:a name", "cannot be imported"),
     ],
 )
@@ -158,14 +158,6 @@ os.rename(sys.argv[1] + ".new", sys.argv[1])
 """
 
 
-def test_a_command_that_takes_too_long_is_ended_with_its_children(tmp_path: Path, until: Callable[..., Any]) -> None:
-    told = tmp_path / "pid"
-    with pytest.raises(HandlerError, match="took longer than 2 s and was ended"):
-        run(sys.executable, "-c", FAMILY + "time.sleep(600)", str(told), timeout=2.0)
-    grandchild = told.read_text()
-    until(lambda: _gone(grandchild), "the end of the grandchild")
-
-
 def test_what_a_command_leaves_running_is_ended_with_it(tmp_path: Path, until: Callable[..., Any]) -> None:
     told = tmp_path / "pid"
     assert run(sys.executable, "-c", FAMILY, str(told)) == ""
@@ -196,7 +188,7 @@ class Agent:
     def __init__(self, client: redis.Redis, handler: Callable[[Any, JobContext], Any], **fields: Any) -> None:
         self.records = JobRecords(client)
         self.runner = JobRunner()
-        self.runner.bind(spec(**fields), handler, self.records)
+        self.runner.bind(spec(**fields), handler, self.records, Watch(client))
 
     def do(self, job_id: str = "job-1", *args: Any, **kwargs: Any) -> Any:
         return self.runner(job_id, args, kwargs)
@@ -398,12 +390,14 @@ def test_an_agent_that_lost_its_zygote_and_redis_ends_by_itself(tmp_path: Path) 
         "import os, sys, time\n"
         "import redis\n"
         "from brain_clusters.agent.beats import Beats\n"
+        "from brain_clusters.agent.hearing import Hearing\n"
         f"nobody = redis.Redis(port={free_port()})\n"
         "reader, writer = os.pipe()\n"
         "if os.fork():\n"
         "    os.read(reader, 1)  # the zygote: dies as soon as its agent has begun\n"
         "    os._exit(0)\n"
-        "beats = Beats(nobody, 'orphan', dict, host_id='gone')\n"
+        "hearing = Hearing(nobody, 'orphan', [], int, deaf_after=9)\n"
+        "beats = Beats(nobody, 'orphan', dict, hearing, host_id='gone')\n"
         "os.write(writer, b'!')\n"
         "while os.getppid() == beats._zygote:\n"
         "    time.sleep(0.01)\n"

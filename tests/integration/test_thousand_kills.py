@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 import signal
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -22,6 +22,7 @@ from tests.integration.agents import Agent, AgentStage, Until
 KILLS = 1000
 AT_ONCE = 8
 QUEUE = "kills"
+AGENT: dict[str, Any] = {"queue": QUEUE, "handler": "killed_work:work", "max_deliveries": 1_000_000}
 # brought: out of the queue by the blocking pop, not entered yet. claimed: entered and begun, not delivered to Celery.
 # delivered: to Celery, which calls. begun: the handler is about to run. done: it ran, and that is not recorded yet.
 # finished: recorded and acknowledged, and Celery does not know.
@@ -41,8 +42,9 @@ def work(payload, context):
 def stage(redis_url: str, tmp_path: Path, until: Until) -> Iterator[AgentStage]:
     points = ",".join(f"{step}:kill:{tmp_path / step}" for step in STEPS)
     found = AgentStage(
-        redis_url, tmp_path, until, HANDLER.format(url=redis_url), beat_interval=1.0, BRAIN_FAILPOINT=points
-    )
+        redis_url, tmp_path, until, {"killed_work": HANDLER.format(url=redis_url)}, {"BRAIN_FAILPOINT": points},
+        beat_interval=1.0,
+    )  # fmt: skip
     yield found
     found.close()
 
@@ -72,7 +74,7 @@ class Killer:
             elif agent.ready:
                 self._strike(agent)
         while len(self._agents) < AT_ONCE:
-            self._agents.append(self._stage.ask_for(queue=QUEUE, max_deliveries=1_000_000))
+            self._agents.append(self._stage.ask_for(**AGENT))
         self._arm()
         if not self._stage.redis.llen(QUEUE):
             self._send(self._random.randint(1, 12))
@@ -101,12 +103,10 @@ class Killer:
 
     def _send(self, number: int) -> None:
         for _ in range(number):
-            job_id = uuid.uuid4().hex
             if self._random.random() < 0.5:
-                self._plain.send_task(names.JOB_TASK, [None], queue=QUEUE, task_id=job_id)
+                self.sent.append(self._plain.send_task(names.JOB_TASK, [None], queue=QUEUE).id)
             else:
-                self._stage.publish(QUEUE, job_id, None)
-            self.sent.append(job_id)
+                self.sent.append(self._stage.post(QUEUE, None))
 
     def relent(self) -> None:
         """Kill no more. Agents that were struck may still be dying."""
@@ -131,7 +131,7 @@ def test_a_thousand_kills_lose_no_job(
             found = records.get(killer.sent)
             return all(job in found and found[job].status is JobStatus.SUCCEEDED for job in killer.sent)
 
-        stage.agent(queue=QUEUE, max_deliveries=1_000_000)
+        stage.agent(**AGENT)
         until(all_done, "every job is recorded as done")
     runs = Counter(stage.list("done"))
     assert set(runs) == set(killer.sent)

@@ -66,6 +66,8 @@ def test_every_variable_that_is_named_exists(path: Path) -> None:
         "BRAIN_TAG",
         "BRAIN_JOB_ID",
         "BRAIN_JOB_ATTEMPT",
+        "BRAIN_JOB_DEADLINE",
+        "BRAIN_JOB_CAPABILITY",
         "BRAIN_CLUSTER_ID",
         "BRAIN_GROUP",
     }

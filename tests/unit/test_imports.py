@@ -40,6 +40,10 @@ ROOMS_OF = {
     "cerberus": {"blueprints", "api"},
     "cronsim": {"domain"},
     "redis": {"broker", "agent", "embedded", "client"},
+    "httpx2": {"agent"},
+    "httpcore2": {"agent"},
+    "openai": {"agent"},
+    "pydantic": {"agent"},
     "click": {"cli"},
     "rich": {"cli"},
 }

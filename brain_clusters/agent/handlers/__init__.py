@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.context import JobContext
 from brain_clusters.agent.errors import HandlerError
-from brain_clusters.agent.handlers import commands
+from brain_clusters.agent.handlers import commands, skills
 from brain_clusters.agent.handlers.functions import Handler, load
+from brain_clusters.domain.addresses import parse_networks
 from brain_clusters.domain.agents import AgentSpec
 
 __all__ = ["Handler", "HandlerError", "JobContext", "for_spec", "load"]
 
 
-def for_spec(spec: AgentSpec) -> Handler:
-    """Return the callable that does the jobs of ``spec``'s group."""
+def for_spec(spec: AgentSpec, config: AgentConfig | None = None) -> Handler:
+    """Return the callable that does the jobs of ``spec``'s group; raise PermanentError when it cannot be had.
+
+    config: what groups with http and llm need to know of the installation.
+    """
     if spec.handler is not None:
         return load(spec.handler)
     if spec.command is not None:
-        return commands.handler(spec.command, spec.timeout_seconds)
-    return _no_handler(spec.group_name)
+        return commands.handler(spec.command)
+    if config is not None and (spec.http is not None or spec.llm is not None):
+        return _of_nets(spec, config)
+    return skills.handler(spec)
 
 
-def _no_handler(group: str) -> Handler:
-    def refuse(_payload: Any, _context: JobContext) -> Any:
-        raise HandlerError(
-            f"the group {group!r} has no handler; add `handler: package.module:function` or "
-            "`command: [program, argument]` to it in the blueprint, and store that as a new version"
-        )
+def _of_nets(spec: AgentSpec, config: AgentConfig) -> Handler:
+    """Return the handler of a group with http or llm. Imported here, since only such groups need an HTTP client."""
+    if spec.http is not None:
+        from brain_clusters.agent.handlers import http
 
-    return refuse
+        return http.handler(spec.http, parse_networks(config.http_allowed_networks))
+    from brain_clusters.agent.handlers import llm
+
+    return llm.handler(spec, config)

@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import tempfile
-from contextlib import suppress
+import threading
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from brain_clusters.agent.context import JobContext
-from brain_clusters.agent.errors import HandlerError
+from brain_clusters.agent.errors import HandlerError, Retry
+from brain_clusters.agent.flight import Reason
 from brain_clusters.agent.handlers.functions import Handler
 from brain_clusters.config import user_environment
 
@@ -20,20 +22,16 @@ OUTPUT_LIMIT_BYTES = 1024 * 1024
 _ERROR_TAIL_BYTES = 4096
 
 
-def handler(argv: tuple[str, ...], timeout_seconds: float | None) -> Handler:
-    """Return a handler that runs ``argv``: the payload as JSON on its input, JSON or text from its output."""
+def handler(argv: tuple[str, ...]) -> Handler:
+    """Return a handler that runs ``argv``, never by a shell. Exit code 75 asks for another attempt."""
 
     def run(payload: Any, context: JobContext) -> Any:
-        environ = user_environment() | {
-            "BRAIN_JOB_ID": context.job_id,
-            "BRAIN_JOB_ATTEMPT": str(context.attempt),
-            "BRAIN_CLUSTER_ID": context.cluster_id,
-            "BRAIN_GROUP": context.group,
-        }
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             given.write(json.dumps(payload).encode())
             given.seek(0)
-            code = _run(argv, (given, out, err), environ, timeout_seconds)
+            code = _Program(argv, (given, out, err), _environment(context)).run(context)
+            if code == os.EX_TEMPFAIL:
+                raise Retry(message=f"{argv[0]} asks for another attempt: {_tail(err)}")
             if code != 0:
                 raise HandlerError(f"{argv[0]} {_how_it_ended(code)}: {_tail(err)}")
             return _parsed(_head(out))
@@ -41,29 +39,74 @@ def handler(argv: tuple[str, ...], timeout_seconds: float | None) -> Handler:
     return run
 
 
-def _run(
-    argv: tuple[str, ...], streams: tuple[Any, Any, Any], environ: dict[str, str], timeout_seconds: float | None
-) -> int:
-    """Run ``argv`` to its end; end its whole process group when it takes too long."""
-    try:
-        process = subprocess.Popen(
-            argv, stdin=streams[0], stdout=streams[1], stderr=streams[2], env=environ, process_group=0
-        )
-    except OSError as exc:
-        raise HandlerError(f"{argv[0]} cannot be started: {exc.strerror}") from exc
-    try:
-        return process.wait(timeout_seconds)
-    except subprocess.TimeoutExpired:
-        raise HandlerError(f"{argv[0]} took longer than {timeout_seconds:g} s and was ended") from None
-    finally:
-        _end_group(process)
+def _environment(context: JobContext) -> dict[str, str]:
+    told = {
+        "BRAIN_JOB_ID": context.job_id,
+        "BRAIN_JOB_ATTEMPT": str(context.attempt),
+        "BRAIN_CLUSTER_ID": context.cluster_id,
+        "BRAIN_GROUP": context.group,
+    }
+    if context.deadline is not None:
+        told["BRAIN_JOB_DEADLINE"] = f"{context.deadline:.3f}"
+    if context.capability is not None:
+        told["BRAIN_JOB_CAPABILITY"] = context.capability
+    return user_environment() | told
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End what the command left behind, the command itself included."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+class _Program:
+    """One run of a program. Asked to end it gets SIGTERM, and SIGKILL when its time is up, with all its children."""
+
+    patience = 2.0
+
+    def __init__(self, argv: tuple[str, ...], streams: tuple[Any, Any, Any], environ: dict[str, str]) -> None:
+        self._argv, self._streams, self._environ = argv, streams, environ
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._last_signal: signal.Signals | None = None
+
+    def run(self, context: JobContext) -> int:
+        """Run it to its end and return its code."""
+        with nullcontext() if context.flight is None else context.flight.stopped_by(self):
+            process = self._start()
+            try:
+                code = process.wait()
+            finally:
+                self.stop()
+                process.wait()
+            context.raise_if_cancelled()
+        return code
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        given, out, err = self._streams
+        try:
+            process = subprocess.Popen(
+                self._argv, stdin=given, stdout=out, stderr=err, env=self._environ, process_group=0
+            )
+        except OSError as exc:
+            raise HandlerError(f"{self._argv[0]} cannot be started: {exc.strerror}") from exc
+        with self._lock:
+            self._process = process
+            if self._last_signal is not None:  # it was to end before it began
+                self._send(self._last_signal)
+        return process
+
+    def ask(self) -> None:
+        """Send SIGTERM to all of its process group."""
+        self._end_by(signal.SIGTERM)
+
+    def stop(self, _reason: Reason | None = None) -> None:
+        """Kill all of its process group."""
+        self._end_by(signal.SIGKILL)
+
+    def _end_by(self, number: signal.Signals) -> None:
+        with self._lock:
+            self._last_signal = number
+            self._send(number)
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, number)
 
 
 def _how_it_ended(code: int) -> str:

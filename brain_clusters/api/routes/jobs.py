@@ -15,7 +15,7 @@ from brain_clusters.api.routes.clusters import page_of
 from brain_clusters.domain.durations import in_utc, parse_duration, parse_instant
 from brain_clusters.domain.states import JobStatus
 from brain_clusters.errors import Fault, InvalidInput
-from brain_clusters.services import cancelling, dead_letters, idempotency, jobs, routing
+from brain_clusters.services import cancelling, dead_letters, idempotency, jobs, routing, tree_views
 from brain_clusters.services.idempotency import Sent
 from brain_clusters.services.jobs import Filters
 from brain_clusters.services.newjobs import NewJob
@@ -34,6 +34,10 @@ from brain_clusters.services.requests import (
 routes = flask.Blueprint("jobs", __name__, url_prefix="/api")
 
 _FILTERS: Schema = {**PAGE, **JOB_FILTERS, "status": {"type": "string", "minlength": 1, "maxlength": 200}}
+
+_TREE: Schema = {
+    "root": {"type": "boolean", "meta": {"description": "Show the whole tree that the job belongs to."}},
+}
 
 
 @routes.post("/clusters/<cluster_id>/jobs")
@@ -108,6 +112,13 @@ def get(job_id: str) -> flask.Response:
     read_query({})
     job = jobs.get(control(), job_id)
     return answer(views.whole_job(job, jobs.progress(control(), job)))
+
+
+@routes.get("/jobs/<job_id>/tree")
+def tree(job_id: str) -> flask.Response:
+    """Show what a job handed down, and what that handed down, as it stands now."""
+    query = read_query(_TREE)
+    return answer(views.tree(tree_views.show(control(), job_id, from_root=query.get("root", False))))
 
 
 @routes.post("/jobs/<job_id>/retry")

@@ -29,7 +29,7 @@ from brain_clusters.genesis.process.local import (
     obituary,
     tidy_logs,
 )
-from brain_clusters.genesis.process.nursery import Nursery
+from brain_clusters.genesis.process.nursery import Nursery, zygote_key
 from brain_clusters.processes import ProcessId, drain_marker, wake_pipe
 
 log = logging.getLogger(__name__)
@@ -324,7 +324,7 @@ class Host:
 
     def _local(self, spec: AgentSpec) -> LocalAgent:
         marker = drain_marker(self._run_dir, spec.agent_id)
-        return LocalAgent(spec.agent_id, spec.handler or "", time.monotonic(), marker)
+        return LocalAgent(spec.agent_id, zygote_key(spec), time.monotonic(), marker)
 
     def _spawn(self, spec: AgentSpec) -> None:
         self._agents[spec.agent_id] = self._local(spec)

@@ -29,6 +29,11 @@ class _Zygote:
     used_at: float
 
 
+def zygote_key(spec: AgentSpec) -> str:
+    """Return the handler whose zygote forks ``spec``, "" for the base zygote: agents on gevent import it themselves."""
+    return spec.handler if spec.handler is not None and spec.pool != "gevent" else _BASE
+
+
 class Nursery:
     """Forks agents through a base zygote and one zygote per handler.
 
@@ -62,9 +67,10 @@ class Nursery:
 
     def spawn(self, spec: AgentSpec) -> None:
         """Ask for a fork. The reports ``spawned`` and ``ready``, or ``unloadable`` and ``exited``, follow."""
-        zygote = self._zygote_for(spec.handler or _BASE)
+        key = zygote_key(spec)
+        zygote = self._zygote_for(key)
         zygote.used_at = time.monotonic()
-        self._tell(spec.handler or _BASE, {"do": "spawn", "spec": spec.as_dict()})
+        self._tell(key, {"do": "spawn", "spec": spec.as_dict()})
 
     def wait(self, seconds: float) -> bool:
         """Wait for a report for at most ``seconds``; return whether one came."""
