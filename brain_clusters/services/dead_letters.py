@@ -195,6 +195,6 @@ def _renew(row: Job) -> None:
 def _accepted(row: Job, blueprint: Blueprint) -> Accepted:
     group = blueprint.group(row.group_name) or blueprint.supervisor
     return Accepted(
-        row.id, row.cluster_id, group, row.payload, "", row.eta, row.priority, row.options, row.expires_at,
+        row.id, row.cluster_id, group, row.payload, row.eta, row.priority, row.options, row.expires_at,
         row.created_at,
     )  # fmt: skip

@@ -46,26 +46,29 @@ class NewJob:
 
 @dataclass(slots=True)
 class Accepted:
-    """A job as it was accepted. replayed: it was there before, by its key."""
+    """A job as it was accepted. replayed: it was there before, by its key.
+
+    payload_json, terms_json: what its row is made from; those that have a row lack them.
+    """
 
     id: str
     cluster_id: str
     group: AgentGroup
     payload: Any
-    payload_json: str
     eta: datetime | None
     priority: str
     options: dict[str, Any]
     expires_at: datetime | None
     created_at: datetime
+    payload_json: str = ""
+    terms_json: str = ""
     replayed: bool = False
 
     def as_record(self) -> str:
         """Return the job's row as the text of a JSON object. A payload of null is JSON's null, for it is known."""
         return (
-            f'{{"id": "{self.id}", "group_name": {json.dumps(self.group.name)}, "payload": {self.payload_json}, '
-            f'"created_at": "{self.created_at.isoformat()}", "eta": {_time(self.eta)}, "priority": "{self.priority}", '
-            f'"options": {json.dumps(self.options) if self.options else "{}"}, "expires_at": {_time(self.expires_at)}}}'
+            f'{{"id": "{self.id}", "payload": {self.payload_json}, "created_at": "{self.created_at.isoformat()}", '
+            f"{self.terms_json}}}"
         )
 
     def as_row(self) -> Job:
@@ -91,6 +94,13 @@ class _Terms:
     options: dict[str, Any]
     expires_at: datetime | None
 
+    def as_members(self) -> str:
+        """Return what jobs have in common as the text of members of a JSON object."""
+        return (
+            f'"group_name": {json.dumps(self.group.name)}, "eta": {_time(self.eta)}, "priority": "{self.priority}", '
+            f'"options": {json.dumps(self.options)}, "expires_at": {_time(self.expires_at)}'
+        )
+
 
 def accepted(
     cluster_id: str, blueprint: Blueprint, news: Sequence[NewJob], ids: Sequence[str], *, listed: bool
@@ -100,19 +110,20 @@ def accepted(
     Raises InvalidInput with every fault of all of them, of which MOST_FAULTS are told.
     """
     now, faults, found = datetime.now(UTC), list[Fault](), list[Accepted]()
-    known: dict[tuple[Any, ...], _Terms | list[Fault]] = {}
+    known: dict[tuple[Any, ...], tuple[_Terms, str] | list[Fault]] = {}
     for place, (new, job_id) in enumerate(zip(news, ids, strict=True)):
         asked = (new.to, new.capability, new.eta, new.delay, new.priority, new.timeout, new.max_attempts, new.backoff,
                  new.backoff_max, new.expires)  # fmt: skip
-        terms = known.get(asked)
-        if terms is None:
-            terms = known[asked] = _terms(blueprint, new, now)
-        if isinstance(terms, list):
-            faults += [Fault(f"/{place}{one.pointer}" if listed else one.pointer, one.message) for one in terms]
+        judged = known.get(asked)
+        if judged is None:
+            read = _terms(blueprint, new, now)
+            judged = known[asked] = read if isinstance(read, list) else (read, read.as_members())
+        if isinstance(judged, list):
+            faults += [Fault(f"/{place}{one.pointer}" if listed else one.pointer, one.message) for one in judged]
             if len(faults) >= MOST_FAULTS:
                 break
             continue
-        payload = json.dumps(new.payload)
+        (terms, members), payload = judged, json.dumps(new.payload)
         if len(payload) > PAYLOAD_LIMIT_BYTES:
             text = f"the payload is {len(payload)} bytes of JSON; the limit is {PAYLOAD_LIMIT_BYTES}"
             faults.append(Fault(f"/{place}/payload" if listed else "/payload", text))
@@ -121,8 +132,8 @@ def accepted(
         made = now + timedelta(microseconds=place)
         found.append(
             Accepted(
-                job_id, cluster_id, terms.group, new.payload, payload, terms.eta, terms.priority, terms.options,
-                terms.expires_at, made,
+                job_id, cluster_id, terms.group, new.payload, terms.eta, terms.priority, terms.options, terms.expires_at,
+                made, payload, members,
             )
         )  # fmt: skip
     if faults:
