@@ -132,8 +132,8 @@ def accepted(
         made = now + timedelta(microseconds=place)
         found.append(
             Accepted(
-                job_id, cluster_id, terms.group, new.payload, terms.eta, terms.priority, terms.options, terms.expires_at,
-                made, payload, members,
+                job_id, cluster_id, terms.group, new.payload, terms.eta, terms.priority, terms.options,
+                terms.expires_at, made, payload, members,
             )
         )  # fmt: skip
     if faults:

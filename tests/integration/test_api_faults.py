@@ -311,6 +311,7 @@ def test_every_promised_route_is_there(api_app: Flask) -> None:
         ("/api/clusters/<>/dead-letters/discard", "POST"),
         ("/api/jobs", "POST"),
         ("/api/jobs/<>", "GET"),
+        ("/api/jobs/<>/tree", "GET"),
         ("/api/jobs/<>/retry", "POST"),
         ("/api/jobs/<>/cancel", "POST"),
         ("/api/blueprints", "GET POST"),
