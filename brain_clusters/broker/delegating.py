@@ -246,6 +246,16 @@ class Joins:
             args: list[str | float] = [repr(time.time()), self._ttl, STREAM_LIMIT, json.dumps(error), *job_ids]
             return [job_id.decode() for job_id in self._cancel(keys=[names.FINISHED_STREAM], args=args)]
 
+    def forget(self, job_ids: Sequence[str]) -> None:
+        """Let nobody wait any more for what ``job_ids`` handed down: their cluster is gone."""
+        with temporary_when_away():
+            pipe = self._client.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipe.unlink(names.join_key(job_id))
+                pipe.expire(names.job_key(job_id), self._ttl)
+                pipe.expire(names.tree_key(job_id), self._ttl)
+            pipe.execute()
+
     def tree(self, root_id: str) -> dict[str, str]:
         """Return all that was handed down in a tree, as far as Redis knows: parent by child."""
         with temporary_when_away():

@@ -18,6 +18,7 @@ from sqlalchemy import func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from brain_clusters.broker import backlog, names, shared
+from brain_clusters.broker.delegating import Joins
 from brain_clusters.db.models import Agent, Cluster, Job, StoredBlueprint
 from brain_clusters.domain import planning
 from brain_clusters.domain.agents import AgentSpec
@@ -40,7 +41,7 @@ from brain_clusters.services.endings import end_operations
 
 @dataclass(slots=True)
 class Followup:
-    """What is to be done once the transaction is committed: agents by driver, queues to delete, clusters to forget."""
+    """What is to be done once the transaction is committed: agents by driver, queues to delete, what to forget."""
 
     start: dict[str, list[AgentSpec]] = field(default_factory=dict)
     drain: dict[str, list[str]] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Followup:
     purge: list[str] = field(default_factory=list)
     unpark: Blueprint | None = None
     forget: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
 
 def reconcile(session: Session, cluster_id: str, first: Sequence[str] = ()) -> Followup:
@@ -90,6 +92,7 @@ def act(control: Control, followup: Followup) -> None:
         with suppress(TemporaryError):  # nobody reads these queues any more, and pruning deletes them once more
             backlog.purge(control.broker.redis, followup.purge)
             shared.forget(control.broker.redis, followup.forget)
+            Joins(control.broker.redis, ttl_seconds=control.settings.job_ttl_seconds).forget(followup.failed)
     if followup.unpark is not None:
         served.unpark(control, followup.unpark)
 
@@ -260,13 +263,15 @@ def _bury(session: Session, cluster: Cluster, blueprint: Blueprint, followup: Fo
     cluster.destroyed_at = func.now()
     cluster.load_percentage = 0.0
     error = {"type": "ClusterDestroyed", "message": "the cluster was destroyed before this job was done"}
-    given_up: Any = session.execute(
+    given_up = session.scalars(
         update(Job)
         .where(Job.cluster_id == cluster.id, Job.status.not_in(FINISHED_JOB_STATUSES))
         .values(status=JobStatus.FAILED, error=error, payload=None, finished_at=func.now())
+        .returning(Job.id)
         .execution_options(synchronize_session=False)
-    )
-    cluster.tasks_failed += given_up.rowcount
+    ).all()
+    followup.failed.extend(given_up)
+    cluster.tasks_failed += len(given_up)
     session.execute(
         update(StoredBlueprint)
         .where(StoredBlueprint.id == cluster.blueprint_id, StoredBlueprint.version == cluster.blueprint_version)

@@ -16,6 +16,7 @@ from brain_clusters.broker.delegating import Child, Joins, Parent
 from brain_clusters.broker.jobs import Delivery, JobRecords, JobReport
 from brain_clusters.broker.messages import Messages
 from brain_clusters.db.models import Job, Operation
+from brain_clusters.domain.commands import DestroyCluster
 from brain_clusters.domain.jobs import JobOptions, Priority
 from brain_clusters.domain.states import ClusterStatus, Intent, JobStatus, OperationStatus
 from brain_clusters.services import cancelling, operations, outcomes, trees
@@ -296,3 +297,13 @@ def test_a_cluster_whose_tree_waits_for_a_retry_sleeps_and_is_woken_by_it(play: 
     stage.tick()
     assert stage.cluster(cluster_id).intent is Intent.RUNNING
     assert stage.cluster(cluster_id).group_targets["Packer"] == 1
+
+
+def test_a_destroyed_cluster_leaves_nobody_waiting(play: Play) -> None:
+    root, middle, _ = play.planted()
+    trees.collect(play.stage.control)
+    play.stage.do(DestroyCluster(cluster_id=play.cluster_id))
+    play.stage.settle(play.cluster_id)
+    assert play.redis.exists(names.join_key(root), names.join_key(middle[0])) == 0
+    ttl = play.stage.control.settings.job_ttl_seconds
+    assert 0 < int(play.redis.ttl(names.tree_key(root))) <= ttl  # type: ignore[arg-type]
