@@ -40,7 +40,7 @@ from brain_clusters.services.endings import end_operations
 
 @dataclass(slots=True)
 class Followup:
-    """What is to be done once the transaction is committed: agents by driver, queues to delete, what to forget."""
+    """What is to be done once the transaction is committed: agents by driver, queues to delete, and what to forget."""
 
     start: dict[str, list[AgentSpec]] = field(default_factory=dict)
     drain: dict[str, list[str]] = field(default_factory=dict)
