@@ -291,33 +291,23 @@ def user_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]
     return {key: value for key, value in environ.items() if not key.startswith("BRAIN_")}
 
 
-def resolve(text: str, environ: Mapping[str, str] | None = None) -> str:
-    """Return ``text``, or what the variable holds that ``env:NAME`` names. Raises ValueError where it is not set."""
-    if not text.startswith("env:"):
-        return text
-    name = text.removeprefix("env:")
-    # As for agents, which have none of our own variables: both sides must find the same.
-    found = user_environment(environ).get(name, "").strip()
-    if not found:
-        raise ValueError(f"the variable {name} is not set in the environment of this process")
-    return found
+def resolve(text: str) -> str:
+    """Return what ``env:NAME`` or ``file:PATH`` refers to, and other text as it is. Raises ValueError with a sentence.
 
-
-def resolve_reference(text: str, environ: Mapping[str, str] | None = None) -> str:
-    """Return the secret that ``env:NAME`` or ``file:PATH`` names; raise ConfigError that names it where it is missing.
-
-    No variable of ours is given: they are not for users' work, and agents do not have them.
+    No variable of ours is given: agents do not have them, and every process must find the same.
     """
     kind, _, name = text.partition(":")
     if kind == "file":
         try:
             return Path(name).expanduser().read_text().strip()
         except (OSError, ValueError) as exc:
-            raise ConfigError(f"{text} cannot be read: {type(exc).__name__}") from None
-    value = user_environment(environ).get(name, "").strip()
-    if not value:
-        raise ConfigError(f"{text} is not set in the environment of the host that runs the agent")
-    return value
+            raise ValueError(f"{text} cannot be read: {type(exc).__name__}") from None
+    if kind != "env":
+        return text
+    found = user_environment().get(name, "").strip()
+    if not found:
+        raise ValueError(f"{text} is not set in the environment of this process; an agent has that of its host")
+    return found
 
 
 def child_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict[str, str]:
