@@ -16,7 +16,7 @@ from celery.exceptions import Ignore
 
 from brain_clusters.agent.attempts import Attempt, Outcome
 from brain_clusters.agent.beats import Counters
-from brain_clusters.agent.context import JobContext
+from brain_clusters.agent.context import JobContext, as_json
 from brain_clusters.agent.delegation import Delegating, Delegation, DelegationRefused, Team
 from brain_clusters.agent.errors import HandlerError, JobCancelled, JobTimeout, Retry
 from brain_clusters.agent.handlers import Handler
@@ -223,12 +223,7 @@ def _payload(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def _jsonable(result: Any) -> Any:
     """Return ``result`` when it is JSON of a fair size; raise HandlerError that says what is wrong with it."""
-    try:
-        text = json.dumps(result, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as exc:
-        raise HandlerError(f"the handler returned what is not JSON: {exc}") from exc
-    if len(text) > RESULT_LIMIT_BYTES:
-        raise HandlerError(f"the result is {len(text)} bytes of JSON; the limit is {RESULT_LIMIT_BYTES}")
+    text = as_json(result, "result", RESULT_LIMIT_BYTES)
     sound = storable_json(text)  # else the result were lost
     return result if sound is text else json.loads(sound)
 
