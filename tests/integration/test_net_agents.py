@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +85,20 @@ def test_a_job_whose_agent_is_killed_in_the_middle_of_an_answer_is_done_by_anoth
     assert (told["status"], told["attempts"]) == ("succeeded", "2")
     assert len(endpoint.requests) == 2
     assert Budgets(stage.redis).of_day("c") == (12_000, 1_000_000)
+
+
+def test_without_the_library_each_job_says_what_to_install(
+    endpoint: Endpoint, redis_url: str, tmp_path: Path, until: Until
+) -> None:
+    (tmp_path / "openai.py").write_text("raise ModuleNotFoundError('No module named openai')")
+    variables = {"PYTHONPATH": str(tmp_path)}
+    lacking = AgentStage(redis_url, tmp_path, until, {}, variables, llm_base_url=endpoint.url)
+    try:
+        told = ended(lacking, lacking.post(lacking.agent(llm=LLM).queue, "hi"))
+        assert told["status"] == "failed"
+        assert r"pip install 'brain-clusters[llm]'" in told["error"]
+    finally:
+        lacking.close()
 
 
 class BusyAtFirst(BaseHTTPRequestHandler):

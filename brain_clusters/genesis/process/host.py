@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from brain_clusters.domain.agents import AgentSpec, Loads
+from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import BrainError, TemporaryError
 from brain_clusters.genesis.process.desk import Desk, Wanted
 from brain_clusters.genesis.process.local import (
@@ -331,7 +331,7 @@ class Host:
 
     def _local(self, spec: AgentSpec) -> LocalAgent:
         marker = drain_marker(self._run_dir, spec.agent_id)
-        return LocalAgent(spec.agent_id, Loads.of(spec).key, time.monotonic(), marker)
+        return LocalAgent(spec.agent_id, self._nursery.loads_of(spec).key, time.monotonic(), marker)
 
     def _spawn(self, spec: AgentSpec) -> None:
         self._agents[spec.agent_id] = self._local(spec)
