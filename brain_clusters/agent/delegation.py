@@ -72,7 +72,6 @@ class Team:
     delivery: Delivery
     begun_at: float = 0.0
     join: Join | None = None
-    used: Mapping[str, Any] | None = None
 
     @property
     def started_at(self) -> float:
@@ -81,7 +80,7 @@ class Team:
 
     def usage(self, used: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """Return what the job has used with this part, as far as it was counted."""
-        before = self.join.usage if self.join is not None else self.used
+        before = None if self.join is None else self.join.usage
         if not before or not used:
             return dict(before or used or {}) or None
         return {**before, **{key: _sum(before.get(key), value) for key, value in used.items()}}
@@ -182,8 +181,7 @@ class Delegating:
     def team(self, job_id: str, options: JobOptions, delivery: Delivery, begun_at: float) -> Team:
         """Return what a delivery of a job needs to hand work down, or to go on after it."""
         join = self._joins.read(job_id) if delivery.goes_on else None
-        used = self._records.usage(job_id) if join is None and delivery.attempt > 1 else None
-        return Team(self._spec, job_id, options, delivery, begun_at, join, used)
+        return Team(self._spec, job_id, options, delivery, begun_at, join)
 
     def hand_down(self, team: Team, delegation: Delegation, usage: Mapping[str, Any] | None) -> bool:
         """Hand down and let the job wait; return False when that is not this agent's to do any more.

@@ -132,16 +132,6 @@ class JobRecords:
         reports = {job_id: _sound(job_id, entry) for job_id, entry in zip(job_ids, found, strict=True) if entry}
         return {job_id: report for job_id, report in reports.items() if report is not None}
 
-    def usage(self, job_id: str) -> dict[str, Any] | None:
-        """Return what attempts at a job that failed have used, as far as they counted."""
-        with temporary_when_away():
-            found: Any = self._client.hget(names.job_key(job_id), "usage")
-        try:
-            told = json.loads(found or "null")
-        except (ValueError, RecursionError):  # users' code can write here
-            return None
-        return told if isinstance(told, dict) else None
-
     def finished(self, limit: int) -> list[tuple[str, JobReport]]:
         """Return up to ``limit`` outcomes that nobody has stored yet, oldest first, each with its place.
 

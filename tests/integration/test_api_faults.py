@@ -301,6 +301,8 @@ def test_every_promised_route_is_there(api_app: Flask) -> None:
         ("/api/clusters/<>/metrics", "GET"),
         ("/api/clusters/<>/events", "GET"),
         ("/api/clusters/<>/alerts", "GET"),
+        ("/api/clusters/<>/costs", "GET"),
+        ("/api/costs", "GET"),
         ("/api/clusters/<>/scaling", "GET"),
         ("/api/clusters/<>/scaling/explain", "GET"),
         ("/api/clusters/<>/scaling/replay", "POST"),

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from brain_clusters.broker.budget import Budgets
+from brain_clusters.broker.jobs import JobRecords
 from brain_clusters.domain.specs import Budget
 from brain_clusters.domain.work import HttpCall, LlmCall
 from tests.integration.agents import AgentStage
@@ -55,10 +56,12 @@ def ended(stage: AgentStage, job_id: str) -> dict[str, Any]:
 
 def test_an_agent_has_conversations_until_its_budget_is_spent(stage: AgentStage) -> None:
     agent = stage.agent(llm=LLM, cost=PRICES, budget=BUDGET, backoff_seconds=0.01)
-    told = ended(stage, stage.post(agent.queue, "cut_at_first"))
+    job_id = stage.post(agent.queue, "cut_at_first")
+    told = ended(stage, job_id)
     assert (told["status"], told["attempts"]) == ("succeeded", "2"), told
     # With what the attempt used that failed: nobody counted its tokens, so it costs what it was estimated at.
-    assert json.loads(told["usage"]) == {"calls": 2, "unmetered_calls": 1, "input_tokens": 12, "output_tokens": 12}
+    used = JobRecords(stage.redis).get([job_id])[job_id].usage
+    assert used == {"calls": 2, "unmetered_calls": 1, "input_tokens": 12, "output_tokens": 12}
     assert Budgets(stage.redis).of_day("c") == (1_012_000, 0)
     told = ended(stage, stage.post(agent.queue, {"prompt": "hi"}))
     assert json.loads(told["result"])["text"] == "Hello, world"

@@ -34,10 +34,9 @@ def away() -> str:
 
 
 @pytest.fixture
-def there(stage: Stage, redis_url: str) -> Iterator[redis.Redis]:
+def there(stage: Stage, there_url: str) -> Iterator[redis.Redis]:
     """Another database of the same server."""
-    url = redis_url.rstrip("/").removesuffix("/0") + "/7"
-    with redis.Redis.from_url(url) as client:
+    with redis.Redis.from_url(there_url) as client:
         client.flushdb()
         yield client
         client.flushdb()
@@ -45,7 +44,8 @@ def there(stage: Stage, redis_url: str) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def there_url(redis_url: str) -> str:
-    return redis_url.rstrip("/").removesuffix("/0") + "/7"
+    server, _, number = redis_url.rpartition("/")
+    return f"{server}/{(int(number) + 8) % 16}"
 
 
 @pytest.fixture(autouse=True)
