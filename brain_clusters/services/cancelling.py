@@ -70,6 +70,8 @@ def cancel_many(
     found |= records.cancel(below, grace_seconds) if below else {}
     found |= dict.fromkeys(trees.end_waiting(control, list(found)))
     waits = [job_id for job_id, status in found.items() if status in (None, JobStatus.QUEUED)]
+    # After those who wait were ended, so that none of them goes on only to be cancelled.
+    trees.join_cancelled(control, waits)
     with control.database.transaction() as session:
         ended = session.scalars(
             update(Job)
