@@ -14,6 +14,7 @@ import pytest
 
 from brain_clusters.broker.budget import Budgets
 from brain_clusters.broker.jobs import JobRecords
+from brain_clusters.domain.pricing import job_price
 from brain_clusters.domain.specs import Budget
 from brain_clusters.domain.work import HttpCall, LlmCall
 from tests.integration.agents import AgentStage
@@ -86,6 +87,9 @@ def test_a_job_whose_agent_is_killed_in_the_middle_of_an_answer_is_done_by_anoth
     stage.agent(llm=LLM, cost=PRICES, budget=BUDGET, queue=agent.queue)
     told = ended(stage, job_id)
     assert (told["status"], told["attempts"]) == ("succeeded", "2")
+    used = json.loads(told["usage"])
+    assert used == {"calls": 1, "input_tokens": 13, "output_tokens": 12, "unmetered_attempts": 1}
+    assert job_price(PRICES, used) is None
     assert len(endpoint.requests) == 2
     assert Budgets(stage.redis).of_day("c") == (12_000, 1_000_000)
 
