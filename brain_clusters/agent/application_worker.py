@@ -86,7 +86,7 @@ class _Account:
 
     def __init__(self, client: redis.Redis, spec: AgentSpec, counters: Counters) -> None:
         self._client, self._spec, self._counters = client, spec, counters
-        self._completed = self._failed = 0
+        self._told = counts.Done()
 
     def open(self) -> None:
         """Tell where the messages come from. Raises TemporaryError, and then nothing may be taken."""
@@ -99,9 +99,15 @@ class _Account:
         now = self._counters.snapshot()
         with suppress(TemporaryError):  # the next beat tells it
             self.open()
-            done, failed = now["completed"] - self._completed, now["failed"] - self._failed
-            counts.add(self._client, self._spec.cluster_id, done, failed)
-            self._completed, self._failed = now["completed"], now["failed"]
+            ended = now["completed"] + now["failed"]
+            done = counts.Done(now["completed"], now["failed"], (now["mean_time"] or 0.0) * ended)
+            before = self._told
+            more = counts.Done(
+                done.completed - before.completed, done.failed - before.failed, done.seconds - before.seconds
+            )
+            spec = self._spec
+            counts.add(self._client, spec.cluster_id, spec.group_name, spec.agent_id, more)
+            self._told = done
         return now
 
 

@@ -24,6 +24,7 @@ from brain_clusters.agent.watch import Watch
 from brain_clusters.broker import names
 from brain_clusters.broker.holding import QoS
 from brain_clusters.broker.jobs import Delivery, JobRecords, JobReport
+from brain_clusters.domain import pricing
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.domain.jobs import JobOptions
 from brain_clusters.domain.states import JobStatus
@@ -86,12 +87,12 @@ class JobRunner:
                 self._acknowledged(delivery)
                 raise Ignore
             # The parts before are with the last attempt, whichever that is.
-            used = team.usage(usage) if outcome.again is None else usage
+            used = self._with_lost(delivery, team.usage(usage)) if outcome.again is None else usage
             report = self._report(job_id, delivery.attempt, team.started_at, outcome, used)
         else:
             outcome = self._explained(job_id, refused, delivery)
             begun = max(delivery.attempt - 1, int(delivery.goes_on))
-            report = self._report(job_id, begun, None, outcome, None)
+            report = self._report(job_id, begun, None, outcome, self._with_lost(delivery, None))
         self._settle(attempt, report, outcome.again)
         failpoint("finished")
         if outcome.again is not None:
@@ -181,6 +182,12 @@ class JobRunner:
             return Outcome(JobStatus.FAILED, error=_error("DelegationRefused", str(exc)))
         except JobCancelled as exc:
             return Outcome(JobStatus.CANCELLED, error=_error("JobCancelled", str(exc)))
+
+    def _with_lost(self, delivery: Delivery, usage: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return ``usage`` with how many attempts took theirs along as their agent died, where it may have a price."""
+        if not delivery.deaths or not (self._spec.llm is not None or pricing.priced_by_use(self._spec.cost)):
+            return usage
+        return {**(usage or {}), pricing.UNMETERED_ATTEMPTS: delivery.deaths}
 
     def _report(
         self, job_id: str, attempts: int, started: float | None, outcome: Outcome, usage: dict[str, Any] | None

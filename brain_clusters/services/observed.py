@@ -20,6 +20,7 @@ from brain_clusters.domain.planning import FAILURE_WINDOW_SECONDS, Census, agent
 from brain_clusters.domain.sleeping import sleeps_after
 from brain_clusters.domain.states import READY_AGENT_STATUSES, AgentStatus, ClusterType, Intent
 from brain_clusters.domain.storable import storable_text
+from brain_clusters.services import metering
 from brain_clusters.services.control import Control
 from brain_clusters.services.metering import busy_days
 from brain_clusters.services.observation import SeenCluster
@@ -139,11 +140,15 @@ def take_over(agent: Agent, beat: Mapping[str, Any]) -> None:
 
 
 def add_counts(control: Control) -> None:
-    """Add what the workers of other applications have done since the last tick to their clusters."""
+    """Add what the workers of other applications have done since the last tick to their clusters and the ledger."""
     taken = counts.take(control.broker.redis)
     if not taken:
         return
-    rows = sorted((cluster_id, completed, failed) for cluster_id, (completed, failed) in taken.items())
+    sums: dict[str, list[int]] = {}
+    for work, done in taken.items():
+        one = sums.setdefault(work.cluster_id, [0, 0])
+        one[0], one[1] = one[0] + done.completed, one[1] + done.failed
+    rows = [(cluster_id, *one) for cluster_id, one in sorted(sums.items())]
     given = rows_of("given", {"id": Text, "completed": BigInteger, "failed": BigInteger}, rows)
     with control.database.transaction() as session:
         session.execute(
@@ -155,6 +160,7 @@ def add_counts(control: Control) -> None:
             )
             .execution_options(synchronize_session=False)
         )
+        metering.account_counts(session, taken)
 
 
 def _update_clusters(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:

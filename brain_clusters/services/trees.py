@@ -124,6 +124,13 @@ def end_waiting(control: Control, job_ids: Sequence[str]) -> list[str]:
     return joins.cancel_waiting(job_ids, error) if job_ids else []
 
 
+def join_cancelled(control: Control, job_ids: Sequence[str]) -> None:
+    """Let the parents of ``job_ids`` go on without those that were cancelled before they were begun."""
+    error = {"type": "JobCancelled", "message": "cancelled before it was begun"}
+    if job_ids:
+        Joins(control.broker.redis).join_cancelled(job_ids, error)
+
+
 def leave_waiting(control: Control, job_ids: Sequence[str]) -> set[str]:
     """Return those of ``job_ids`` that are in no queue because they wait for others, and note that they were seen."""
     waiting = set(Joins(control.broker.redis).pending(job_ids)) if job_ids else set()

@@ -7,11 +7,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from brain_clusters.broker.jobs import JobRecords
+from brain_clusters.domain.pricing import job_price
 from brain_clusters.domain.specs import Budget
 from brain_clusters.domain.work import HttpCall, LlmCall
 from tests.integration.agents import AgentStage
@@ -85,8 +87,25 @@ def test_a_job_whose_agent_is_killed_in_the_middle_of_an_answer_is_done_by_anoth
     stage.agent(llm=LLM, cost=PRICES, budget=BUDGET, queue=agent.queue)
     told = ended(stage, job_id)
     assert (told["status"], told["attempts"]) == ("succeeded", "2")
+    used = json.loads(told["usage"])
+    assert used == {"calls": 1, "input_tokens": 13, "output_tokens": 12, "unmetered_attempts": 1}
+    assert job_price(PRICES, used) is None
     assert len(endpoint.requests) == 2
     assert CountedBudgets(stage.redis).of_day("c") == (12_000, 1_000_000)
+
+
+def test_without_the_library_each_job_says_what_to_install(
+    endpoint: Endpoint, redis_url: str, tmp_path: Path, until: Until
+) -> None:
+    (tmp_path / "openai.py").write_text("raise ModuleNotFoundError('No module named openai')")
+    variables = {"PYTHONPATH": str(tmp_path)}
+    lacking = AgentStage(redis_url, tmp_path, until, {}, variables, llm_base_url=endpoint.url)
+    try:
+        told = ended(lacking, lacking.post(lacking.agent(llm=LLM).queue, "hi"))
+        assert told["status"] == "failed"
+        assert r"pip install 'brain-clusters[llm]'" in told["error"]
+    finally:
+        lacking.close()
 
 
 class BusyAtFirst(BaseHTTPRequestHandler):

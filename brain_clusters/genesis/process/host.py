@@ -243,7 +243,7 @@ class Host:
             self._spawn(row.spec)
 
     def _spawn(self, spec: AgentSpec) -> None:
-        self._roster.expect(spec)
+        self._roster.expect(spec, self._nursery.loads_of(spec).key)
         self._nursery.spawn(spec)
 
     def _drain(self, agent: LocalAgent, row: Wanted) -> None:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from brain_clusters.domain.agents import AgentSpec, Loads
+from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.genesis.process.local import LocalAgent, exit_descriptor, holder, lock_path
 from brain_clusters.processes import ProcessId, drain_marker
 
@@ -34,9 +34,9 @@ class Roster:
         self._run_dir = run_dir
         self._selector = selector
 
-    def expect(self, spec: AgentSpec) -> None:
-        """Note an agent that is about to be born."""
-        self.living[spec.agent_id] = self._local(spec)
+    def expect(self, spec: AgentSpec, zygote: str) -> None:
+        """Note an agent that is about to be born by ``zygote``."""
+        self.living[spec.agent_id] = self._local(spec, zygote)
 
     def lock(self, agent_id: str) -> Path:
         """Return the file that the agent holds locked while it lives."""
@@ -157,6 +157,6 @@ class Roster:
             self.lock(agent.agent_id).unlink(missing_ok=True)
         self.dead.clear()
 
-    def _local(self, spec: AgentSpec) -> LocalAgent:
+    def _local(self, spec: AgentSpec, zygote: str = "") -> LocalAgent:
         marker = drain_marker(self._run_dir, spec.agent_id)
-        return LocalAgent(spec.agent_id, Loads.of(spec).key, time.monotonic(), marker)
+        return LocalAgent(spec.agent_id, zygote, time.monotonic(), marker)
