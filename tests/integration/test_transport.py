@@ -191,9 +191,7 @@ def test_kombu_is_the_version_that_the_transport_was_written_for() -> None:
     assert kombu.__version__.startswith("5.7.")
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs"), [(transport.Channel, kombu_redis.Channel), (holding.QoS, kombu_redis.QoS)]
-)
+@pytest.mark.parametrize(("ours", "theirs"), [(transport.Channel, kombu_redis.Channel), (holding.QoS, kombu_redis.QoS)])
 def test_every_method_of_kombus_that_we_name_anew_takes_what_kombu_gives(ours: type, theirs: type) -> None:
     for name, method in vars(ours).items():
         if inspect.isfunction(method) and hasattr(theirs, name):
