@@ -7,7 +7,8 @@ from typing import Any
 import redis
 
 from brain_clusters.broker import names
-from brain_clusters.broker.client import temporary_when_away
+from brain_clusters.broker.client import is_wrong_type, temporary_when_away
+from brain_clusters.errors import TemporaryError
 
 _DIGITS = 15
 
@@ -24,7 +25,11 @@ def take(client: redis.Redis) -> dict[str, tuple[int, int]]:
     """Return (completed, failed) by cluster since the last time, and forget them. Raises TemporaryError."""
     with temporary_when_away():
         pipe: Any = client.pipeline()
-        found, _ = pipe.hgetall(names.COUNTS).delete(names.COUNTS).execute()
+        found, _ = pipe.hgetall(names.COUNTS).delete(names.COUNTS).execute(raise_on_error=False)
+    if isinstance(found, Exception):
+        if not is_wrong_type(found):
+            raise TemporaryError(f"Redis does not answer ({type(found).__name__})") from found
+        return {}  # deleted, as any other
     taken: dict[str, tuple[int, int]] = {}
     for field, count in found.items():
         kind, _, cluster_id = field.decode(errors="replace").partition(" ")
