@@ -118,7 +118,9 @@ for i = 5, #ARGV do
   local kept = redis.pcall('HGET', <JOIN_KEY> .. job, 'message')
   if type(kept) == 'string' then
     local parent = redis.call('HGET', record, 'parent_id')
-    redis.call('HSET', record, 'status', 'cancelled', 'finished_at', ARGV[1], 'error', ARGV[4])
+    local did = redis.call('HMGET', <JOIN_KEY> .. job, 'started_at', 'usage')
+    redis.call('HSET', record, 'status', 'cancelled', 'finished_at', ARGV[1], 'error', ARGV[4],
+               'started_at', did[1] or '', 'usage', did[2] or 'null')
     redis.call('HDEL', record, 'waiting_for')
     redis.call('EXPIRE', record, ARGV[2])
     redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'id', job)

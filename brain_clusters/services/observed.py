@@ -19,6 +19,7 @@ from brain_clusters.db.models import Agent, Cluster
 from brain_clusters.domain.planning import FAILURE_WINDOW_SECONDS, Census, agent_health, health_score
 from brain_clusters.domain.sleeping import sleeps_after
 from brain_clusters.domain.states import READY_AGENT_STATUSES, AgentStatus, ClusterType, Intent
+from brain_clusters.domain.storable import storable_text
 from brain_clusters.services import metering
 from brain_clusters.services.control import Control
 from brain_clusters.services.metering import busy_days
@@ -121,7 +122,7 @@ class Told:
         active_at = beat["at"] if beat["in_flight"] and beat["at"] is not None else beat["idle_since"]
         return cls(
             beat["mean_time"] or 0.0, active_at, beat["busy_seconds"] or 0.0, busy_days(beat.get("busy_days")),
-            _text(beat["last_error"]),
+            beat["last_error"] and storable_text(beat["last_error"][:1000]),
         )  # fmt: skip
 
 
@@ -136,11 +137,6 @@ def take_over(agent: Agent, beat: Mapping[str, Any]) -> None:
     agent.last_active = datetime.fromtimestamp(min(told.active_at, _LAST_TIME), UTC)
     if told.busy_seconds >= agent.busy_seconds:
         agent.busy_seconds, agent.busy_days = told.busy_seconds, dict(told.busy_days)
-
-
-def _text(found: str | None) -> str | None:
-    """Return what PostgreSQL can store of a text that users' code wrote."""
-    return None if found is None else found[:1000].replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def add_counts(control: Control) -> None:

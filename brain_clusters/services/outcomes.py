@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
 from brain_clusters.broker import names
+from brain_clusters.broker.client import was_refused
 from brain_clusters.broker.jobs import JobRecords, JobReport, is_finished
 from brain_clusters.db.bulk import records_of
 from brain_clusters.db.models import Cluster, Job
@@ -60,12 +61,12 @@ def _collect_batch(control: Control, limit: int) -> int:
     entries = records.finished(limit)
     if entries:
         # One report a job: PostgreSQL refuses to update a row twice in one statement.
-        _store_sound(control, list({report.id: report for _, report in entries}.values()))
+        store_sound(control, list({report.id: report for _, report in entries}.values()))
         records.forget([place for place, _ in entries])
     return len(entries)
 
 
-def _store_sound(control: Control, reports: Sequence[JobReport]) -> None:
+def store_sound(control: Control, reports: Sequence[JobReport]) -> None:
     """Store reports at once or, where that fails, one by one, without those that PostgreSQL refuses.
 
     Agents run users' code, which can announce anything; one such report must not keep all others for ever.
@@ -80,7 +81,7 @@ def _store_sound(control: Control, reports: Sequence[JobReport]) -> None:
             log.error("job=%r: its outcome cannot be stored: %s", reports[0].id, exc)
             return
         for report in reports:
-            _store_sound(control, [report])
+            store_sound(control, [report])
 
 
 def store(session: Session, reports: Sequence[JobReport]) -> None:
@@ -158,7 +159,7 @@ def sweep(control: Control, idle_groups: IdleGroups) -> int:
         return 0
     reports = JobRecords(control.broker.redis).get([job.id for job, _ in found])
     ended = [report for report in reports.values() if is_finished(report)]
-    _store_sound(control, ended)
+    store_sound(control, ended)
     lost: dict[str, list[Job]] = {}
     waiting = trees.leave_waiting(control, [job.id for job, _ in found])
     for job, queue in found:
@@ -166,7 +167,13 @@ def sweep(control: Control, idle_groups: IdleGroups) -> int:
             lost.setdefault(queue, []).append(job)
     for queue, jobs in lost.items():
         log.warning("queue=%s: %d jobs were lost or not delivered; published again", queue, len(jobs))
-        control.broker.publish_jobs(queue, jobs)
+        try:
+            control.broker.publish_jobs(queue, jobs)
+        except TemporaryError as exc:
+            if not was_refused(exc):
+                raise
+            log.error("queue=%s takes no job: %s", queue, exc.__cause__)  # another one may
+            continue
         with control.database.transaction() as session:
             session.execute(update(Job).where(Job.id.in_([job.id for job in jobs])).values(published_at=func.now()))
     return sum(len(jobs) for jobs in lost.values())

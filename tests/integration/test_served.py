@@ -153,7 +153,7 @@ def test_a_broker_that_nobody_told_is_refused(stage: Stage, monkeypatch: pytest.
     monkeypatch.delenv("GUEST_BROKER")
     with pytest.raises(InvalidInput) as found:
         stage.create(blueprint_id="guest")
-    assert "the variable GUEST_BROKER is not set" in found.value.faults[0].message
+    assert "env:GUEST_BROKER is not set" in found.value.faults[0].message
 
 
 def test_what_was_parked_goes_back_by_priority(there: redis.Redis) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -55,7 +56,7 @@ class Play:
             for n, payload in enumerate(payloads)
         ]
         delivery = Delivery(1, tag=message["properties"]["delivery_tag"])
-        parent = Parent(job_id, self.cluster_id, group, owner, options, delivery, 1, 1e9)
+        parent = Parent(job_id, self.cluster_id, group, owner, options, delivery, 1, 1e9, {"calls": 2})
         return self.joins.hand_down(parent, children, None, most=1000).what
 
     def finish(
@@ -219,6 +220,16 @@ def test_cancelling_a_job_cancels_all_below_it(play: Play, stored: bool) -> None
     stood = {job_id: str(job.status) for job_id, job in all_jobs(play.stage).items()}
     assert stood.pop(lowest[0]) == "succeeded"
     assert set(stood.values()) == {"cancelled"}
+
+
+def test_a_job_that_is_cancelled_while_it_waits_keeps_what_it_did(play: Play) -> None:
+    root, *_ = play.planted()
+    cancelling.cancel(play.stage.control, root)
+    found = play.stage.job(root)
+    assert (found.status, found.attempts, found.agent_id) == ("cancelled", 1, "agent")
+    assert found.started_at == datetime.fromtimestamp(1e9, UTC)
+    assert found.usage == {"calls": 2}
+    assert (found.error or {}).get("type") == "JobCancelled"
 
 
 def test_cancelling_a_part_lets_its_parent_go_on(play: Play) -> None:
