@@ -19,7 +19,7 @@ from typing import Any
 from celery.worker import state
 
 from brain_clusters.agent.flight import runs_on_gevent
-from brain_clusters.broker.transport import QoS
+from brain_clusters.broker.holding import QoS
 from brain_clusters.processes import DRAIN_SIGNAL
 
 log = logging.getLogger(__name__)

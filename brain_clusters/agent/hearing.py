@@ -16,7 +16,8 @@ from typing import Any
 import redis
 
 from brain_clusters.broker import names
-from brain_clusters.broker.transport import Channel, QoS
+from brain_clusters.broker.holding import QoS
+from brain_clusters.broker.transport import Channel
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from brain_clusters.agent.errors import HandlerError, JobCancelled, JobTimeout, 
 from brain_clusters.agent.handlers import Handler
 from brain_clusters.agent.watch import Watch
 from brain_clusters.broker import names
+from brain_clusters.broker.holding import QoS
 from brain_clusters.broker.jobs import Delivery, JobRecords, JobReport
-from brain_clusters.broker.transport import QoS
 from brain_clusters.domain import pricing
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.domain.jobs import JobOptions

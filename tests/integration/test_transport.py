@@ -23,7 +23,7 @@ from celery import Celery
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 
-from brain_clusters.broker import names, transport
+from brain_clusters.broker import holding, names, transport
 from brain_clusters.broker.app import transport_options
 from brain_clusters.broker.restore import restore
 
@@ -192,7 +192,7 @@ def test_kombu_is_the_version_that_the_transport_was_written_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [(transport.Channel, kombu_redis.Channel), (transport.QoS, kombu_redis.QoS)]
+    ("ours", "theirs"), [(transport.Channel, kombu_redis.Channel), (holding.QoS, kombu_redis.QoS)]
 )
 def test_every_method_of_kombus_that_we_name_anew_takes_what_kombu_gives(ours: type, theirs: type) -> None:
     for name, method in vars(ours).items():
