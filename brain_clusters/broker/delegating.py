@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import redis
 
 from brain_clusters.broker import names
-from brain_clusters.broker.client import temporary_when_away
-from brain_clusters.broker.delegating_scripts import CANCEL_WAITING, HAND_DOWN
+from brain_clusters.broker.client import entries_of, replies, temporary_when_away
+from brain_clusters.broker.delegating_scripts import CANCEL_WAITING, HAND_DOWN, JOIN_CANCELLED
 from brain_clusters.broker.jobs import STREAM_LIMIT, Delivery
 from brain_clusters.broker.messages import Messages
 from brain_clusters.domain.jobs import MESSAGE_PRIORITY, JobOptions, Priority
@@ -78,7 +78,8 @@ class Joins:
 
     def __init__(self, client: redis.Redis, *, ttl_seconds: int = 86_400) -> None:
         self._client, self._ttl = client, ttl_seconds
-        self._hand_down, self._cancel = map(client.register_script, (HAND_DOWN, CANCEL_WAITING))
+        scripts = (HAND_DOWN, CANCEL_WAITING, JOIN_CANCELLED)
+        self._hand_down, self._cancel, self._join_cancelled = map(client.register_script, scripts)
 
     def hand_down(self, parent: Parent, children: Sequence[Child], state: Any, *, most: int) -> Handed:
         """Hand ``children`` down and let their parent wait, at once. most: jobs that the tree may hold."""
@@ -120,6 +121,11 @@ class Joins:
             args: list[str | float] = [repr(time.time()), self._ttl, STREAM_LIMIT, json.dumps(error), *job_ids]
             return [job_id.decode() for job_id in self._cancel(keys=[names.FINISHED_STREAM], args=args)]
 
+    def join_cancelled(self, job_ids: Sequence[str], error: dict[str, Any]) -> None:
+        """Let those who wait for ``job_ids`` that are to be cancelled and in a queue wait for them no more."""
+        with temporary_when_away():
+            self._join_cancelled(args=[json.dumps(error), *job_ids])
+
     def forget(self, job_ids: Sequence[str]) -> None:
         """Let nobody wait any more for what ``job_ids`` handed down: their cluster is gone."""
         with temporary_when_away():
@@ -156,13 +162,12 @@ class Joins:
             pipe = self._client.pipeline(transaction=False)
             for job_id in job_ids:
                 pipe.hget(names.join_key(job_id), part)
-            found = pipe.execute()
+            found = replies(pipe)
         return {job_id: value for job_id, value in zip(job_ids, found, strict=True) if value is not None}
 
     def accepted(self, limit: int) -> list[tuple[str, dict[str, Any]]]:
         """Return up to ``limit`` jobs that were handed down and nobody has stored yet, each with its place."""
-        with temporary_when_away():
-            entries: Any = self._client.xrange(names.ACCEPTED_STREAM, count=limit)
+        entries = entries_of(self._client, names.ACCEPTED_STREAM, limit)
         return [(place.decode(), _sound(entry)) for place, entry in entries]
 
     def forget_accepted(self, places: Sequence[str]) -> None:

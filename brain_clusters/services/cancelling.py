@@ -73,6 +73,8 @@ def cancel_many(
     # As reported: the update below knows nothing of what they did before they waited.
     outcomes.store_sound(control, list(records.get(waited).values()))
     waits = [job_id for job_id, status in found.items() if status in (None, JobStatus.QUEUED)]
+    # After those who wait were ended, so that none of them goes on only to be cancelled.
+    trees.join_cancelled(control, waits)
     with control.database.transaction() as session:
         ended = session.scalars(
             update(Job)

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
 from brain_clusters.broker import names
+from brain_clusters.broker.client import was_refused
 from brain_clusters.broker.jobs import JobRecords, JobReport, is_finished
 from brain_clusters.db.bulk import records_of
 from brain_clusters.db.models import Cluster, Job
@@ -166,7 +167,13 @@ def sweep(control: Control, idle_groups: IdleGroups) -> int:
             lost.setdefault(queue, []).append(job)
     for queue, jobs in lost.items():
         log.warning("queue=%s: %d jobs were lost or not delivered; published again", queue, len(jobs))
-        control.broker.publish_jobs(queue, jobs)
+        try:
+            control.broker.publish_jobs(queue, jobs)
+        except TemporaryError as exc:
+            if not was_refused(exc):
+                raise
+            log.error("queue=%s takes no job: %s", queue, exc.__cause__)  # another one may
+            continue
         with control.database.transaction() as session:
             session.execute(update(Job).where(Job.id.in_([job.id for job in jobs])).values(published_at=func.now()))
     return sum(len(jobs) for jobs in lost.values())

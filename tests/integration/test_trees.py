@@ -254,6 +254,31 @@ def test_cancelling_a_part_lets_its_parent_go_on(play: Play) -> None:
     assert [found["status"] for found in join.results] == ["cancelled", "succeeded"]
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_cancelling_what_waits_in_a_queue_lets_its_parent_go_on_at_once_and_once(play: Play, again: bool) -> None:
+    _, middle, lowest = play.planted()
+    trees.collect(play.stage.control)
+    cancelling.cancel(play.stage.control, lowest[0])
+    join = play.joins.read(middle[0])
+    assert join is not None
+    assert [found["status"] for found in join.results] == ["cancelled", None]
+    assert play.stage.waiting(play.cluster_id, "clerk") == 1  # the other of the middle
+    cancelling.cancel(play.stage.control, lowest[1])
+    cancelling.cancel(play.stage.control, lowest[1])
+    assert play.stage.waiting(play.cluster_id, "clerk") == 2
+    if again:
+        assert play.api.post(f"/api/jobs/{lowest[0]}/retry", json={}).status_code == 202
+    messages = [play.take("Packer"), play.take("Packer")]
+    assert [one["begun"].cancelled for one in messages] == [not again, True]
+    for message in messages:
+        play.finish(message, "Packer", JobStatus.CANCELLED)
+    assert [play.stage.waiting(play.cluster_id, group) for group in ("packer", "clerk")] == [0, 2]
+    join = play.joins.read(middle[0])
+    assert join is not None
+    assert [(found["status"], found["error"]["type"]) for found in join.results] == [("cancelled", "JobCancelled")] * 2
+    assert play.take("Clerk")["headers"]["id"] == middle[0]  # who goes on comes before what was not begun
+
+
 def test_what_is_handed_down_below_a_cancelled_job_does_not_escape(play: Play) -> None:
     root, middle, _ = play.planted()
     works = play.take("Clerk")
