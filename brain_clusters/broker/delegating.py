@@ -92,7 +92,7 @@ class Joins:
             most, self._ttl, JOIN_SECONDS, STREAM_LIMIT, json.dumps(state), repr(parent.started_at),
             json.dumps(parent.usage), parent.cluster_id, parent.group, json.dumps([child.id for child in children]),
         ]  # fmt: skip
-        now = time.time()
+        now = round(time.time(), 6)  # whole microseconds, which is what PostgreSQL keeps: brothers differ by one
         messages = {queue: Messages(queue) for queue in {child.queue for child in children}}
         for place, child in enumerate(children):
             message = messages[child.queue].build(child, now)
