@@ -8,112 +8,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from brain_clusters.domain.addresses import parse_networks
-from brain_clusters.domain.currencies import CODES
+from brain_clusters import setting
 from brain_clusters.errors import ConfigError
 
 SECRET_MASK = "********"  # noqa: S105
-
-
-def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], Any]:
-    """Return a parser of numbers of ``kind`` from ``low`` to ``high``."""
-
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise ValueError(f"is not {'a whole number' if kind is int else 'a number'}") from None
-        if not low <= value <= high:
-            raise ValueError(f"must be from {low:g} to {high:g}")
-        return value
-
-    return parse
-
-
-def _url(*schemes: str) -> Callable[[str], str]:
-    """Return a parser of URLs that accepts ``schemes``."""
-
-    def parse(text: str) -> str:
-        if not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
-            raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
-        return text
-
-    return parse
-
-
-def _path(text: str) -> Path:
-    """Return ``text`` as an absolute path, with ~ expanded."""
-    return Path(text).expanduser().absolute()
-
-
-def _words(text: str) -> tuple[str, ...]:
-    """Return the comma-separated words of ``text``."""
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def _keys(text: str) -> tuple[str, ...]:
-    """Return the comma-separated API keys of ``text``; a short key is refused."""
-    keys = _words(text)
-    if any(len(key) < 16 for key in keys):
-        raise ValueError("each key must have at least 16 characters")
-    return keys
-
-
-def _host_id(text: str) -> str:
-    """Return ``text`` when it can name a host."""
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", text):
-        raise ValueError("may hold up to 100 letters, digits, '.', '_' and '-'")
-    return text
-
-
-def _web_hook(text: str) -> str:
-    """Return ``text`` when it is a URL that can be posted to."""
-    url = urlsplit(text)
-    if url.scheme not in ("http", "https") or not url.hostname or not re.fullmatch("[!-~]+", text):
-        raise ValueError("must be a URL such as https://hooks.example.org/brain")
-    _ = url.port  # raises ValueError where it is no port
-    return text
-
-
-def _currency(text: str) -> str:
-    """Return ``text`` when it is a code of ISO 4217."""
-    if text.upper() not in CODES:
-        raise ValueError("must be a code of ISO 4217 such as USD or EUR")
-    return text.upper()
-
-
-def _networks(text: str) -> tuple[str, ...]:
-    """Return the comma-separated networks of ``text``."""
-    found = _words(text)
-    try:
-        parse_networks(found)
-    except ValueError as exc:
-        raise ValueError(f"must hold networks such as 10.0.0.0/8, by commas ({exc})") from None
-    return found
-
-
-def _reference(text: str) -> str:
-    """Return ``text`` when it says where a secret is."""
-    if not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+", text):
-        raise ValueError("must say where the secret is: env:NAME or file:PATH")
-    return text
-
-
-def setting(
-    variable: str, parse: Callable[[str], Any], default: Any, about: str, *,
-    secret: bool = False, mask: Callable[[str], str] | None = None,
-) -> Any:  # fmt: skip
-    """Declare one field of Settings: its variable, how it is read, and a sentence about it.
-
-    mask: how a secret is shown; as a URL without its password unless given.
-    """
-    about_it = {"variable": variable, "parse": parse, "about": about, "secret": secret, "mask": mask}
-    return field(default=default, metadata=about_it)
 
 
 def mask_path(url: str) -> str:
@@ -126,107 +29,123 @@ def mask_path(url: str) -> str:
 class Settings:
     """Everything that can be set. Units are in the names. ``None`` servers mean: the embedded ones."""
 
-    home: Path = setting(  # noqa: RUF009 - it is dataclasses.field
+    home: Path = setting.declare(  # noqa: RUF009 - it is dataclasses.field
         "BRAIN_HOME",
-        _path,
+        setting.path,
         None,
         "The directory of data, logs and sockets; .brain in the working directory without it.",
     )
-    database_url: str | None = setting(
-        "BRAIN_DATABASE_URL", _url("postgresql", "postgresql+psycopg2"), None,
+    database_url: str | None = setting.declare(
+        "BRAIN_DATABASE_URL", setting.url("postgresql", "postgresql+psycopg2"), None,
         "PostgreSQL; without it an embedded server is started.", secret=True,
     )  # fmt: skip
-    redis_url: str | None = setting(
-        "BRAIN_REDIS_URL", _url("redis", "rediss"), None,
+    redis_url: str | None = setting.declare(
+        "BRAIN_REDIS_URL", setting.url("redis", "rediss"), None,
         "Redis or Valkey; without it an embedded server is started.", secret=True,
     )  # fmt: skip
-    api_host: str = setting("BRAIN_API_HOST", str, "127.0.0.1", "The address that the API binds to.")
-    api_port: int = setting("BRAIN_API_PORT", _number(int, 0, 65535), 8080, "The API's port; 0 takes a free one.")
-    api_threads: int = setting("BRAIN_API_THREADS", _number(int, 1, 256), 16, "Requests answered at once.")
-    api_keys: tuple[str, ...] = setting(
-        "BRAIN_API_KEYS", _keys, (), "Keys for Authorization: Bearer, by commas; needed off loopback.", secret=True
+    api_host: str = setting.declare("BRAIN_API_HOST", str, "127.0.0.1", "The address that the API binds to.")
+    api_port: int = setting.declare(
+        "BRAIN_API_PORT", setting.number(int, 0, 65535), 8080, "The API's port; 0 takes a free one."
     )
-    blueprints_path: Path | None = setting(  # noqa: RUF009 - it is dataclasses.field
-        "BRAIN_BLUEPRINTS_PATH", _path, None, "A folder of blueprints to store at start, besides our examples."
+    api_threads: int = setting.declare(
+        "BRAIN_API_THREADS", setting.number(int, 1, 256), 16, "Requests answered at once."
     )
-    handler_path: tuple[str, ...] = setting(
-        "BRAIN_HANDLER_PATH", _words, (), "Folders where handlers are imported from, besides the working directory."
+    api_keys: tuple[str, ...] = setting.declare(
+        "BRAIN_API_KEYS",
+        setting.keys,
+        (),
+        "Keys for Authorization: Bearer, by commas; needed off loopback.",
+        secret=True,
     )
-    host_id: str | None = setting(
-        "BRAIN_HOST_ID", _host_id, None, "This host's name; the machine's node name without it."
+    blueprints_path: Path | None = setting.declare(  # noqa: RUF009 - it is dataclasses.field
+        "BRAIN_BLUEPRINTS_PATH", setting.path, None, "A folder of blueprints to store at start, besides our examples."
     )
-    host_capacity: int = setting(
-        "BRAIN_HOST_CAPACITY", _number(int, 1, 10_000), 200, "The most agents that this host runs."
+    handler_path: tuple[str, ...] = setting.declare(
+        "BRAIN_HANDLER_PATH",
+        setting.words,
+        (),
+        "Folders where handlers are imported from, besides the working directory.",
     )
-    worker_concurrency: int = setting(
-        "BRAIN_WORKER_CONCURRENCY", _number(int, 1, 64), 4, "Lifecycle commands that one worker runs at once."
+    host_id: str | None = setting.declare(
+        "BRAIN_HOST_ID", setting.host_id, None, "This host's name; the machine's node name without it."
     )
-    tick_interval_seconds: float = setting(
-        "BRAIN_TICK_INTERVAL_SECONDS", _number(float, 0.2, 60), 2.0, "The pause between two autoscaling ticks."
+    host_capacity: int = setting.declare(
+        "BRAIN_HOST_CAPACITY", setting.number(int, 1, 10_000), 200, "The most agents that this host runs."
     )
-    beat_interval_seconds: float = setting(
-        "BRAIN_BEAT_INTERVAL_SECONDS", _number(float, 0.2, 60), 2.0, "The pause between two beats of an agent."
+    worker_concurrency: int = setting.declare(
+        "BRAIN_WORKER_CONCURRENCY", setting.number(int, 1, 64), 4, "Lifecycle commands that one worker runs at once."
     )
-    beat_stale_seconds: float = setting(
-        "BRAIN_BEAT_STALE_SECONDS", _number(float, 1, 600), 10.0, "A beat older than this is unknown."
+    tick_interval_seconds: float = setting.declare(
+        "BRAIN_TICK_INTERVAL_SECONDS", setting.number(float, 0.2, 60), 2.0, "The pause between two autoscaling ticks."
     )
-    start_timeout_seconds: float = setting(
-        "BRAIN_START_TIMEOUT_SECONDS", _number(float, 1, 3600), 60.0,
+    beat_interval_seconds: float = setting.declare(
+        "BRAIN_BEAT_INTERVAL_SECONDS", setting.number(float, 0.2, 60), 2.0, "The pause between two beats of an agent."
+    )
+    beat_stale_seconds: float = setting.declare(
+        "BRAIN_BEAT_STALE_SECONDS", setting.number(float, 1, 600), 10.0, "A beat older than this is unknown."
+    )
+    start_timeout_seconds: float = setting.declare(
+        "BRAIN_START_TIMEOUT_SECONDS", setting.number(float, 1, 3600), 60.0,
         "An operation whose agents are not ready by then has failed.",
     )  # fmt: skip
-    stop_grace_seconds: float = setting(
-        "BRAIN_STOP_GRACE_SECONDS", _number(float, 0, 3600), 10.0,
+    stop_grace_seconds: float = setting.declare(
+        "BRAIN_STOP_GRACE_SECONDS", setting.number(float, 0, 3600), 10.0,
         "How long a stopping host waits for busy agents; their jobs go back to the queue after it.",
     )  # fmt: skip
-    operation_lease_seconds: float = setting(
-        "BRAIN_OPERATION_LEASE_SECONDS", _number(float, 1, 600), 10.0,
+    operation_lease_seconds: float = setting.declare(
+        "BRAIN_OPERATION_LEASE_SECONDS", setting.number(float, 1, 600), 10.0,
         "A claimed operation whose worker is silent for so long is given to another.",
     )  # fmt: skip
-    job_ttl_seconds: int = setting(
-        "BRAIN_JOB_TTL_SECONDS", _number(int, 60, 31_536_000), 604_800,
+    job_ttl_seconds: int = setting.declare(
+        "BRAIN_JOB_TTL_SECONDS", setting.number(int, 60, 31_536_000), 604_800,
         "How long finished jobs are kept, and with them their results.",
     )  # fmt: skip
-    dead_letter_ttl_seconds: int = setting(
-        "BRAIN_DEAD_LETTER_TTL_SECONDS", _number(int, 60, 315_360_000), 2_592_000,
+    dead_letter_ttl_seconds: int = setting.declare(
+        "BRAIN_DEAD_LETTER_TTL_SECONDS", setting.number(int, 60, 315_360_000), 2_592_000,
         "How long jobs that ended without success are kept, no shorter than others.",
     )  # fmt: skip
-    metrics_interval_seconds: float = setting(
-        "BRAIN_METRICS_INTERVAL_SECONDS", _number(float, 1, 3600), 10.0, "The pause between two metrics rows."
+    metrics_interval_seconds: float = setting.declare(
+        "BRAIN_METRICS_INTERVAL_SECONDS", setting.number(float, 1, 3600), 10.0, "The pause between two metrics rows."
     )
-    metrics_retention_seconds: int = setting(
-        "BRAIN_METRICS_RETENTION_SECONDS", _number(int, 60, 31_536_000), 604_800, "How long metrics rows are kept."
+    metrics_retention_seconds: int = setting.declare(
+        "BRAIN_METRICS_RETENTION_SECONDS",
+        setting.number(int, 60, 31_536_000),
+        604_800,
+        "How long metrics rows are kept.",
     )
-    decisions_retention_seconds: int = setting(
-        "BRAIN_DECISIONS_RETENTION_SECONDS", _number(int, 60, 315_360_000), 604_800,
+    decisions_retention_seconds: int = setting.declare(
+        "BRAIN_DECISIONS_RETENTION_SECONDS", setting.number(int, 60, 315_360_000), 604_800,
         "How long the autoscaler's decisions and their inputs are kept.",
     )  # fmt: skip
-    history_retention_seconds: int = setting(
-        "BRAIN_HISTORY_RETENTION_SECONDS", _number(int, 60, 315_360_000), 2_592_000,
+    history_retention_seconds: int = setting.declare(
+        "BRAIN_HISTORY_RETENTION_SECONDS", setting.number(int, 60, 315_360_000), 2_592_000,
         "How long events, ended operations and rows of ended agents are kept.",
     )  # fmt: skip
-    usage_retention_seconds: int = setting(
-        "BRAIN_USAGE_RETENTION_SECONDS", _number(int, 86_400, 3_153_600_000), 34_560_000,
+    usage_retention_seconds: int = setting.declare(
+        "BRAIN_USAGE_RETENTION_SECONDS", setting.number(int, 86_400, 3_153_600_000), 34_560_000,
         "How long the usage ledger is kept, from which costs are told.",
     )  # fmt: skip
-    currency: str = setting("BRAIN_CURRENCY", _currency, "USD", "The currency of all prices and budgets, by ISO 4217.")
-    admin_webhook_url: str | None = setting(
-        "BRAIN_ADMIN_WEBHOOK_URL", _web_hook, None,
+    currency: str = setting.declare(
+        "BRAIN_CURRENCY", setting.currency, "USD", "The currency of all prices and budgets, by ISO 4217."
+    )
+    admin_webhook_url: str | None = setting.declare(
+        "BRAIN_ADMIN_WEBHOOK_URL", setting.web_hook, None,
         "Where alerts with the action notify_admin are posted to, as JSON.", secret=True, mask=mask_path,
     )  # fmt: skip
-    http_allowed_networks: tuple[str, ...] = setting(
-        "BRAIN_HTTP_ALLOWED_NETWORKS", _networks, (),
+    http_allowed_networks: tuple[str, ...] = setting.declare(
+        "BRAIN_HTTP_ALLOWED_NETWORKS", setting.networks, (),
         "Networks that are not public and that blueprints may send requests to, such as 10.1.0.0/16, by commas.",
     )  # fmt: skip
-    llm_base_url: str | None = setting(
-        "BRAIN_LLM_BASE_URL", _url("http", "https"), None,
+    llm_base_url: str | None = setting.declare(
+        "BRAIN_LLM_BASE_URL", setting.url("http", "https"), None,
         "The OpenAI-compatible endpoint of groups with llm, such as https://api.openai.com/v1.",
     )  # fmt: skip
-    llm_api_key: str | None = setting(
-        "BRAIN_LLM_API_KEY", _reference, None,
+    llm_api_key: str | None = setting.declare(
+        "BRAIN_LLM_API_KEY", setting.reference, None,
         "Its key, by reference: env:NAME or file:PATH, as the agents find it.", secret=True,
     )  # fmt: skip
-    log_level: str = setting("BRAIN_LOG_LEVEL", str.upper, "INFO", "DEBUG, INFO, WARNING or ERROR.")
-    commit: str | None = setting("BRAIN_COMMIT", str, None, "The commit that was built, shown by /version.")
+    log_level: str = setting.declare("BRAIN_LOG_LEVEL", str.upper, "INFO", "DEBUG, INFO, WARNING or ERROR.")
+    commit: str | None = setting.declare("BRAIN_COMMIT", str, None, "The commit that was built, shown by /version.")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -291,33 +210,23 @@ def user_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]
     return {key: value for key, value in environ.items() if not key.startswith("BRAIN_")}
 
 
-def resolve(text: str, environ: Mapping[str, str] | None = None) -> str:
-    """Return ``text``, or what the variable holds that ``env:NAME`` names. Raises ValueError where it is not set."""
-    if not text.startswith("env:"):
-        return text
-    name = text.removeprefix("env:")
-    # As for agents, which have none of our own variables: both sides must find the same.
-    found = user_environment(environ).get(name, "").strip()
-    if not found:
-        raise ValueError(f"the variable {name} is not set in the environment of this process")
-    return found
+def resolve(text: str) -> str:
+    """Return what ``env:NAME`` or ``file:PATH`` refers to, and other text as it is. Raises ValueError with a sentence.
 
-
-def resolve_reference(text: str, environ: Mapping[str, str] | None = None) -> str:
-    """Return the secret that ``env:NAME`` or ``file:PATH`` names; raise ConfigError that names it where it is missing.
-
-    No variable of ours is given: they are not for users' work, and agents do not have them.
+    No variable of ours is given: agents do not have them, and every process must find the same.
     """
     kind, _, name = text.partition(":")
     if kind == "file":
         try:
             return Path(name).expanduser().read_text().strip()
         except (OSError, ValueError) as exc:
-            raise ConfigError(f"{text} cannot be read: {type(exc).__name__}") from None
-    value = user_environment(environ).get(name, "").strip()
-    if not value:
-        raise ConfigError(f"{text} is not set in the environment of the host that runs the agent")
-    return value
+            raise ValueError(f"{text} cannot be read: {type(exc).__name__}") from None
+    if kind != "env":
+        return text
+    found = user_environment().get(name, "").strip()
+    if not found:
+        raise ValueError(f"{text} is not set in the environment of this process; an agent has that of its host")
+    return found
 
 
 def child_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -12,7 +12,6 @@ from typing import Any
 import redis
 from celery import Celery
 from celery.exceptions import Ignore, Reject, Retry
-from celery.signals import worker_ready
 from celery.utils.imports import symbol_by_name
 
 from brain_clusters.agent import application
@@ -20,7 +19,13 @@ from brain_clusters.agent.beats import Beats, Counters
 from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.draining import Draining
 from brain_clusters.agent.hearing import Hearing
-from brain_clusters.agent.worker import EXIT_ALREADY_RUNNING, hold_identity, log_to_standard_error
+from brain_clusters.agent.worker import (
+    ALONE,
+    EXIT_ALREADY_RUNNING,
+    hold_identity,
+    log_to_standard_error,
+    once_it_consumes,
+)
 from brain_clusters.broker import counts, debts
 from brain_clusters.broker.client import connect
 from brain_clusters.domain.agents import AgentSpec
@@ -60,22 +65,14 @@ def run(app: Celery, spec: AgentSpec, config: AgentConfig, on_ready: Callable[[]
         host_id=config.host_id,
     )
 
-    def announce(sender: Any, **_: Any) -> None:
-        draining.listen(sender)
-        beats.start(interval=config.beat_interval, stale=config.beat_stale, orphan=config.orphan_after)
-        on_ready()
-
-    worker_ready.connect(announce, weak=False)
+    once_it_consumes(config, draining, beats, on_ready)
     worker = app.Worker(
         hostname=spec.agent_id,
         queues=list(spec.celery.queues),
         pool=application.pool_for(app, spec),
         concurrency=spec.concurrency,
         loglevel=config.log_level,
-        quiet=True,
-        without_mingle=True,
-        without_gossip=True,
-        without_heartbeat=True,
+        **ALONE,
     )
     try:
         worker.start()
@@ -89,7 +86,7 @@ class _Account:
 
     def __init__(self, client: redis.Redis, spec: AgentSpec, counters: Counters) -> None:
         self._client, self._spec, self._counters = client, spec, counters
-        self._completed = self._failed = 0
+        self._told = counts.Done()
 
     def open(self) -> None:
         """Tell where the messages come from. Raises TemporaryError, and then nothing may be taken."""
@@ -102,9 +99,15 @@ class _Account:
         now = self._counters.snapshot()
         with suppress(TemporaryError):  # the next beat tells it
             self.open()
-            done, failed = now["completed"] - self._completed, now["failed"] - self._failed
-            counts.add(self._client, self._spec.cluster_id, done, failed)
-            self._completed, self._failed = now["completed"], now["failed"]
+            ended = now["completed"] + now["failed"]
+            done = counts.Done(now["completed"], now["failed"], (now["mean_time"] or 0.0) * ended)
+            before = self._told
+            more = counts.Done(
+                done.completed - before.completed, done.failed - before.failed, done.seconds - before.seconds
+            )
+            spec = self._spec
+            counts.add(self._client, spec.cluster_id, spec.group_name, spec.agent_id, more)
+            self._told = done
         return now
 
 

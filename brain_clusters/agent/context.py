@@ -124,12 +124,7 @@ class JobContext:
 
         Raises HandlerError for what cannot be kept and TemporaryError when Redis is away.
         """
-        try:
-            text = json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as exc:
-            raise HandlerError(f"the checkpoint is not JSON: {exc}") from exc
-        if len(text) > CHECKPOINT_LIMIT_BYTES:
-            raise HandlerError(f"the checkpoint is {len(text)} bytes of JSON; the limit is {CHECKPOINT_LIMIT_BYTES}")
+        text = as_json(value, "checkpoint", CHECKPOINT_LIMIT_BYTES)
         if self.notes is not None:
             with self.undisturbed():
                 self.notes.write(self.job_id, CHECKPOINT_FIELD, text)
@@ -147,3 +142,14 @@ class JobLog(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
         """Put the id before the message."""
         return f"job={self.extra['job_id'] if self.extra else ''} {msg}", kwargs
+
+
+def as_json(value: Any, what: str, limit_bytes: int) -> str:
+    """Return ``value`` as JSON; raise HandlerError that says what is wrong with it, or that it is too large."""
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise HandlerError(f"the {what} is not JSON: {exc}") from exc
+    if len(text) > limit_bytes:
+        raise HandlerError(f"the {what} is {len(text)} bytes of JSON; the limit is {limit_bytes}")
+    return text

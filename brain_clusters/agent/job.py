@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import random
-import re
 import time
 import traceback
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from celery.exceptions import Ignore
 
 from brain_clusters.agent.attempts import Attempt, Outcome
 from brain_clusters.agent.beats import Counters
-from brain_clusters.agent.context import JobContext
+from brain_clusters.agent.context import JobContext, as_json
 from brain_clusters.agent.delegation import Delegating, Delegation, DelegationRefused, Team
 from brain_clusters.agent.errors import HandlerError, JobCancelled, JobTimeout, Retry
 from brain_clusters.agent.handlers import Handler
@@ -25,9 +24,11 @@ from brain_clusters.agent.watch import Watch
 from brain_clusters.broker import names
 from brain_clusters.broker.jobs import Delivery, JobRecords, JobReport
 from brain_clusters.broker.transport import QoS
+from brain_clusters.domain import pricing
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.domain.jobs import JobOptions
 from brain_clusters.domain.states import JobStatus
+from brain_clusters.domain.storable import storable_json, storable_text
 from brain_clusters.errors import TemporaryError
 from brain_clusters.failpoints import failpoint
 
@@ -41,9 +42,6 @@ _PATIENCE_SECONDS = 300.0
 # The share of a back-off that is waited, so that what failed together does not come back together.
 _JITTER = (0.5, 1.0)
 _NO_OPTIONS = JobOptions()
-
-# NUL as JSON writes it; a backslash before it that is itself escaped is part of the text.
-_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 class JobFailed(Exception):
@@ -71,7 +69,7 @@ class JobRunner:
         delivery: Delivery | None = None,
     ) -> Any:
         """Do one delivery of a job; return its result, or raise JobFailed, or Ignore when it is to be tried again."""
-        job_id = _clean(str(job_id))  # any client chooses its own, and PostgreSQL has to store it
+        job_id = storable_text(str(job_id))  # any client chooses its own, and PostgreSQL has to store it
         failpoint("delivered")
         delivery = self._begun(job_id, delivery)
         if delivery.attempt == 0:
@@ -89,12 +87,12 @@ class JobRunner:
                 self._acknowledged(delivery)
                 raise Ignore
             # The parts before are with the last attempt, whichever that is.
-            used = team.usage(usage) if outcome.again is None else usage
+            used = self._with_lost(delivery, team.usage(usage)) if outcome.again is None else usage
             report = self._report(job_id, delivery.attempt, team.started_at, outcome, used)
         else:
             outcome = self._explained(job_id, refused, delivery)
             begun = max(delivery.attempt - 1, int(delivery.goes_on))
-            report = self._report(job_id, begun, None, outcome, None)
+            report = self._report(job_id, begun, None, outcome, self._with_lost(delivery, None))
         self._settle(attempt, report, outcome.again)
         failpoint("finished")
         if outcome.again is not None:
@@ -187,6 +185,12 @@ class JobRunner:
         except JobCancelled as exc:
             return Outcome(JobStatus.CANCELLED, error=_error("JobCancelled", str(exc)))
 
+    def _with_lost(self, delivery: Delivery, usage: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return ``usage`` with how many attempts took theirs along as their agent died, where it may have a price."""
+        if not delivery.deaths or not (self._spec.llm is not None or pricing.priced_by_use(self._spec.cost)):
+            return usage
+        return {**(usage or {}), pricing.UNMETERED_ATTEMPTS: delivery.deaths}
+
     def _report(
         self, job_id: str, attempts: int, started: float | None, outcome: Outcome, usage: dict[str, Any] | None
     ) -> JobReport:
@@ -228,18 +232,9 @@ def _payload(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def _jsonable(result: Any) -> Any:
     """Return ``result`` when it is JSON of a fair size; raise HandlerError that says what is wrong with it."""
-    try:
-        text = json.dumps(result, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as exc:
-        raise HandlerError(f"the handler returned what is not JSON: {exc}") from exc
-    if len(text) > RESULT_LIMIT_BYTES:
-        raise HandlerError(f"the result is {len(text)} bytes of JSON; the limit is {RESULT_LIMIT_BYTES}")
-    # PostgreSQL stores no NUL in text, and a lone surrogate is no Unicode: replaced here, or the result were lost.
-    if "\\u0000" in text or "\\ud" in text:
-        result = json.loads(_NUL.sub(r"\1\\ufffd", text))
-        text = json.dumps(result, ensure_ascii=False).encode(errors="replace").decode()
-        return json.loads(text)
-    return result
+    text = as_json(result, "result", RESULT_LIMIT_BYTES)
+    sound = storable_json(text)  # else the result were lost
+    return result if sound is text else json.loads(sound)
 
 
 def _said(exc: BaseException) -> str:
@@ -251,13 +246,8 @@ def _said(exc: BaseException) -> str:
 
 
 def _error(kind: str, message: str, trace: str | None = None) -> dict[str, Any]:
-    error = {"type": _clean(kind), "message": _clean(message[:10_000])}
-    return error | {"traceback": _clean(trace[-10_000:])} if trace else error
-
-
-def _clean(text: str) -> str:
-    """Return ``text`` without what PostgreSQL cannot store: NUL and lone surrogates."""
-    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+    error = {"type": storable_text(kind), "message": storable_text(message[:10_000])}
+    return error | {"traceback": storable_text(trace[-10_000:])} if trace else error
 
 
 def register(app: Celery) -> JobRunner:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from brain_clusters.agent.errors import HandlerError
-from brain_clusters.config import SECRET_MASK, resolve_reference
-from brain_clusters.errors import ConfigError
+from brain_clusters.config import SECRET_MASK, resolve
 
 
 def resolved(reference: str, what: str) -> str:
     """Return the secret that ``what`` refers to; raise HandlerError, without it, when it cannot be had or used."""
     try:
-        secret = resolve_reference(reference)
-    except ConfigError as exc:
+        secret = resolve(reference)
+    except ValueError as exc:
         raise HandlerError(f"{what} refers to {exc}") from None
     if not secret.isascii() or not secret.isprintable():
         raise HandlerError(f"{what} refers to {reference}, whose value no header can hold: it is not printable ASCII")

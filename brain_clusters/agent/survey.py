@@ -1,7 +1,8 @@
 """What an existing Celery application says of itself: its queues, which tasks go where, its broker and its pool.
 
 Run in a process of its own, as importing an application may do anything:
-``python -P -m brain_clusters.agent.survey PACKAGE.MODULE:ATTRIBUTE FILE`` writes it to FILE as JSON.
+``python -P -m brain_clusters.agent.survey PACKAGE.MODULE:ATTRIBUTE FILE [FOLDER...]`` writes it to FILE as JSON.
+FOLDERs are looked in, too.
 """
 
 from __future__ import annotations
@@ -84,10 +85,11 @@ def _queue_of(app: Celery, task: str) -> str:
     return str(app.conf.task_default_queue)
 
 
-def main(reference: str, place: str) -> None:
+def main(reference: str, place: str, *folders: str) -> None:
     """Write what the application says of itself to a file, or why that cannot be told to standard error."""
     # As celery -A does; after Celery itself was imported, as an application's module may be called like it.
     sys.path.insert(0, os.getcwd())
+    sys.path.extend(folders)
     try:
         found = survey(reference)
     except PermanentError as exc:

@@ -29,6 +29,8 @@ from brain_clusters.processes import ProcessId, drain_marker
 
 # EX_TEMPFAIL of sysexits.h: another process runs this agent already.
 EXIT_ALREADY_RUNNING = 75
+# Options of a Celery worker that neither greets others nor talks with them: the host and the beats know who is there.
+ALONE = {"quiet": True, "without_mingle": True, "without_gossip": True, "without_heartbeat": True}
 
 
 def prepare_app(config: AgentConfig) -> tuple[Celery, job_module.JobRunner]:
@@ -71,26 +73,29 @@ def run(
         host_id=config.host_id,
     )
 
-    def announce(sender: Any, **_: Any) -> None:
-        draining.listen(sender)
-        beats.start(interval=config.beat_interval, stale=config.beat_stale, orphan=config.orphan_after)
-        on_ready()
-
-    worker_ready.connect(announce, weak=False)
+    once_it_consumes(config, draining, beats, on_ready)
     worker = app.Worker(
         hostname=spec.agent_id,
         queues=[spec.queue],
         pool=pools.pool_of(spec),
         concurrency=spec.concurrency,
         loglevel="WARNING",
-        quiet=True,
-        without_mingle=True,
-        without_gossip=True,
-        without_heartbeat=True,
+        **ALONE,
     )
     worker.start()
     beats.last(stale=config.beat_stale)
     return int(worker.exitcode or 0)
+
+
+def once_it_consumes(config: AgentConfig, draining: Draining, beats: Beats, on_ready: Callable[[], None]) -> None:
+    """Have the worker of this process listen to its host, beat, and tell ``on_ready``, as soon as it consumes."""
+
+    def announce(sender: Any, **_: Any) -> None:
+        draining.listen(sender)
+        beats.start(interval=config.beat_interval, stale=config.beat_stale, orphan=config.orphan_after)
+        on_ready()
+
+    worker_ready.connect(announce, weak=False)
 
 
 def hold_identity(run_dir: Path, agent_id: str) -> int | None:

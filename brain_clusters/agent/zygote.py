@@ -1,8 +1,8 @@
 """The process that agents are forked from: it has imported everything, so that an agent starts in milliseconds.
 
-The base zygote has imported Celery and us. For a group with a handler or an application it forks a *group zygote*,
-which imports that once, so that every agent of the group starts as fast as an empty one. Run by the host as
-``python -m brain_clusters.agent.zygote CONTROL_FD REPORT_FD``.
+The base zygote has imported Celery and us. For a group with a handler, an application, a model or installed skills it
+forks a *group zygote*, which imports that once, so that every agent of the group starts as fast as an empty one. Run by
+the host as ``python -m brain_clusters.agent.zygote CONTROL_FD REPORT_FD``.
 
 Control is a stream socket with one JSON object a line; the first line on the base zygote's is the AgentConfig:
     {"do": "spawn", "spec": {...}}             fork an agent
@@ -37,7 +37,7 @@ from celery import Celery
 
 from brain_clusters.agent import application, application_worker, pools, worker
 from brain_clusters.agent.config import AgentConfig
-from brain_clusters.agent.handlers import Handler, for_spec, load, skills
+from brain_clusters.agent.handlers import Handler, for_spec, load, preload, skills
 from brain_clusters.domain.agents import AgentSpec, Loads
 from brain_clusters.errors import PermanentError
 from brain_clusters.processes import DRAIN_SIGNAL, ProcessId, wake_pipe
@@ -198,7 +198,7 @@ class Zygote:
         self._buffer, self._descriptors = b"", []
         self._wake_read, self._wake_write = wake_pipe()
         try:
-            self._load(Loads(**command["loads"]))
+            self._load(Loads.from_dict(command["loads"]))
         except PermanentError as exc:
             self._reports.send(**{"is": "unloadable", "key": command["key"], "error": str(exc)})
             return 1
@@ -211,8 +211,10 @@ class Zygote:
     def _load(self, loads: Loads) -> None:
         if loads.app is not None:
             self._application = application.load(loads, self._config.redis_url)
+        elif loads.handler is not None:
+            self._handler = load(loads.handler)
         else:
-            self._handler = load(str(loads.handler))
+            preload(loads)
 
     def _fork(self) -> int:
         """Fork; in the child no signal handler of the parent ever runs, and the drain signal waits for the agent."""

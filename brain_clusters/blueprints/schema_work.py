@@ -104,7 +104,7 @@ KINDS = ("handler", "command", "celery", "http", "llm")
 
 DELEGATION = {
     "max_depth": whole("How many times jobs may be handed further down.", 1, 50, default=8),
-    "max_fan_out": whole("How many jobs one job may hand down at once.", 1, 100_000, default=1000),
+    "max_fan_out": whole("How many jobs one job may hand down at once.", 1, 10_000, default=1000),
     "max_jobs": whole("How many jobs one tree may hold.", 1, 1_000_000, default=10_000),
 }
 BUDGET = {

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 import redis
@@ -20,7 +19,6 @@ from brain_clusters.broker.client import temporary_when_away
 from brain_clusters.domain.pricing import MICRO, micros
 from brain_clusters.domain.specs import Budget
 
-_EPOCH = date(1970, 1, 1).toordinal()
 # Days and trees are forgotten so long after the last change.
 _KEPT_SECONDS = 8 * 86_400
 
@@ -106,8 +104,6 @@ for _, key in ipairs(KEYS) do
   redis.call('EXPIRE', key, ARGV[3])
 end
 """
-# KEYS: what is spent. Returns what is spent and what is reserved.
-_LOOK = _COMMON + "local spent, reserved = look(KEYS[1]) return {whole(spent), whole(reserved)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,17 +171,3 @@ class Budgets:
         keys = [of_day, names.budget_tree_key(reservation.root_id)]
         with temporary_when_away():
             self._client.eval(_SETTLE, len(keys), *keys, reservation.member, str(actual), str(_KEPT_SECONDS))
-
-    def of_day(self, cluster_id: str, day: date | None = None) -> tuple[int, int]:
-        """Return what a cluster has spent and reserved on a day (UTC), today by default, in millionths."""
-        number = (day or datetime.now(UTC).date()).toordinal() - _EPOCH
-        return self._look(names.budget_day_key(cluster_id, number))
-
-    def of_tree(self, root_id: str) -> tuple[int, int]:
-        """Return what a tree of jobs has spent and reserved, in millionths."""
-        return self._look(names.budget_tree_key(root_id))
-
-    def _look(self, key: str) -> tuple[int, int]:
-        with temporary_when_away():
-            reply: Any = self._client.eval(_LOOK, 1, key)
-        return int(reply[0]), int(reply[1])

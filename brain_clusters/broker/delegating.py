@@ -13,7 +13,7 @@ import redis
 
 from brain_clusters.broker import names
 from brain_clusters.broker.client import entries_of, replies, temporary_when_away
-from brain_clusters.broker.delegating_scripts import CANCEL_WAITING, HAND_DOWN
+from brain_clusters.broker.delegating_scripts import CANCEL_WAITING, HAND_DOWN, JOIN_CANCELLED
 from brain_clusters.broker.jobs import STREAM_LIMIT, Delivery
 from brain_clusters.broker.messages import Messages
 from brain_clusters.domain.jobs import MESSAGE_PRIORITY, JobOptions, Priority
@@ -78,7 +78,8 @@ class Joins:
 
     def __init__(self, client: redis.Redis, *, ttl_seconds: int = 86_400) -> None:
         self._client, self._ttl = client, ttl_seconds
-        self._hand_down, self._cancel = map(client.register_script, (HAND_DOWN, CANCEL_WAITING))
+        scripts = (HAND_DOWN, CANCEL_WAITING, JOIN_CANCELLED)
+        self._hand_down, self._cancel, self._join_cancelled = map(client.register_script, scripts)
 
     def hand_down(self, parent: Parent, children: Sequence[Child], state: Any, *, most: int) -> Handed:
         """Hand ``children`` down and let their parent wait, at once. most: jobs that the tree may hold."""
@@ -119,6 +120,11 @@ class Joins:
         with temporary_when_away():
             args: list[str | float] = [repr(time.time()), self._ttl, STREAM_LIMIT, json.dumps(error), *job_ids]
             return [job_id.decode() for job_id in self._cancel(keys=[names.FINISHED_STREAM], args=args)]
+
+    def join_cancelled(self, job_ids: Sequence[str], error: dict[str, Any]) -> None:
+        """Let those who wait for ``job_ids`` that are to be cancelled and in a queue wait for them no more."""
+        with temporary_when_away():
+            self._join_cancelled(args=[json.dumps(error), *job_ids])
 
     def forget(self, job_ids: Sequence[str]) -> None:
         """Let nobody wait any more for what ``job_ids`` handed down: their cluster is gone."""

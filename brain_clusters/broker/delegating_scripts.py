@@ -1,4 +1,4 @@
-"""The Lua that hands work down, and that ends who waits for it. ``joining`` has what follows in between."""
+"""The Lua that hands work down, and that ends who waits or waits for what was cancelled. ``joining`` has the rest."""
 
 from __future__ import annotations
 
@@ -118,7 +118,9 @@ for i = 5, #ARGV do
   local kept = redis.pcall('HGET', <JOIN_KEY> .. job, 'message')
   if type(kept) == 'string' then
     local parent = redis.call('HGET', record, 'parent_id')
-    redis.call('HSET', record, 'status', 'cancelled', 'finished_at', ARGV[1], 'error', ARGV[4])
+    local did = redis.call('HMGET', <JOIN_KEY> .. job, 'started_at', 'usage')
+    redis.call('HSET', record, 'status', 'cancelled', 'finished_at', ARGV[1], 'error', ARGV[4],
+               'started_at', did[1] or '', 'usage', did[2] or 'null')
     redis.call('HDEL', record, 'waiting_for')
     redis.call('EXPIRE', record, ARGV[2])
     redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'id', job)
@@ -128,5 +130,20 @@ for i = 5, #ARGV do
   end
 end
 return ended
+"""
+)
+
+# ARGV: error, then jobs. Of those that wait in a queue and are to be cancelled, tells the parents so that these go on.
+# Their records stay as they are until an agent meets their messages, since those are still there.
+JOIN_CANCELLED = named(
+    JOINED
+    + """
+for i = 2, #ARGV do
+  local job = ARGV[i]
+  local is = redis.pcall('HMGET', <JOB_KEY> .. job, 'status', 'parent_id')
+  if is[1] == 'queued' and is[2] and redis.call('EXISTS', <CANCEL_KEY> .. job) == 1 then
+    joined(is[2], job, 'cancelled\\n\\n' .. ARGV[1])
+  end
+end
 """
 )

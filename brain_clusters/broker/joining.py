@@ -34,7 +34,8 @@ def named(script: str) -> str:
 
 # outcome_of(child): what its join keeps of it.
 # go_on(parent): put its message back as the next of its list. Once: the message leaves the join.
-# joined(parent, child): called in the script that records the outcome of ``child``, whose options name ``parent``.
+# joined(parent, child[, outcome]): called in the script that records the outcome of ``child``, whose options name
+# ``parent``. outcome: as outcome_of tells it, where the record does not tell it yet.
 # left(job, ttl): called in the script that records the outcome of a job that has a round.
 JOINED = named("""
 local function outcome_of(child)
@@ -50,10 +51,10 @@ local function go_on(parent)
   redis.call('HDEL', join, 'message')
 end
 
-local function joined(parent, child)
+local function joined(parent, child, outcome)
   local join, place = <JOIN_KEY> .. parent, 'c:' .. child
   if redis.pcall('HGET', join, place) ~= '' then return end
-  redis.call('HSET', join, place, outcome_of(child))
+  redis.call('HSET', join, place, outcome or outcome_of(child))
   local pending = redis.call('HINCRBY', join, 'pending', -1)
   redis.pcall('HSET', <JOB_KEY> .. parent, 'waiting_for', pending)
   if pending == 0 then go_on(parent) end

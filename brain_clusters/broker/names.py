@@ -37,8 +37,10 @@ WORKERS_SET = "brain:workers"
 # messages are still to be returned. See ``debts``.
 FOREIGN = "brain:foreign"
 OWED = "brain:owed"
-# A hash: how many tasks of other applications were done since the last tick, by cluster. See ``counts``.
+# A hash: how many tasks of other applications were done since the last tick; and, by time, hashes of how many were in
+# the last minute. See ``counts``.
 COUNTS = "brain:counts"
+RATES = "brain:rates:"
 # The header that counts how many agents died with a task of another application.
 DEATHS_HEADER = "brain_deaths"
 # A list: messages that were not even JSON, kept for a person to look at.

@@ -28,7 +28,8 @@ def import_() -> None:
 def celery(app: str, output: Path | None) -> None:
     """Write a blueprint for a Celery application: a supervisor, and a group for each of its queues.
 
-    The application is imported as `celery -A` does, with the current directory on the path, in another process.
+    The application is imported as `celery -A` does, with the current directory on the path, and the folders of
+    BRAIN_HANDLER_PATH, in another process.
     """
     from brain_clusters.blueprints.importing import blueprint_text
     from brain_clusters.blueprints.validator import parse_blueprint
@@ -51,6 +52,7 @@ def celery(app: str, output: Path | None) -> None:
 def _survey(app: str) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile() as place:
         argv = [sys.executable, "-P", "-m", "brain_clusters.agent.survey", app, place.name]
+        argv += Settings.from_env().handler_path
         try:
             # What the application prints on import must not stand in the blueprint.
             done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE_SECONDS)

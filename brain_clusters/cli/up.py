@@ -52,7 +52,7 @@ def down() -> None:
     found = UpFile.of_running(home)
     if found:
         click.echo(f"stopping brain (pid {found.up.pid})")
-        _stop(found.up)
+        _stop(found.up, _Following(_log(home)))
     left = _clear(home)
     click.echo("stopped" if found or left else f"nothing runs for {home}")
 
@@ -134,28 +134,51 @@ def _show_running(home: Path) -> None:
     click.echo(f"brain runs already (pid {found.up.pid}): {found.api_url}")
 
 
+def _log(home: Path) -> Path:
+    return home / "logs" / "up.log"
+
+
+class _Following:
+    """What is written to a log from now on."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._place = log.stat().st_size if log.exists() else 0
+
+    def show(self) -> bool:
+        """Print what is new; return whether there was any."""
+        if not self._log.exists():
+            return False
+        with self._log.open("rb") as file:
+            file.seek(self._place)
+            new = file.read()
+        self._place += len(new)
+        click.echo(new.decode(errors="replace"), nl=False)
+        return bool(new)
+
+
 def _detach(settings: Settings, no_host: bool) -> None:
     """Start ``up`` in a session of its own, and wait until it is ready."""
     if UpFile.of_running(settings.home):
         _show_running(settings.home)
         return
-    log = settings.home / "logs" / "up.log"
+    log = _log(settings.home)
     argv = [sys.executable, "-P", "-m", "brain_clusters", "up", f"--port={settings.api_port}"]
     with open_log(log) as output:
-        begin = output.tell()
+        following = _Following(log)
         process = subprocess.Popen(
             argv + ["--no-host"] * no_host,
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
-    found = _wait_detached(settings.home, process, log)
-    click.echo(log.read_bytes()[begin:].decode(errors="replace"), nl=False)
+    found = _wait_detached(settings.home, process, log, following)
     click.echo(f"brain runs in the background (pid {found.up.pid}): {found.api_url}")
 
 
-def _wait_detached(home: Path, process: subprocess.Popen[bytes], log: Path) -> UpFile:
+def _wait_detached(home: Path, process: subprocess.Popen[bytes], log: Path, following: _Following) -> UpFile:
     deadline = time.monotonic() + _DETACHED_READY_SECONDS
     while True:
         found = UpFile.of_running(home)
+        following.show()
         if found and found.ready:
             process.returncode = 0  # it stays; without this, Popen warns about a child that was not waited for
             return found
@@ -167,7 +190,7 @@ def _wait_detached(home: Path, process: subprocess.Popen[bytes], log: Path) -> U
         time.sleep(POLL_SECONDS)
 
 
-def _stop(process: ProcessId) -> None:
+def _stop(process: ProcessId, following: _Following) -> None:
     """Ask it to stop; then to hurry; then kill it: its children end with it or are stopped afterwards."""
     begin = time.monotonic()
     for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
@@ -176,4 +199,5 @@ def _stop(process: ProcessId) -> None:
         while time.monotonic() < end:
             if process.wait(2.0):
                 return
-            click.echo(f"still stopping ({time.monotonic() - begin:.0f} s)")
+            if not following.show():
+                click.echo(f"still stopping ({time.monotonic() - begin:.0f} s)")

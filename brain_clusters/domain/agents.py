@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,17 +13,23 @@ from brain_clusters.domain.work import CeleryApp, HttpCall, LlmCall, celery_app,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loads:
-    """What has to be imported before an agent can be forked: a handler, or an application with its broker."""
+    """What has to be imported before an agent can be forked: a handler, an application with its broker, or what calls
+    models (``llm``) and the skills of those names that are installed.
+    """
 
     handler: str | None = None
     app: str | None = None
     broker: str | None = None
+    llm: bool = False
+    skills: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """The name of the zygote that has imported it; "" for the base zygote, which has imported nothing more."""
         if self.app is not None:
             return f"celery {self.app} {self.broker or ''}".strip()
+        if self.llm or self.skills:
+            return f"{'llm' if self.llm else 'skills'} {', '.join(self.skills)}".strip()
         return self.handler or ""
 
     @classmethod
@@ -31,7 +37,23 @@ class Loads:
         """Return what the agents of ``group`` need. Those on gevent import it themselves, each for itself."""
         if group.celery is not None:
             return cls(app=group.celery.app, broker=group.celery.broker)
-        return cls(handler=group.handler if group.pool != "gevent" else None)
+        if group.pool == "gevent" or group.command is not None or group.http is not None:
+            return cls()
+        if group.handler is not None:
+            return cls(handler=group.handler)
+        if group.llm is not None:
+            return cls(llm=True, skills=_ordered(group.llm.tools))
+        return cls(skills=_ordered((*group.capabilities, *group.skills)))
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Loads:
+        """Return what ``dataclasses.asdict`` and JSON made of one."""
+        return cls(**{**found, "skills": tuple(found["skills"])})
+
+
+def _ordered(names: Iterable[str]) -> tuple[str, ...]:
+    """Return ``names`` so that groups that need the same share a zygote."""
+    return tuple(sorted(set(names)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

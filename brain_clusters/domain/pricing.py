@@ -18,6 +18,8 @@ _BY_USE = (
 )
 # Of the calls, those whose tokens nobody told: they were cut off, or their endpoint counts none.
 UNMETERED = "unmetered_calls"
+# Attempts whose agent died, and with it the knowledge of what they had used.
+UNMETERED_ATTEMPTS = "unmetered_attempts"
 MICRO = 1_000_000
 
 Cost = Mapping[str, float]
@@ -31,7 +33,7 @@ def priced_by_use(cost: Cost) -> bool:
 
 def use_price(cost: Cost, usage: Figures | None) -> Decimal | None:
     """Return the price of calls and tokens."""
-    if usage is None or not priced_by_use(cost):
+    if usage is None or not priced_by_use(cost) or usage.get(UNMETERED_ATTEMPTS):
         return None
     total = Decimal(0)
     for name, figures, unit in _BY_USE:

@@ -13,7 +13,7 @@ from brain_clusters.broker.jobs import JobRecords
 from brain_clusters.db.models import Cluster, Job
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES, JobStatus
 from brain_clusters.errors import Conflict, NotFound
-from brain_clusters.services import jobs, trees
+from brain_clusters.services import jobs, outcomes, trees
 from brain_clusters.services.control import Control
 from brain_clusters.services.jobs import UNFINISHED, Filters
 
@@ -68,8 +68,13 @@ def cancel_many(
     found = records.cancel(wanted, grace_seconds)
     below = trees.descendants(control, wanted)
     found |= records.cancel(below, grace_seconds) if below else {}
-    found |= dict.fromkeys(trees.end_waiting(control, list(found)))
+    waited = trees.end_waiting(control, list(found))
+    found |= dict.fromkeys(waited)
+    # As reported: the update below knows nothing of what they did before they waited.
+    outcomes.store_sound(control, list(records.get(waited).values()))
     waits = [job_id for job_id, status in found.items() if status in (None, JobStatus.QUEUED)]
+    # After those who wait were ended, so that none of them goes on only to be cancelled.
+    trees.join_cancelled(control, waits)
     with control.database.transaction() as session:
         ended = session.scalars(
             update(Job)
@@ -78,7 +83,7 @@ def cancel_many(
             .returning(Job.id)
             .execution_options(synchronize_session=False)
         ).all()
-    return Cancelled(len(ended), sum(status is JobStatus.RUNNING for status in found.values()))
+    return Cancelled(len({*ended, *waited}), sum(status is JobStatus.RUNNING for status in found.values()))
 
 
 def cancel_matching(

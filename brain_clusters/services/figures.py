@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from brain_clusters.broker import counts
 from brain_clusters.broker.backlog import Reading
 from brain_clusters.domain import planning
 from brain_clusters.domain.planning import Census
@@ -46,8 +47,10 @@ def figures(control: Control, clusters: Mapping[str, SeenCluster], reading: Read
     used = {name for cluster in watched for rule in cluster.blueprint.alerts for name in rule.metrics}
     if not watched:
         return {}
+    by_jobs = bool(used & _FROM_JOBS) and reading is not None
+    foreign = counts.of_the_last_minute(control.broker.redis) if by_jobs else {}
     with control.database.transaction() as session:
-        rates = metrics.job_rates(session) if used & _FROM_JOBS else {}
+        rates = metrics.job_rates(session, foreign) if by_jobs else {}
         failed = observed.failed_agents(session) if used & _FROM_AGENTS else {}
     return {
         cluster.id: Figures(

@@ -18,6 +18,7 @@ from sqlalchemy import BigInteger, Date, Float, Numeric, String, bindparam, cast
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.orm import Session
 
+from brain_clusters.broker.counts import Done, Work
 from brain_clusters.db.bulk import Columns, rows_of
 from brain_clusters.db.models import Cluster, Job, Tick, Usage
 from brain_clusters.domain import pricing
@@ -160,6 +161,22 @@ def account(session: Session, changed: Iterable[FinishedJob]) -> None:
         session.execute(
             update(Job).where(Job.id == given.c.id).values(usage=priced).execution_options(synchronize_session=False)
         )
+
+
+def account_counts(session: Session, counted: Mapping[Work, Done]) -> None:
+    """Add finished tasks of other applications, which have no rows, to the ledger. What they used nobody knows."""
+    groups = _groups(session, {work.cluster_id for work in counted})
+    rows = []
+    for work, done in sorted(counted.items(), key=lambda item: item[0]):
+        group, ended = groups.get((work.cluster_id, work.group)), done.completed + done.failed
+        if group is None:
+            continue  # users' code can write there
+        price = pricing.job_price(group.cost, None)
+        unpriced = ended if price is None and pricing.priced_by_use(group.cost) else 0
+        key = (work.day, work.cluster_id, work.group, work.agent_id)
+        rows.append((*key, done.completed, done.failed, unpriced, (price or 0) * ended, *(None for _ in _TOLD), "{}"))
+    if rows:
+        _write_sums(session, rows)
 
 
 class _Sum:

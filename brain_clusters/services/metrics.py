@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import cast, delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from brain_clusters.broker import backlog, shared
+from brain_clusters.broker import backlog, counts, shared
 from brain_clusters.broker.backlog import Reading
+from brain_clusters.broker.counts import Done
 from brain_clusters.db.bulk import rows_of
 from brain_clusters.db.models import (
     Agent,
@@ -29,7 +30,7 @@ from brain_clusters.services.control import Control
 from brain_clusters.services.observation import SeenCluster
 
 _PRUNE_SECONDS = 60.0
-_RATE_WINDOW_SECONDS = 60.0
+_RATE_WINDOW_SECONDS = counts.RATE_WINDOW_SECONDS
 # The draft of the Idempotency-Key header leaves the time to the server; a day is what payment APIs keep.
 _IDEMPOTENCY_SECONDS = 86_400
 
@@ -45,8 +46,9 @@ def sample(control: Control, clusters: Mapping[str, SeenCluster], reading: Readi
     """Write one row per cluster, when it is time, in one statement."""
     if not clusters or not ticks.due(control, "metrics", control.settings.metrics_interval_seconds):
         return
+    foreign = counts.of_the_last_minute(control.broker.redis)
     with control.database.transaction() as session:
-        rates = job_rates(session)
+        rates = job_rates(session, foreign)
         failed = observed.failed_agents(session)
         memory = memory_bytes()
         rows = [
@@ -87,8 +89,11 @@ def figures(
     }
 
 
-def job_rates(session: Session) -> dict[str, JobRate]:
-    """Return by cluster: jobs that ended in the last minute, how many of them failed, and their mean seconds."""
+def job_rates(session: Session, foreign: Mapping[str, Done]) -> dict[str, JobRate]:
+    """Return by cluster: jobs that ended in the last minute, how many of them failed, and their mean seconds.
+
+    foreign: what ended of other applications, which has no rows.
+    """
     rows = session.execute(
         select(
             Job.cluster_id,
@@ -102,7 +107,15 @@ def job_rates(session: Session) -> dict[str, JobRate]:
         )
         .group_by(Job.cluster_id)
     )
-    return {cluster_id: (done, failed, seconds) for cluster_id, done, failed, seconds in rows}
+    rates: dict[str, JobRate] = {row[0]: (row[1], row[2], row[3]) for row in rows}
+    for cluster_id, more in foreign.items():
+        done, failed, seconds = rates.get(cluster_id, (0, 0, None))
+        ended = more.completed + more.failed
+        if ended:
+            timed = 0 if seconds is None else done
+            mean = (timed * float(seconds or 0.0) + more.seconds) / (timed + ended)
+            rates[cluster_id] = (done + ended, failed + more.failed, mean)
+    return rates
 
 
 def memory_bytes() -> int | None:

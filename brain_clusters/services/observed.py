@@ -19,6 +19,8 @@ from brain_clusters.db.models import Agent, Cluster
 from brain_clusters.domain.planning import FAILURE_WINDOW_SECONDS, Census, agent_health, health_score
 from brain_clusters.domain.sleeping import sleeps_after
 from brain_clusters.domain.states import READY_AGENT_STATUSES, AgentStatus, ClusterType, Intent
+from brain_clusters.domain.storable import storable_text
+from brain_clusters.services import metering
 from brain_clusters.services.control import Control
 from brain_clusters.services.metering import busy_days
 from brain_clusters.services.observation import SeenCluster
@@ -120,7 +122,7 @@ class Told:
         active_at = beat["at"] if beat["in_flight"] and beat["at"] is not None else beat["idle_since"]
         return cls(
             beat["mean_time"] or 0.0, active_at, beat["busy_seconds"] or 0.0, busy_days(beat.get("busy_days")),
-            _text(beat["last_error"]),
+            beat["last_error"] and storable_text(beat["last_error"][:1000]),
         )  # fmt: skip
 
 
@@ -137,17 +139,16 @@ def take_over(agent: Agent, beat: Mapping[str, Any]) -> None:
         agent.busy_seconds, agent.busy_days = told.busy_seconds, dict(told.busy_days)
 
 
-def _text(found: str | None) -> str | None:
-    """Return what PostgreSQL can store of a text that users' code wrote."""
-    return None if found is None else found[:1000].replace("\0", "\ufffd").encode(errors="replace").decode()
-
-
 def add_counts(control: Control) -> None:
-    """Add what the workers of other applications have done since the last tick to their clusters."""
+    """Add what the workers of other applications have done since the last tick to their clusters and the ledger."""
     taken = counts.take(control.broker.redis)
     if not taken:
         return
-    rows = sorted((cluster_id, completed, failed) for cluster_id, (completed, failed) in taken.items())
+    sums: dict[str, list[int]] = {}
+    for work, done in taken.items():
+        one = sums.setdefault(work.cluster_id, [0, 0])
+        one[0], one[1] = one[0] + done.completed, one[1] + done.failed
+    rows = [(cluster_id, *one) for cluster_id, one in sorted(sums.items())]
     given = rows_of("given", {"id": Text, "completed": BigInteger, "failed": BigInteger}, rows)
     with control.database.transaction() as session:
         session.execute(
@@ -159,6 +160,7 @@ def add_counts(control: Control) -> None:
             )
             .execution_options(synchronize_session=False)
         )
+        metering.account_counts(session, taken)
 
 
 def _update_clusters(session: Session, rows: Sequence[tuple[Any, ...]]) -> None:

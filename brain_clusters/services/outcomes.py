@@ -65,7 +65,7 @@ def _collect_batch(control: Control, limit: int) -> int:
         entries = records.finished(limit)
         if entries:
             # One report a job: PostgreSQL refuses to update a row twice in one statement.
-            _store_sound(control, list({report.id: report for _, report in entries}.values()))
+            store_sound(control, list({report.id: report for _, report in entries}.values()))
             records.forget([place for place, _ in entries])
     return len(entries)
 
@@ -79,7 +79,7 @@ def hold_lives(session: Session, *, renews: bool = False) -> None:
     session.execute(select(lock(_LIVES_LOCK)))
 
 
-def _store_sound(control: Control, reports: Sequence[JobReport]) -> None:
+def store_sound(control: Control, reports: Sequence[JobReport]) -> None:
     """Store reports at once or, where that fails, one by one, without those that PostgreSQL refuses.
 
     Agents run users' code, which can announce anything; one such report must not keep all others for ever.
@@ -94,7 +94,7 @@ def _store_sound(control: Control, reports: Sequence[JobReport]) -> None:
             log.error("job=%r: its outcome cannot be stored: %s", reports[0].id, exc)
             return
         for report in reports:
-            _store_sound(control, [report])
+            store_sound(control, [report])
 
 
 def store(session: Session, reports: Sequence[JobReport]) -> None:
@@ -173,7 +173,7 @@ def sweep(control: Control, idle_groups: IdleGroups) -> int:
     with control.database.transaction() as guard:
         hold_lives(guard)
         reports = JobRecords(control.broker.redis).get([job.id for job, _ in found])
-        _store_sound(control, [report for report in reports.values() if is_finished(report)])
+        store_sound(control, [report for report in reports.values() if is_finished(report)])
     lost: dict[str, list[Job]] = {}
     waiting = trees.leave_waiting(control, [job.id for job, _ in found])
     for job, queue in found:

@@ -18,7 +18,7 @@ from brain_clusters.domain.sleeping import job_wakes
 from brain_clusters.domain.specs import AgentGroup, Blueprint
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, READY_AGENT_STATUSES, AgentStatus, Intent
 from brain_clusters.errors import Conflict, Fault, InvalidInput, NotFound, TemporaryError
-from brain_clusters.services import blueprints, idempotency, lifecycle, memory
+from brain_clusters.services import blueprints, desired, idempotency, memory
 from brain_clusters.services.control import Control
 from brain_clusters.services.idempotency import Key, Sent
 from brain_clusters.services.measured import Measured, measured
@@ -127,7 +127,7 @@ def _offers(session: Session, capability: str) -> list[_Offer]:
     for cluster in clusters:
         blueprint, groups = offering[cluster.blueprint_id, cluster.blueprint_version]
         takes_jobs = cluster.intent is not Intent.ASLEEP or job_wakes(blueprint, asleep=True)
-        if takes_jobs and not lifecycle.over_budget(cluster, blueprint):
+        if takes_jobs and not desired.over_budget(cluster, blueprint):
             offers += [_Offer(cluster, blueprint, group, agents.get((cluster.id, group.name), {})) for group in groups]
     if not offers:
         listed = ", ".join(repr(word) for word in sorted(known)) or "none"

@@ -20,7 +20,7 @@ from brain_clusters.domain.sleeping import job_wakes
 from brain_clusters.domain.specs import AgentGroup
 from brain_clusters.domain.states import Intent
 from brain_clusters.errors import BrainError, Conflict, NotFound, TemporaryError
-from brain_clusters.services import blueprints, lifecycle
+from brain_clusters.services import blueprints, desired, lifecycle
 from brain_clusters.services.control import Control
 from brain_clusters.services.newjobs import Accepted, NewJob, accepted
 from brain_clusters.services.scheduled import horizon_seconds
@@ -147,7 +147,7 @@ def wake(control: Control, cluster: Cluster, groups: Sequence[AgentGroup]) -> No
     try:
         with control.database.transaction() as session:
             blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
-        if lifecycle.over_budget(cluster, blueprint) or not job_wakes(blueprint, asleep=asleep):
+        if desired.over_budget(cluster, blueprint) or not job_wakes(blueprint, asleep=asleep):
             return
         if asleep:
             origin = Origin("job", f"a job for {named} came while the cluster slept")

@@ -59,7 +59,7 @@ def show(control: Control, job_id: str, *, from_root: bool = False) -> Shown:
     members = _members(top)
     amounts = [node.amount for node in members if node.amount is not None]
     totals = Counter(str(node.job.status) for node in members)
-    return Shown(top, dict(totals), sum(amounts) if amounts else None, cut)
+    return Shown(top, dict(totals), round(sum(amounts), 6) if amounts else None, cut)
 
 
 def _nodes(control: Control, root_id: str, asked: Job) -> tuple[dict[str, Node], bool]:

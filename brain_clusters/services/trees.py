@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +15,7 @@ from brain_clusters.broker.delegating import Joins
 from brain_clusters.db.bulk import Columns, records_of
 from brain_clusters.db.models import Cluster, Job
 from brain_clusters.domain.states import JobStatus
+from brain_clusters.domain.storable import storable_json
 from brain_clusters.errors import TemporaryError
 from brain_clusters.services.control import Control
 
@@ -28,8 +28,6 @@ _COLUMNS: Columns = {
     "id": Text, "cluster_id": Text, "group_name": Text, "payload": JSONB, "created_at": _TIME, "published_at": _TIME,
     "priority": Text, "options": JSONB, "parent_id": Text, "root_id": Text,
 }  # fmt: skip
-# NUL as JSON writes it; a backslash before it that is itself escaped is part of the text.
-_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 # --- rows for what was handed down --------------------------------------------------------------------------------
@@ -90,7 +88,7 @@ def _store(control: Control, entries: Sequence[Mapping[str, Any]]) -> None:
 
 def _as_record(entry: Mapping[str, Any]) -> str:
     options, at = entry["options"], datetime.fromtimestamp(entry["at"], UTC)
-    text = json.dumps(
+    record = json.dumps(
         {
             "id": entry["id"], "cluster_id": entry["cluster_id"], "group_name": entry["group"],
             "payload": entry.get("payload"), "created_at": at.isoformat(), "published_at": at.isoformat(),
@@ -98,10 +96,7 @@ def _as_record(entry: Mapping[str, Any]) -> str:
             "root_id": options["root_id"],
         }
     )  # fmt: skip
-    if "\\u0000" in text or "\\ud" in text:  # PostgreSQL stores no NUL, and no surrogate that is alone
-        sound = json.dumps(json.loads(_NUL.sub(r"\1\\ufffd", text)), ensure_ascii=False)
-        return sound.encode(errors="replace").decode()
-    return text
+    return storable_json(record)
 
 
 # --- cancelled, and waiting ---------------------------------------------------------------------------------------
@@ -127,6 +122,13 @@ def end_waiting(control: Control, job_ids: Sequence[str]) -> list[str]:
     joins = Joins(control.broker.redis, ttl_seconds=control.settings.job_ttl_seconds)
     error = {"type": "JobCancelled", "message": "cancelled while it waited for the jobs that it had handed down"}
     return joins.cancel_waiting(job_ids, error) if job_ids else []
+
+
+def join_cancelled(control: Control, job_ids: Sequence[str]) -> None:
+    """Let the parents of ``job_ids`` go on without those that were cancelled before they were begun."""
+    error = {"type": "JobCancelled", "message": "cancelled before it was begun"}
+    if job_ids:
+        Joins(control.broker.redis).join_cancelled(job_ids, error)
 
 
 def leave_waiting(control: Control, job_ids: Sequence[str]) -> set[str]:

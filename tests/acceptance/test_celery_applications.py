@@ -105,6 +105,8 @@ def test_what_waits_brings_workers_from_zero(studio: Studio) -> None:
     seen = studio.brain.seen(studio.cluster)
     assert seen["status"] in ("active", "scaling_up", "scaling_down", "hibernated")
     until(lambda: studio.brain.seen(studio.cluster)["tasks_completed"] == 30, "thirty tasks are counted")
+    costs = studio.brain.call("GET", f"/api/clusters/{studio.cluster}/costs?group_by=group").json
+    assert next(row["jobs"]["succeeded"] for row in costs["rows"] if row["group"] == "Images") == 30
 
 
 def test_a_plain_delay_wakes_what_sleeps_from_what_is_kept_warm(studio: Studio) -> None:

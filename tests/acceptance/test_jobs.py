@@ -199,3 +199,44 @@ def test_a_job_that_expired_before_an_agent_took_it_is_not_done(brain: Brain, cl
         with pytest.raises(TaskRevokedError):
             sent.get(timeout=60)
     assert brain.marks(sent.id) == []
+
+
+TEAM = """
+metadata: {id: team, name: Team, version: "1"}
+cluster: {type: persistent, min_workers: 1, max_workers: 4, scaling: {cooldown_period: 1s}}
+agents:
+  - {role: supervisor, name: Lead, count: 1, handler: "team:lead"}
+  - {role: worker, name: Staff, count: 0-3, handler: "team:part"}
+resources: {memory: {size: 1MB}}
+"""
+TEAM_HANDLERS = """
+def lead(payload, context):
+    if context.results is None:
+        return context.delegate("Staff", payload["parts"], state=context.memory.incr("trees"))
+    return {"tree": context.state, "parts": [found["result"] for found in context.results]}
+
+def part(payload, context):
+    return {"part": payload, "nth": context.memory.incr("parts")}
+"""
+
+
+def test_a_supervisor_hands_work_down_to_a_group_that_sleeps_and_the_memory_outlasts_a_night(brain: Brain) -> None:
+    (brain.workshop / "team.py").write_text(TEAM_HANDLERS)
+    assert brain.call("POST", "/api/blueprints", {"yaml": TEAM}).status == 201
+    cluster = brain.cluster("team")
+    assert [agent.split(".")[1] for agent in brain.agent_processes(cluster)] == ["lead"]
+    first = brain.outcome(brain.job(cluster, to="Lead", parts=["a", "b", "c"]))
+    assert (first["status"], first["attempts"], first["result"]["tree"]) == ("succeeded", 1, 1)
+    assert [found["part"] for found in first["result"]["parts"]] == ["a", "b", "c"]
+    assert {found["nth"] for found in first["result"]["parts"]} == {1, 2, 3}
+    brain.command("POST", f"/api/clusters/{cluster}/hibernate")
+    assert brain.agent_processes(cluster) == {}
+    second = brain.outcome(brain.job(cluster, to="Lead", parts=["d"]))
+    assert second["result"] == {"tree": 2, "parts": [{"part": "d", "nth": 4}]}
+    for job, size in ((first, 3), (second, 1)):
+        tree = brain.get(f"/api/jobs/{job['id']}/tree")
+        assert tree["totals"]["by_status"] == {"succeeded": 1 + size}
+        top = tree["tree"]
+        assert (top["id"], top["group"], top["status"]) == (job["id"], "Lead", "succeeded")
+        assert [(child["group"], child["children"]) for child in top["children"]] == [("Staff", [])] * size
+    brain.command("DELETE", f"/api/clusters/{cluster}")

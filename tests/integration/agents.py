@@ -7,7 +7,7 @@ import os
 import selectors
 import signal
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import count
@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import pytest
 import redis
 
 from brain_clusters.agent.config import AgentConfig
@@ -189,3 +190,24 @@ class AgentStage:
         self._selector.close()
         self._broker.close()
         self.redis.close()
+
+
+def stage_fixtures(modules: Mapping[str, str], **config: Any) -> tuple[Any, Any]:
+    """Return the fixtures ``shared_stage``, of a test module, and ``stage``, the same with no agents and no messages.
+
+    modules: what handlers can be imported from, in which {url} stands for the address of Redis.
+    """
+
+    @pytest.fixture(scope="module")
+    def shared_stage(redis_url: str, tmp_path_factory: pytest.TempPathFactory, until: Until) -> Iterator[AgentStage]:
+        written = {name: text.format(url=redis_url) for name, text in modules.items()}
+        found = AgentStage(redis_url, tmp_path_factory.mktemp("agents"), until, written, **config)
+        yield found
+        found.close()
+
+    @pytest.fixture
+    def stage(shared_stage: AgentStage) -> Iterator[AgentStage]:
+        yield shared_stage
+        shared_stage.clear()
+
+    return shared_stage, stage

@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text, update
 
-from brain_clusters.broker.client import Broker
+from brain_clusters.broker.client import Broker, connect
 from brain_clusters.config import Settings
 from brain_clusters.db.models import StoredBlueprint
 from brain_clusters.ports import free_port
 from brain_clusters.services import blueprints
 from brain_clusters.services.control import Control
+from tests.integration.counted import CountedBudgets
 from tests.integration.stage import SHOP, Stage
 
 
@@ -30,6 +31,15 @@ def stage(control: Control) -> Iterator[Stage]:
     blueprints.store(control, SHOP)
     yield Stage(control)
     control.broker.redis.flushdb()
+
+
+@pytest.fixture
+def budgets(redis_url: str) -> Iterator[CountedBudgets]:
+    """Budgets in an empty Redis."""
+    client = connect(redis_url)
+    client.flushdb()
+    yield CountedBudgets(client)
+    client.close()
 
 
 @pytest.fixture

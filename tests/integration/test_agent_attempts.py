@@ -17,7 +17,7 @@ from brain_clusters.broker.app import make_app
 from brain_clusters.broker.jobs import JobRecords, JobReport
 from brain_clusters.broker.restore import restore
 from brain_clusters.domain.states import JobStatus
-from tests.integration.agents import Agent, AgentStage, Until
+from tests.integration.agents import Agent, AgentStage, stage_fixtures
 
 WORK = "tried_work:work"
 HANDLER = """
@@ -42,19 +42,7 @@ def work(payload, context):
 """
 
 
-@pytest.fixture(scope="module")
-def shared_stage(redis_url: str, tmp_path_factory: pytest.TempPathFactory, until: Until) -> Iterator[AgentStage]:
-    found = AgentStage(
-        redis_url, tmp_path_factory.mktemp("agents"), until, {"tried_work": HANDLER.format(url=redis_url)}
-    )
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def stage(shared_stage: AgentStage) -> Iterator[AgentStage]:
-    yield shared_stage
-    shared_stage.clear()
+shared_stage, stage = stage_fixtures({"tried_work": HANDLER})
 
 
 @pytest.fixture

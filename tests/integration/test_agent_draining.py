@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from brain_clusters.broker import names
-from tests.integration.agents import AgentStage
+from tests.integration.agents import AgentStage, stage_fixtures
 
 Until = Callable[..., Any]
 DRAIN, GO_ON = True, False
@@ -30,20 +30,7 @@ def work(payload, context):
 """
 
 
-@pytest.fixture(scope="module")
-def shared_stage(redis_url: str, tmp_path_factory: pytest.TempPathFactory, until: Until) -> Iterator[AgentStage]:
-    found = AgentStage(
-        redis_url, tmp_path_factory.mktemp("agents"), until, {"drained_work": HANDLER.format(url=redis_url)}
-    )
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def stage(shared_stage: AgentStage) -> Iterator[AgentStage]:
-    """A Redis that is empty and agents of one's own."""
-    yield shared_stage
-    shared_stage.clear()
+shared_stage, stage = stage_fixtures({"drained_work": HANDLER})
 
 
 both_pools = pytest.mark.parametrize("slots", [1, 2], ids=["solo", "threads"])

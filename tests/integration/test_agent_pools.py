@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from brain_clusters.agent.pools import refuse_missing_gevent
 from brain_clusters.agent.watch import EXIT_STUCK
 from brain_clusters.broker import names
 from brain_clusters.errors import PermanentError
-from tests.integration.agents import AgentStage
+from tests.integration.agents import AgentStage, stage_fixtures
 
 Until = Callable[..., Any]
 WORK = "pooled_work:work"
@@ -101,18 +101,7 @@ POOLS = [pytest.param("solo", 1), pytest.param("threads", 3), pytest.param("pref
 every_pool = pytest.mark.parametrize(("pool", "slots"), POOLS)
 
 
-@pytest.fixture(scope="module")
-def shared_stage(redis_url: str, tmp_path_factory: pytest.TempPathFactory, until: Until) -> Iterator[AgentStage]:
-    modules = {"pooled_work": HANDLERS.format(url=redis_url)}
-    found = AgentStage(redis_url, tmp_path_factory.mktemp("agents"), until, modules, stuck_after=0.5)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def stage(shared_stage: AgentStage) -> Iterator[AgentStage]:
-    yield shared_stage
-    shared_stage.clear()
+shared_stage, stage = stage_fixtures({"pooled_work": HANDLERS}, stuck_after=0.5)
 
 
 def outcome(stage: AgentStage, job_id: str) -> tuple[str, Any]:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,19 +18,14 @@ from brain_clusters.broker.client import connect
 from brain_clusters.domain.specs import Budget
 from brain_clusters.errors import TemporaryError
 from brain_clusters.ports import free_port
+from tests.integration.counted import CountedBudgets
 
 STOP = Budget(per_day=1.0, on_exceeded="stop")
 
 
-@pytest.fixture
-def budgets(redis_url: str) -> Iterator[Budgets]:
-    client = connect(redis_url)
-    client.flushdb()
-    yield Budgets(client)
-    client.close()
-
-
-def reserve(budgets: Budgets, estimate: int, *, budget: Budget = STOP, root: str = "root", seconds: float = 60) -> Any:
+def reserve(
+    budgets: CountedBudgets, estimate: int, *, budget: Budget = STOP, root: str = "root", seconds: float = 60
+) -> Any:
     return budgets.reserve(budget, "c1", root, estimate, seconds)
 
 
@@ -40,7 +35,7 @@ def exceeded(redis_url: str, name: str, field: str) -> dict[str, Any] | None:
     return None if found is None else dict(json.loads(found))
 
 
-def test_a_reservation_binds_until_it_is_settled(budgets: Budgets) -> None:
+def test_a_reservation_binds_until_it_is_settled(budgets: CountedBudgets) -> None:
     one = reserve(budgets, 700_000)
     assert isinstance(one, Reservation)
     assert budgets.of_day("c1") == (0, 700_000)
@@ -51,7 +46,7 @@ def test_a_reservation_binds_until_it_is_settled(budgets: Budgets) -> None:
     assert isinstance(reserve(budgets, 900_000), Reservation)
 
 
-def test_a_limit_may_be_reached_and_not_crossed(budgets: Budgets) -> None:
+def test_a_limit_may_be_reached_and_not_crossed(budgets: CountedBudgets) -> None:
     assert isinstance(reserve(budgets, 1_000_000), Reservation)
     refused = reserve(budgets, 1)
     assert isinstance(refused, Refused)
@@ -61,14 +56,14 @@ def test_a_limit_may_be_reached_and_not_crossed(budgets: Budgets) -> None:
     )
 
 
-def test_a_call_that_costs_more_than_it_was_estimated_at_is_counted_whole(budgets: Budgets) -> None:
+def test_a_call_that_costs_more_than_it_was_estimated_at_is_counted_whole(budgets: CountedBudgets) -> None:
     one = reserve(budgets, 900_000)
     budgets.settle(one, 1_200_000)
     assert budgets.of_day("c1") == (1_200_000, 0)
     assert isinstance(reserve(budgets, 0), Refused)
 
 
-def test_a_tree_has_its_own_limit(budgets: Budgets, redis_url: str) -> None:
+def test_a_tree_has_its_own_limit(budgets: CountedBudgets, redis_url: str) -> None:
     budget = Budget(per_tree=0.5, on_exceeded="hibernate")
     assert isinstance(reserve(budgets, 400_000, budget=budget, root="a"), Reservation)
     refused = reserve(budgets, 400_000, budget=budget, root="a")
@@ -81,13 +76,13 @@ def test_a_tree_has_its_own_limit(budgets: Budgets, redis_url: str) -> None:
     assert exceeded(redis_url, names.BUDGET_EXCEEDED_HASH, "c1") is None
 
 
-def test_clusters_do_not_share_a_day(budgets: Budgets) -> None:
+def test_clusters_do_not_share_a_day(budgets: CountedBudgets) -> None:
     assert isinstance(reserve(budgets, 1_000_000), Reservation)
     assert isinstance(budgets.reserve(STOP, "c2", "root", 1_000_000, 60), Reservation)
 
 
 def test_the_reservation_of_a_dead_agent_counts_no_more_when_its_call_must_be_over(
-    budgets: Budgets, until: Callable[..., Any]
+    budgets: CountedBudgets, until: Callable[..., Any]
 ) -> None:
     lost = reserve(budgets, 1_000_000, seconds=0.05)
     assert isinstance(lost, Reservation)
@@ -96,7 +91,7 @@ def test_the_reservation_of_a_dead_agent_counts_no_more_when_its_call_must_be_ov
     assert budgets.of_day("c1") == (300_000, 1_000_000)
 
 
-def test_a_budget_that_alerts_refuses_nothing_and_is_announced_once(budgets: Budgets, redis_url: str) -> None:
+def test_a_budget_that_alerts_refuses_nothing_and_is_announced_once(budgets: CountedBudgets, redis_url: str) -> None:
     budget = Budget(per_day=1.0)
     assert isinstance(reserve(budgets, 900_000, budget=budget), Reservation)
     assert exceeded(redis_url, names.BUDGET_EXCEEDED_HASH, "c1") is None
@@ -109,7 +104,9 @@ def test_a_budget_that_alerts_refuses_nothing_and_is_announced_once(budgets: Bud
     assert exceeded(redis_url, names.BUDGET_EXCEEDED_HASH, "c1") == told
 
 
-def test_the_announcement_of_an_earlier_day_makes_room_for_that_of_today(budgets: Budgets, redis_url: str) -> None:
+def test_the_announcement_of_an_earlier_day_makes_room_for_that_of_today(
+    budgets: CountedBudgets, redis_url: str
+) -> None:
     with connect(redis_url) as client:
         client.hset(names.BUDGET_EXCEEDED_HASH, "c1", json.dumps({"day": "2020-01-01", "at": 1}))
     reserve(budgets, 2_000_000)
@@ -118,7 +115,7 @@ def test_the_announcement_of_an_earlier_day_makes_room_for_that_of_today(budgets
     assert told["day"] == datetime.now(UTC).date().isoformat()
 
 
-def test_huge_amounts_stay_exact(budgets: Budgets) -> None:
+def test_huge_amounts_stay_exact(budgets: CountedBudgets) -> None:
     budget = Budget(per_day=1e9, on_exceeded="stop")
     budgets.settle(reserve(budgets, 999_999_999_999_999, budget=budget), 999_999_999_999_999)
     assert isinstance(reserve(budgets, 2, budget=budget), Refused)
@@ -154,7 +151,7 @@ print(len(given), flush=True)
 
 
 def test_fifty_calls_of_three_processes_cross_a_budget_by_no_more_than_what_was_in_flight(
-    budgets: Budgets, redis_url: str
+    budgets: CountedBudgets, redis_url: str
 ) -> None:
     cluster = uuid.uuid4().hex
     processes = [

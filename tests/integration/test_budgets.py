@@ -11,13 +11,14 @@ import pytest
 from sqlalchemy import select
 
 from brain_clusters.broker import names, spending
-from brain_clusters.broker.budget import Budgets, Refused, Reservation
+from brain_clusters.broker.budget import Refused, Reservation
 from brain_clusters.db.models import Event, Operation
 from brain_clusters.domain.commands import ReactivateCluster, UpdateCluster
 from brain_clusters.domain.pricing import MICRO
 from brain_clusters.domain.specs import Budget
 from brain_clusters.domain.states import ClusterStatus, Intent
 from brain_clusters.services import blueprints, explain, ledger
+from tests.integration.counted import CountedBudgets
 from tests.integration.stage import Stage
 from tests.integration.test_costs import done
 
@@ -168,7 +169,7 @@ def test_idle_agents_spend_too(stage: Stage) -> None:
 
 def test_hours_and_jobs_count_against_the_budget_that_calls_reserve_from(stage: Stage) -> None:
     cluster_id = limited(stage, "hibernate")
-    budgets, budget = Budgets(stage.control.broker.redis), Budget(per_day=5, on_exceeded="hibernate")
+    budgets, budget = CountedBudgets(stage.control.broker.redis), Budget(per_day=5, on_exceeded="hibernate")
     spend(stage, cluster_id, 2)
     assert budgets.of_day(cluster_id)[0] == pytest.approx(4 * MICRO, abs=1000)
     look(stage, cluster_id)
@@ -206,8 +207,8 @@ def test_spending_is_of_its_day(stage: Stage) -> None:
     assert spending.count(stage.control.broker.redis, yesterday, {"c": 7}) == {"c": 7}
     assert spending.count(stage.control.broker.redis, TODAY, {"c": 3}) == {"c": 3}
     assert spending.count(stage.control.broker.redis, TODAY, {"c": 2}) == {"c": 2}
-    assert Budgets(stage.control.broker.redis).of_day("c") == (2, 0)
-    assert Budgets(stage.control.broker.redis).of_day("c", yesterday) == (7, 0)
+    assert CountedBudgets(stage.control.broker.redis).of_day("c") == (2, 0)
+    assert CountedBudgets(stage.control.broker.redis).of_day("c", yesterday) == (7, 0)
 
 
 @pytest.mark.parametrize("lie", ["a lie", None], ids=["no number", "another type"])

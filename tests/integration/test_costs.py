@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from brain_clusters.api.app import create_app
-from brain_clusters.broker import names
+from brain_clusters.broker import counts, names
 from brain_clusters.broker.jobs import Delivery, JobRecords, JobReport
 from brain_clusters.db.models import Agent, Usage
 from brain_clusters.domain.commands import HibernateCluster, ReactivateCluster
@@ -37,6 +37,14 @@ agents:
   - {role: worker, name: Free, count: 0-2}
 lifecycle: {hibernate_conditions: [idle_time: 1 day]}
 """
+GUESTS = """
+metadata: {id: guests, name: Guests, version: "1"}
+cluster: {type: project, min_workers: 0, max_workers: 8, default_workers: 1}
+agents:
+  - {role: supervisor, name: Boss, count: 1, cost: {per_hour: 0, per_job: 0.5}}
+  - {role: worker, name: Guest, count: 0-2, celery: {app: "a:app", queues: [images]}, cost: {per_job: 0.25}}
+  - {role: worker, name: Asked, count: 0-2, celery: {app: "a:app", queues: [mail]}, cost: {per_job: 1, per_call: 1}}
+"""
 TODAY = datetime.now(UTC).date()
 LONG_AGO = Period(date(2020, 1, 1), TODAY + timedelta(days=1))
 
@@ -46,6 +54,13 @@ def office(stage: Stage) -> str:
     """A cluster of the blueprint above with a Boss and a Packer."""
     blueprints.store(stage.control, METERED)
     return stage.active(blueprint_id="metered")
+
+
+@pytest.fixture
+def house(stage: Stage) -> str:
+    """A cluster with groups that work for Celery applications."""
+    blueprints.store(stage.control, GUESTS)
+    return stage.active(blueprint_id="guests")
 
 
 def life(stage: Stage, agent: Agent, **times: str | None) -> None:
@@ -195,6 +210,30 @@ def test_what_the_failed_attempts_of_a_job_used_counts_too(stage: Stage, office:
     assert stage.job("job-1").usage == {
         "calls": 4, "input_tokens": 160, "output_tokens": 20, "pages": 1, "amount": 1.36,
     }  # fmt: skip
+
+
+def test_tasks_of_celery_groups_have_prices_and_rates(stage: Stage, house: str) -> None:
+    done(stage, house, "Boss")  # two seconds
+    for agent, completed, failed in (("one", 2, 1), ("one", 3, 0), ("two", 0, 2)):
+        counts.add(stage.redis, house, "Guest", agent, counts.Done(completed, failed, 5.0))
+    assert stage.tick()
+    assert stage.tick()
+    tallies = told(stage, "agent", house)
+    assert [(tallies[agent].succeeded, tallies[agent].failed) for agent in ("one", "two")] == [(5, 1), (0, 2)]
+    guests = told(stage, "group", house)["Guest"]
+    assert (guests.amount, guests.is_known) == (Decimal(2), True)
+    cluster = stage.cluster(house)
+    assert (cluster.tasks_completed, cluster.tasks_failed) == (6, 3)
+    with stage.control.database.transaction() as session:
+        rates = metrics.job_rates(session, counts.of_the_last_minute(stage.redis))
+    assert rates[house] == (9, 3, pytest.approx((2 + 15) / 9, rel=0.01))
+
+
+def test_what_tasks_of_celery_groups_used_is_unknown(stage: Stage, house: str) -> None:
+    counts.add(stage.redis, house, "Asked", "three", counts.Done(1, 0, 1.0))
+    assert stage.tick()
+    asked = told(stage, "group", house)["Asked"]
+    assert (asked.succeeded, asked.as_dict()["amount"]) == (1, None)
 
 
 def test_a_group_without_prices_makes_the_whole_unknown_and_not_free(stage: Stage, office: str) -> None:

@@ -8,7 +8,7 @@ import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,10 @@ from brain_clusters.domain.agents import AgentSpec, Loads
 from brain_clusters.genesis.process.desk import Ended, Wanted
 from brain_clusters.genesis.process.host import Host
 from brain_clusters.genesis.process.nursery import Nursery
+from tests.integration.agents import Sent
 
 Until = Callable[..., Any]
 _names = count()
-
-
-@dataclass(frozen=True)
-class Sent:
-    id: str
-    payload: Any = None
-    eta: None = None
-    priority: str = "normal"
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class PaperDesk:

@@ -18,12 +18,12 @@ import pytest
 
 from brain_clusters.agent import wire
 from brain_clusters.agent.context import JobContext
-from brain_clusters.agent.errors import HandlerError, JobCancelled, JobTimeout, Retry
-from brain_clusters.agent.flight import Flight
+from brain_clusters.agent.errors import HandlerError, JobTimeout, Retry
 from brain_clusters.agent.handlers import http
 from brain_clusters.domain.addresses import parse_networks
 from brain_clusters.domain.work import HttpCall
 from brain_clusters.ports import free_port
+from tests.integration.cancelling import ends_when_cancelled
 
 LOOPBACK = parse_networks(["127.0.0.0/8"])
 CERTIFICATE = Path(__file__).with_name("api_example.pem")
@@ -279,17 +279,7 @@ def test_a_server_that_takes_too_long_is_left_however_it_does_that(site: Site, p
 @pytest.mark.parametrize("path", ["hang", "drip"])
 def test_a_request_ends_when_its_job_is_cancelled(site: Site, path: str, until: Callable[..., Any]) -> None:
     running = context()
-    flight = Flight(running, None)
-
-    def cancel() -> None:
-        until(lambda: site.asked, "the request")
-        flight.ask(JobCancelled, 60)
-
-    thread = threading.Thread(target=cancel)
-    thread.start()
-    with pytest.raises(JobCancelled):
-        ask(site, path, within=running, timeout_seconds=60)
-    thread.join()
+    ends_when_cancelled(running, until, site.asked, lambda: ask(site, path, within=running, timeout_seconds=60))
 
 
 # --- where to ---------------------------------------------------------------------------------------------------

@@ -86,3 +86,11 @@ def test_what_is_wrong_is_said(tmp_path: Path, reference: str, told: str) -> Non
     assert done.returncode != 0
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_application_is_found_where_handlers_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop_app.py").write_text(APP)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setenv("BRAIN_HANDLER_PATH", str(tmp_path))
+    done = importing(tmp_path / "elsewhere", "shop_app:app")
+    assert done.returncode == 0, done.stderr

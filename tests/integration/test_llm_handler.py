@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,15 +15,14 @@ import pytest
 
 from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.context import JobContext
-from brain_clusters.agent.errors import BudgetExceeded, HandlerError, JobCancelled, JobTimeout, Retry
-from brain_clusters.agent.flight import Flight
+from brain_clusters.agent.errors import BudgetExceeded, HandlerError, JobTimeout, Retry
 from brain_clusters.agent.handlers import for_spec, llm_model, skills
-from brain_clusters.broker.budget import Budgets
-from brain_clusters.broker.client import connect
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.domain.specs import Budget
 from brain_clusters.domain.work import LlmCall
 from brain_clusters.ports import free_port
+from tests.integration.cancelling import ends_when_cancelled
+from tests.integration.counted import CountedBudgets
 from tests.integration.llm_endpoint import Endpoint, serving
 
 CANARY = "canary-77aa01"
@@ -317,17 +315,7 @@ def test_a_call_ends_at_the_deadline(endpoint: Endpoint, asked: str) -> None:
 @pytest.mark.parametrize("asked", ["hang", "slow"])
 def test_a_call_ends_when_its_job_is_cancelled(endpoint: Endpoint, asked: str, until: Callable[..., Any]) -> None:
     within = context()
-    flight = Flight(within, None)
-
-    def cancel() -> None:
-        until(lambda: endpoint.requests, "the request")
-        flight.ask(JobCancelled, 60)
-
-    thread = threading.Thread(target=cancel)
-    thread.start()
-    with pytest.raises(JobCancelled):
-        ask(endpoint, asked, within)
-    thread.join()
+    ends_when_cancelled(within, until, endpoint.requests, lambda: ask(endpoint, asked, within))
 
 
 # --- budgets ----------------------------------------------------------------------------------------------------
@@ -335,20 +323,14 @@ def test_a_call_ends_when_its_job_is_cancelled(endpoint: Endpoint, asked: str, u
 PRICES = {"per_1k_input_tokens": 1.0, "per_1k_output_tokens": 2.0, "per_call": 0.5}
 
 
-@pytest.fixture
-def budgets(redis_url: str) -> Iterator[Budgets]:
-    client = connect(redis_url)
-    client.flushdb()
-    yield Budgets(client)
-    client.close()
-
-
 def priced(endpoint: Endpoint, redis_url: str, budget: Budget, call: dict[str, Any] | None = None) -> Any:
     stated = {"max_tokens": 1000, **(call or {})}
     return for_spec(spec(stated, cost=PRICES, budget=budget), config(endpoint, redis_url))
 
 
-def test_a_call_is_reserved_before_and_settled_after(endpoint: Endpoint, redis_url: str, budgets: Budgets) -> None:
+def test_a_call_is_reserved_before_and_settled_after(
+    endpoint: Endpoint, redis_url: str, budgets: CountedBudgets
+) -> None:
     run = priced(endpoint, redis_url, Budget(per_day=10, per_tree=5, on_exceeded="stop"))
     run("costly:500", context(root_id="tree"))
     cost = 500_000 + 10 * 1000 + 500 * 2000
@@ -358,7 +340,9 @@ def test_a_call_is_reserved_before_and_settled_after(endpoint: Endpoint, redis_u
     assert budgets.of_tree("job-1") == (500_000 + 2 * 1000 + 12 * 2000, 0)
 
 
-def test_a_call_that_may_cost_too_much_does_not_begin(endpoint: Endpoint, redis_url: str, budgets: Budgets) -> None:
+def test_a_call_that_may_cost_too_much_does_not_begin(
+    endpoint: Endpoint, redis_url: str, budgets: CountedBudgets
+) -> None:
     within = context()
     with pytest.raises(BudgetExceeded, match="budget of a day is 2; 0 is spent and 0 reserved"):
         priced(endpoint, redis_url, Budget(per_day=2, on_exceeded="hibernate"))("hi", within)
@@ -369,7 +353,7 @@ def test_a_call_that_may_cost_too_much_does_not_begin(endpoint: Endpoint, redis_
 
 
 def test_what_nobody_counted_costs_what_it_was_estimated_at(
-    endpoint: Endpoint, redis_url: str, budgets: Budgets
+    endpoint: Endpoint, redis_url: str, budgets: CountedBudgets
 ) -> None:
     run = priced(endpoint, redis_url, Budget(per_day=100, on_exceeded="stop"))
     for asked in ("cut", "unmetered", "garbage"):
@@ -381,7 +365,7 @@ def test_what_nobody_counted_costs_what_it_was_estimated_at(
         assert 500_000 + 2_000_000 < spent - before < 500_000 + 2_000_000 + 50_000
 
 
-def test_a_call_that_was_refused_costs_nothing(endpoint: Endpoint, redis_url: str, budgets: Budgets) -> None:
+def test_a_call_that_was_refused_costs_nothing(endpoint: Endpoint, redis_url: str, budgets: CountedBudgets) -> None:
     run = priced(endpoint, redis_url, Budget(per_day=100, on_exceeded="stop"))
     for asked in ("busy", "broken", "wrong"):
         within = context()
@@ -392,7 +376,7 @@ def test_a_call_that_was_refused_costs_nothing(endpoint: Endpoint, redis_url: st
 
 
 def test_where_a_budget_holds_an_answer_has_a_longest_length(
-    endpoint: Endpoint, redis_url: str, budgets: Budgets
+    endpoint: Endpoint, redis_url: str, budgets: CountedBudgets
 ) -> None:
     priced(endpoint, redis_url, Budget(per_day=100), {"max_tokens": None})("hi", context())
     assert endpoint.requests[-1][1]["max_tokens"] == 4096
@@ -411,7 +395,7 @@ def test_a_budget_that_cannot_be_asked_lets_the_job_wait(endpoint: Endpoint) -> 
 
 
 def test_fifty_calls_at_once_cross_a_budget_by_no_more_than_what_was_in_flight(
-    endpoint: Endpoint, redis_url: str, budgets: Budgets
+    endpoint: Endpoint, redis_url: str, budgets: CountedBudgets
 ) -> None:
     run = priced(endpoint, redis_url, Budget(per_day=20, on_exceeded="stop"))
 

@@ -7,15 +7,17 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from brain_clusters.broker.budget import Budgets
 from brain_clusters.broker.jobs import JobRecords
+from brain_clusters.domain.pricing import job_price
 from brain_clusters.domain.specs import Budget
 from brain_clusters.domain.work import HttpCall, LlmCall
 from tests.integration.agents import AgentStage
+from tests.integration.counted import CountedBudgets
 from tests.integration.llm_endpoint import Endpoint, serving
 
 Until = Callable[..., Any]
@@ -61,14 +63,14 @@ def test_an_agent_has_conversations_until_its_budget_is_spent(stage: AgentStage)
     # With what the attempt used that failed: nobody counted its tokens, so it costs what it was estimated at.
     used = JobRecords(stage.redis).get([job_id])[job_id].usage
     assert used == {"calls": 2, "unmetered_calls": 1, "input_tokens": 12, "output_tokens": 12}
-    assert Budgets(stage.redis).of_day("c") == (1_012_000, 0)
+    assert CountedBudgets(stage.redis).of_day("c") == (1_012_000, 0)
     told = ended(stage, stage.post(agent.queue, {"prompt": "hi"}))
     assert json.loads(told["result"])["text"] == "Hello, world"
     assert json.loads(told["usage"]) == {"calls": 1, "input_tokens": 2, "output_tokens": 12}
     refused = ended(stage, stage.post(agent.queue, "hi"))
     assert refused["status"] == "failed"
     assert json.loads(refused["error"])["type"] == "BudgetExceeded"
-    assert Budgets(stage.redis).of_day("c") == (1_024_000, 0)
+    assert CountedBudgets(stage.redis).of_day("c") == (1_024_000, 0)
 
 
 def test_a_job_whose_agent_is_killed_in_the_middle_of_an_answer_is_done_by_another(
@@ -81,12 +83,29 @@ def test_a_job_whose_agent_is_killed_in_the_middle_of_an_answer_is_done_by_anoth
     assert agent.until_ended() == -9
     assert stage.waiting(agent) == 1
     # What the dead agent had reserved stays reserved until its call must be over: the model may still be at work.
-    assert Budgets(stage.redis).of_day("c") == (0, 1_000_000)
+    assert CountedBudgets(stage.redis).of_day("c") == (0, 1_000_000)
     stage.agent(llm=LLM, cost=PRICES, budget=BUDGET, queue=agent.queue)
     told = ended(stage, job_id)
     assert (told["status"], told["attempts"]) == ("succeeded", "2")
+    used = json.loads(told["usage"])
+    assert used == {"calls": 1, "input_tokens": 13, "output_tokens": 12, "unmetered_attempts": 1}
+    assert job_price(PRICES, used) is None
     assert len(endpoint.requests) == 2
-    assert Budgets(stage.redis).of_day("c") == (12_000, 1_000_000)
+    assert CountedBudgets(stage.redis).of_day("c") == (12_000, 1_000_000)
+
+
+def test_without_the_library_each_job_says_what_to_install(
+    endpoint: Endpoint, redis_url: str, tmp_path: Path, until: Until
+) -> None:
+    (tmp_path / "openai.py").write_text("raise ModuleNotFoundError('No module named openai')")
+    variables = {"PYTHONPATH": str(tmp_path)}
+    lacking = AgentStage(redis_url, tmp_path, until, {}, variables, llm_base_url=endpoint.url)
+    try:
+        told = ended(lacking, lacking.post(lacking.agent(llm=LLM).queue, "hi"))
+        assert told["status"] == "failed"
+        assert r"pip install 'brain-clusters[llm]'" in told["error"]
+    finally:
+        lacking.close()
 
 
 class BusyAtFirst(BaseHTTPRequestHandler):

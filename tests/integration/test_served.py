@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -108,9 +109,24 @@ def test_what_a_dead_agent_held_at_a_broker_that_is_away_is_returned_later(
     assert client.hgetall(names.OWED) == client.hgetall(names.FOREIGN) == {}
 
 
+_NONSENSE = {
+    "completed x": "many",
+    "[": "1",
+    json.dumps(["completed", "2026-01-01", "y\0", "g", "a"]): "1",
+    json.dumps(["completed", "2026-01-01", "\ud800", "g", "a"]): "1",
+    json.dumps(["completed", "today", "c", "g", "a"]): "1",
+    json.dumps(["completed", "2026-01-01", "no such cluster", "g", "a"]): "1",
+    json.dumps(["completed", "2026-01-01", "c", "g"]): "1",
+    json.dumps(["failed", "2026-01-01", "c", "g", "a"]): "-3",
+}
+
+
 def test_what_users_code_wrote_there_holds_nobody_up(stage: Stage) -> None:
     stage.redis.hset(names.OWED, mapping={"a": "[", "b": "[1]", "c": "7"})
-    stage.redis.hset(names.COUNTS, mapping={"completed x": "many", "completed y\0": "1", "z": "-3"})
+    stage.redis.hset(names.COUNTS, mapping=_NONSENSE)
+    stage.redis.hset(
+        f"{names.RATES}{int(time.time() // 5)}", mapping={"failed x": "nan", "completed y": "-1", "z": "z"}
+    )
     assert served.pay(stage.control) == 0
     assert stage.tick()
 
@@ -137,7 +153,7 @@ def test_a_broker_that_nobody_told_is_refused(stage: Stage, monkeypatch: pytest.
     monkeypatch.delenv("GUEST_BROKER")
     with pytest.raises(InvalidInput) as found:
         stage.create(blueprint_id="guest")
-    assert "the variable GUEST_BROKER is not set" in found.value.faults[0].message
+    assert "env:GUEST_BROKER is not set" in found.value.faults[0].message
 
 
 def test_what_was_parked_goes_back_by_priority(there: redis.Redis) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -55,7 +56,7 @@ class Play:
             for n, payload in enumerate(payloads)
         ]
         delivery = Delivery(1, tag=message["properties"]["delivery_tag"])
-        parent = Parent(job_id, self.cluster_id, group, owner, options, delivery, 1, 1e9)
+        parent = Parent(job_id, self.cluster_id, group, owner, options, delivery, 1, 1e9, {"calls": 2})
         return self.joins.hand_down(parent, children, None, most=1000).what
 
     def finish(
@@ -221,6 +222,16 @@ def test_cancelling_a_job_cancels_all_below_it(play: Play, stored: bool) -> None
     assert set(stood.values()) == {"cancelled"}
 
 
+def test_a_job_that_is_cancelled_while_it_waits_keeps_what_it_did(play: Play) -> None:
+    root, *_ = play.planted()
+    cancelling.cancel(play.stage.control, root)
+    found = play.stage.job(root)
+    assert (found.status, found.attempts, found.agent_id) == ("cancelled", 1, "agent")
+    assert found.started_at == datetime.fromtimestamp(1e9, UTC)
+    assert found.usage == {"calls": 2}
+    assert (found.error or {}).get("type") == "JobCancelled"
+
+
 def test_cancelling_a_part_lets_its_parent_go_on(play: Play) -> None:
     root, middle, _ = play.planted()
     play.finish(play.take("Clerk"), "Clerk", result=2)
@@ -230,6 +241,31 @@ def test_cancelling_a_part_lets_its_parent_go_on(play: Play) -> None:
     join = play.joins.read(root)
     assert join is not None
     assert [found["status"] for found in join.results] == ["cancelled", "succeeded"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_cancelling_what_waits_in_a_queue_lets_its_parent_go_on_at_once_and_once(play: Play, again: bool) -> None:
+    _, middle, lowest = play.planted()
+    trees.collect(play.stage.control)
+    cancelling.cancel(play.stage.control, lowest[0])
+    join = play.joins.read(middle[0])
+    assert join is not None
+    assert [found["status"] for found in join.results] == ["cancelled", None]
+    assert play.stage.waiting(play.cluster_id, "clerk") == 1  # the other of the middle
+    cancelling.cancel(play.stage.control, lowest[1])
+    cancelling.cancel(play.stage.control, lowest[1])
+    assert play.stage.waiting(play.cluster_id, "clerk") == 2
+    if again:
+        assert play.api.post(f"/api/jobs/{lowest[0]}/retry", json={}).status_code == 202
+    messages = [play.take("Packer"), play.take("Packer")]
+    assert [one["begun"].cancelled for one in messages] == [not again, True]
+    for message in messages:
+        play.finish(message, "Packer", JobStatus.CANCELLED)
+    assert [play.stage.waiting(play.cluster_id, group) for group in ("packer", "clerk")] == [0, 2]
+    join = play.joins.read(middle[0])
+    assert join is not None
+    assert [(found["status"], found["error"]["type"]) for found in join.results] == [("cancelled", "JobCancelled")] * 2
+    assert play.take("Clerk")["headers"]["id"] == middle[0]  # who goes on comes before what was not begun
 
 
 def test_what_is_handed_down_below_a_cancelled_job_does_not_escape(play: Play) -> None:

@@ -214,3 +214,11 @@ def test_more_faults_than_are_told_end_in_a_list_of_them_too() -> None:
     found = faults(written("", below=groups))
     assert len(found) > 100
     assert any("there are more than 100 faults" in line for line in found)
+
+
+def test_no_job_may_hand_down_so_much_at_once_that_redis_stands_still() -> None:
+    assert faults(written("", old="max_workers: 5", new="max_workers: 5\n  delegation: {max_fan_out: 10000}")) == []
+    found = faults(written("", old="max_workers: 5", new="max_workers: 5\n  delegation: {max_fan_out: 10001}"))
+    assert len(found) == 1
+    assert "max_fan_out" in found[0]
+    assert "10000" in found[0]

@@ -32,12 +32,12 @@ def test_an_agent_that_is_ready_before_its_birth_is_told_has_its_pid_all_the_sam
     late = {"is": "spawned", "agent": "a", "pid": me.pid, "started": me.started}
     nursery: Any = Reports({"is": "ready", "agent": "a"}, late)
     host = Host(None, nursery, capacity=1, run_dir=tmp_path, log_dir=tmp_path)  # type: ignore[arg-type]
-    agent = host._agents["a"] = LocalAgent("a", "", time.monotonic(), tmp_path / "a.drain")
+    agent = host._roster.living["a"] = LocalAgent("a", "", time.monotonic(), tmp_path / "a.drain")
     host._take_reports()
-    assert host._ready == {"a": {"pid": me.pid, "started": me.started}}
+    assert host._roster.ready == {"a": {"pid": me.pid, "started": me.started}}
     assert agent.process == me
     assert agent.reaped_here
-    host._note_death(agent)
+    host._roster.note_death(agent)
     host._selector.close()
     for descriptor in (lock, host._wake_read, host._wake_write):
         os.close(descriptor)

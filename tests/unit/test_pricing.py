@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from brain_clusters.domain.pricing import UNMETERED, job_price, micros, time_price, use_price
+from brain_clusters.domain.pricing import UNMETERED, UNMETERED_ATTEMPTS, job_price, micros, time_price, use_price
 
 USED = {"calls": 2, "input_tokens": 1500, "output_tokens": 500}
 
@@ -35,6 +35,7 @@ def test_calls_and_tokens_have_their_price(cost: dict[str, float], price: str) -
         ({"per_call": 1}, {"input_tokens": 5}),
         ({"per_1k_tokens": 1}, {"input_tokens": 5}),
         ({"per_1k_input_tokens": 1}, {**USED, UNMETERED: 1}),
+        ({"per_call": 1}, {**USED, UNMETERED_ATTEMPTS: 1}),
     ],
 )
 def test_a_price_that_nobody_can_know_is_none(cost: dict[str, float], usage: dict[str, float] | None) -> None:

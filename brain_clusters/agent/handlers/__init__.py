@@ -8,9 +8,9 @@ from brain_clusters.agent.errors import HandlerError
 from brain_clusters.agent.handlers import commands, skills
 from brain_clusters.agent.handlers.functions import Handler, load
 from brain_clusters.domain.addresses import parse_networks
-from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.domain.agents import AgentSpec, Loads
 
-__all__ = ["Handler", "HandlerError", "JobContext", "for_spec", "load"]
+__all__ = ["Handler", "HandlerError", "JobContext", "for_spec", "load", "preload"]
 
 
 def for_spec(spec: AgentSpec, config: AgentConfig | None = None) -> Handler:
@@ -25,6 +25,16 @@ def for_spec(spec: AgentSpec, config: AgentConfig | None = None) -> Handler:
     if config is not None and (spec.http is not None or spec.llm is not None):
         return _of_nets(spec, config)
     return skills.handler(spec)
+
+
+def preload(loads: Loads) -> None:
+    """Import for a group's agents what ``for_spec`` would import in each. Raises PermanentError as that does."""
+    if loads.llm:
+        from brain_clusters.agent.handlers import llm
+
+        llm.preload(loads.skills)
+    else:
+        skills.preload(loads.skills)
 
 
 def _of_nets(spec: AgentSpec, config: AgentConfig) -> Handler:

@@ -8,8 +8,8 @@ reserved before and settled after.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx2
@@ -18,6 +18,7 @@ from brain_clusters.agent import wire
 from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.context import JobContext
 from brain_clusters.agent.errors import HandlerError, Retry
+from brain_clusters.agent.handlers import skills
 from brain_clusters.agent.handlers.functions import Handler
 from brain_clusters.agent.handlers.llm_answer import Answer
 from brain_clusters.agent.handlers.llm_model import Model, Spending
@@ -30,6 +31,16 @@ MOST_TOOL_ROUNDS = 10
 MOST_TOOL_CALLS = 100
 MOST_TOKENS = 1_000_000
 _SHOWN_CHARACTERS = 500
+
+
+def preload(tools: Sequence[str]) -> None:
+    """Import what conversations need. What is missing is told by ``handler``, to each job."""
+    with suppress(ImportError):
+        import openai.resources.chat.completions.completions  # noqa: F401 - the library itself does it late
+
+        from brain_clusters.agent.handlers import llm_tools  # noqa: F401 - for its agents
+    with suppress(PermanentError):
+        skills.preload(tools)
 
 
 def handler(spec: AgentSpec, config: AgentConfig) -> Handler:

@@ -5,9 +5,9 @@ They do the jobs of groups that state no work of their own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 from typing import Any
 
 from brain_clusters.agent.context import JobContext
@@ -24,6 +24,23 @@ ENTRY_POINTS = "brain_clusters.skills"
 def installed() -> dict[str, EntryPoint]:
     """Return what is installed, by name as ``_key`` writes it. Looked for once: a zygote does it for its agents."""
     return {_key(entry.name): entry for entry in entry_points(group=ENTRY_POINTS)}
+
+
+def any_installed(names: Iterable[str], path: Sequence[str]) -> bool:
+    """Return whether one of ``names`` is installed on ``path``, for a process that runs none of it itself."""
+    wanted = {_key(name) for name in names}
+    return any(
+        _key(entry.name) in wanted
+        for distribution in distributions(path=list(path))
+        for entry in distribution.entry_points.select(group=ENTRY_POINTS)
+    )
+
+
+def preload(names: Iterable[str]) -> None:
+    """Import those of ``names`` that are installed. Raises PermanentError as ``find`` does."""
+    for name in names:
+        if _key(name) in installed():
+            find(name)
 
 
 def find(name: str) -> Handler:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from brain_clusters.agent.handlers import skills
 from brain_clusters.domain.agents import AgentSpec, Loads
 
 # A group zygote costs some MB; one that has not forked for so long goes, and the next agent imports anew.
@@ -40,7 +41,7 @@ class _Zygote:
 
 
 class Nursery:
-    """Forks agents through a base zygote and one zygote per handler or application.
+    """Forks agents through a base zygote and one zygote for each handler, application, or set of skills.
 
     config: the AgentConfig as JSON-ready data; environ: the zygotes' environment, without credentials of ours.
     Reports arrive on ``fileno`` (see ``agent.zygote`` for their form); read them with ``reports``.
@@ -53,6 +54,7 @@ class Nursery:
         self._zygotes: dict[str, _Zygote] = {}
         self._base: subprocess.Popen[bytes] | None = None
         self._refused: dict[str, float] = {}
+        self._installed: dict[Loads, bool] = {}
         kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
         self._receiving, self._sending = socket.socketpair(socket.AF_UNIX, kind)
         self._receiving.setblocking(False)
@@ -73,13 +75,18 @@ class Nursery:
 
     def spawn(self, spec: AgentSpec) -> None:
         """Ask for a fork. The reports ``spawned`` and ``ready``, or ``unloadable`` and ``exited``, follow."""
-        loads = Loads.of(spec)
+        loads = self.loads_of(spec)
         zygote = self._zygote_for(loads)
         zygote.used_at = time.monotonic()
         self._tell(loads.key, {"do": "spawn", "spec": spec.as_dict()})
 
+    def loads_of(self, spec: AgentSpec) -> Loads:
+        """Return what is imported for ``spec`` before it is forked."""
+        return self._present(Loads.of(spec))
+
     def keep(self, wanted: Sequence[Loads]) -> None:
         """Start the zygotes of ``wanted`` that are not there, and end none of them when it is idle."""
+        wanted = [loads for loads in map(self._present, wanted) if loads.key != _BASE]
         keys = {loads.key for loads in wanted}
         for key, zygote in self._zygotes.items():
             if zygote.kept and key not in keys:
@@ -163,6 +170,15 @@ class Nursery:
                 self._base.wait()
         self._receiving.close()
         self._sending.close()
+
+    def _present(self, loads: Loads) -> Loads:
+        """Return ``loads``, or nothing where it would only be skills and none of them is installed."""
+        if not loads.skills or loads.llm:
+            return loads
+        if loads not in self._installed:
+            path = (*sys.path, *self._config.get("handler_path", ()))
+            self._installed[loads] = skills.any_installed(loads.skills, path)
+        return loads if self._installed[loads] else Loads()
 
     def _zygote_for(self, loads: Loads) -> _Zygote:
         if loads.key not in self._zygotes:

@@ -1,0 +1,27 @@
+"""The tables. Alembic's migrations are their history; autogenerate finds no difference between the two.
+
+All times are timezone-aware UTC. Enum columns are native PostgreSQL enums with lower-case values.
+"""
+
+from brain_clusters.db.models.base import Base
+from brain_clusters.db.models.clusters import Agent, Cluster, Host, StoredBlueprint
+from brain_clusters.db.models.figures import Alert, Metrics, Usage
+from brain_clusters.db.models.jobs import Job
+from brain_clusters.db.models.operations import Event, IdempotencyKey, Operation, ScalingDecision, Tick
+
+__all__ = [
+    "Agent",
+    "Alert",
+    "Base",
+    "Cluster",
+    "Event",
+    "Host",
+    "IdempotencyKey",
+    "Job",
+    "Metrics",
+    "Operation",
+    "ScalingDecision",
+    "StoredBlueprint",
+    "Tick",
+    "Usage",
+]

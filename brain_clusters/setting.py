@@ -1,0 +1,109 @@
+"""How a setting is declared, and what its variable may say. The settings themselves are in ``config``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from brain_clusters.domain.addresses import parse_networks
+from brain_clusters.domain.currencies import CODES
+
+
+def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], Any]:
+    """Return a parser of numbers of ``kind`` from ``low`` to ``high``."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise ValueError(f"is not {'a whole number' if kind is int else 'a number'}") from None
+        if not low <= value <= high:
+            raise ValueError(f"must be from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def url(*schemes: str) -> Callable[[str], str]:
+    """Return a parser of URLs that accepts ``schemes``."""
+
+    def parse(text: str) -> str:
+        if not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        return text
+
+    return parse
+
+
+def path(text: str) -> Path:
+    """Return ``text`` as an absolute path, with ~ expanded."""
+    return Path(text).expanduser().absolute()
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Return the comma-separated words of ``text``."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def keys(text: str) -> tuple[str, ...]:
+    """Return the comma-separated API keys of ``text``; a short key is refused."""
+    found = words(text)
+    if any(len(key) < 16 for key in found):
+        raise ValueError("each key must have at least 16 characters")
+    return found
+
+
+def host_id(text: str) -> str:
+    """Return ``text`` when it can name a host."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", text):
+        raise ValueError("may hold up to 100 letters, digits, '.', '_' and '-'")
+    return text
+
+
+def web_hook(text: str) -> str:
+    """Return ``text`` when it is a URL that can be posted to."""
+    found = urlsplit(text)
+    if found.scheme not in ("http", "https") or not found.hostname or not re.fullmatch("[!-~]+", text):
+        raise ValueError("must be a URL such as https://hooks.example.org/brain")
+    _ = found.port  # raises ValueError where it is no port
+    return text
+
+
+def currency(text: str) -> str:
+    """Return ``text`` when it is a code of ISO 4217."""
+    if text.upper() not in CODES:
+        raise ValueError("must be a code of ISO 4217 such as USD or EUR")
+    return text.upper()
+
+
+def networks(text: str) -> tuple[str, ...]:
+    """Return the comma-separated networks of ``text``."""
+    found = words(text)
+    try:
+        parse_networks(found)
+    except ValueError as exc:
+        raise ValueError(f"must hold networks such as 10.0.0.0/8, by commas ({exc})") from None
+    return found
+
+
+def reference(text: str) -> str:
+    """Return ``text`` when it says where a secret is."""
+    if not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+", text):
+        raise ValueError("must say where the secret is: env:NAME or file:PATH")
+    return text
+
+
+def declare(
+    variable: str, parse: Callable[[str], Any], default: Any, about: str, *,
+    secret: bool = False, mask: Callable[[str], str] | None = None,
+) -> Any:  # fmt: skip
+    """Declare one field of Settings: its variable, how it is read, and a sentence about it.
+
+    mask: how a secret is shown; as a URL without its password unless given.
+    """
+    about_it = {"variable": variable, "parse": parse, "about": about, "secret": secret, "mask": mask}
+    return field(default=default, metadata=about_it)
