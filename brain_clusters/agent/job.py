@@ -146,17 +146,19 @@ class JobRunner:
             failpoint("done")
             return Outcome(JobStatus.SUCCEEDED, result)
         except HandlerError as exc:
-            return Outcome(JobStatus.FAILED, error=_error(type(exc).__name__, str(exc)))
+            return Outcome(JobStatus.FAILED, error=_error(type(exc).__name__, _said(exc)))
         except Retry as exc:
-            return attempt.put_off(_error("Retry", str(exc)), exc.after, jitter)
+            return attempt.put_off(_error("Retry", _said(exc)), exc.after, jitter)
         except JobCancelled as exc:
-            return Outcome(JobStatus.CANCELLED, error=_error("JobCancelled", str(exc) or "cancelled while it ran"))
+            return Outcome(JobStatus.CANCELLED, error=_error("JobCancelled", _said(exc) or "cancelled while it ran"))
         except JobTimeout as exc:
-            return attempt.failed(_error("JobTimeout", str(exc) or "it took too long"), jitter)
-        except (Exception, SystemExit) as exc:
+            return attempt.failed(_error("JobTimeout", _said(exc) or "it took too long"), jitter)
+        except BaseException as exc:  # whatever left here would leave the job without an outcome
+            if type(exc).__name__ == "GreenletExit":  # gevent's way to end a greenlet with its process
+                raise
             log.exception("job %s failed", context.job_id)
             trace = traceback.format_exc(limit=-20)
-            return attempt.failed(_error(type(exc).__name__, str(exc) or type(exc).__name__, trace), jitter)
+            return attempt.failed(_error(type(exc).__name__, _said(exc) or type(exc).__name__, trace), jitter)
 
     def _settle(self, attempt: Attempt, report: JobReport, again: float | None) -> None:
         """Record the outcome and acknowledge the message in one step; Celery has nothing left to acknowledge."""
@@ -233,6 +235,14 @@ def _jsonable(result: Any) -> Any:
     text = as_json(result, "result", RESULT_LIMIT_BYTES)
     sound = storable_json(text)  # else the result were lost
     return result if sound is text else json.loads(sound)
+
+
+def _said(exc: BaseException) -> str:
+    """Return the words of an exception; it is of the user's making, and may have none."""
+    try:
+        return str(exc)
+    except Exception as failed:  # noqa: BLE001 - whatever it is
+        return f"its message cannot be told: {type(failed).__name__}"
 
 
 def _error(kind: str, message: str, trace: str | None = None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -11,12 +12,14 @@ from typing import Any
 import redis
 from celery import Celery
 from kombu.exceptions import OperationalError as KombuOperationalError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from brain_clusters.broker import names
 from brain_clusters.broker.app import make_app
 from brain_clusters.broker.messages import QueuedJob, push
 from brain_clusters.errors import TemporaryError
+
+log = logging.getLogger(__name__)
 
 
 def connect(redis_url: str, *, timeout_seconds: float = 3.0) -> redis.Redis:
@@ -38,6 +41,39 @@ def temporary_when_away() -> Iterator[None]:
         yield
     except (RedisError, KombuOperationalError, OSError) as exc:
         raise TemporaryError(f"Redis does not answer ({type(exc).__name__})") from exc
+
+
+def was_refused(exc: TemporaryError) -> bool:
+    """Return whether Redis answered, and that with an error: a key of another type is no reason to wait for it."""
+    return isinstance(exc.__cause__, ResponseError)
+
+
+def replies(pipe: Any) -> list[Any]:
+    """Run a pipeline that reads; return its replies, None for each key of another type, which users' code can make."""
+    found = pipe.execute(raise_on_error=False)
+    for reply in found:
+        if isinstance(reply, Exception) and not is_wrong_type(reply):
+            raise reply
+    return [None if isinstance(reply, Exception) else reply for reply in found]
+
+
+def is_wrong_type(exc: Exception) -> bool:
+    """Return whether a command was refused for its key's type."""
+    return isinstance(exc, ResponseError) and str(exc).startswith("WRONGTYPE")
+
+
+def entries_of(client: redis.Redis, stream: str, limit: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """Return the oldest entries of a stream of ours. What users' code put in its place is removed."""
+    with temporary_when_away():
+        try:
+            found: Any = client.xrange(stream, count=limit)
+        except ResponseError as exc:
+            if not is_wrong_type(exc):
+                raise
+            log.error("%s is no stream any more, and is removed: %s", stream, exc)
+            client.delete(stream)
+            return []
+    return list(found)
 
 
 def _publishing_app(redis_url: str, owner: str) -> Celery:

@@ -17,7 +17,8 @@ from typing import Any
 import redis
 
 from brain_clusters.broker import names
-from brain_clusters.broker.client import temporary_when_away
+from brain_clusters.broker.client import is_wrong_type, temporary_when_away
+from brain_clusters.errors import TemporaryError
 
 _DIGITS = 15
 _MOST_CHARACTERS = 200
@@ -67,7 +68,11 @@ def take(client: redis.Redis) -> dict[Work, Done]:
     """Return what was done since the last time, and forget it. Raises TemporaryError."""
     with temporary_when_away():
         pipe: Any = client.pipeline()
-        found, _ = pipe.hgetall(names.COUNTS).delete(names.COUNTS).execute()
+        found, _ = pipe.hgetall(names.COUNTS).delete(names.COUNTS).execute(raise_on_error=False)
+    if isinstance(found, Exception):
+        if not is_wrong_type(found):
+            raise TemporaryError(f"Redis does not answer ({type(found).__name__})") from found
+        return {}  # deleted, as any other
     taken: dict[Work, Done] = {}
     for field, count in found.items():
         kind, work = _work(field)

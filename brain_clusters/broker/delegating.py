@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import redis
 
 from brain_clusters.broker import names
-from brain_clusters.broker.client import temporary_when_away
+from brain_clusters.broker.client import entries_of, replies, temporary_when_away
 from brain_clusters.broker.delegating_scripts import CANCEL_WAITING, HAND_DOWN, JOIN_CANCELLED
 from brain_clusters.broker.jobs import STREAM_LIMIT, Delivery
 from brain_clusters.broker.messages import Messages
@@ -92,7 +92,7 @@ class Joins:
             most, self._ttl, JOIN_SECONDS, STREAM_LIMIT, json.dumps(state), repr(parent.started_at),
             json.dumps(parent.usage), parent.cluster_id, parent.group, json.dumps([child.id for child in children]),
         ]  # fmt: skip
-        now = time.time()
+        now = round(time.time(), 6)  # whole microseconds, which is what PostgreSQL keeps: brothers differ by one
         messages = {queue: Messages(queue) for queue in {child.queue for child in children}}
         for place, child in enumerate(children):
             message = messages[child.queue].build(child, now)
@@ -162,13 +162,12 @@ class Joins:
             pipe = self._client.pipeline(transaction=False)
             for job_id in job_ids:
                 pipe.hget(names.join_key(job_id), part)
-            found = pipe.execute()
+            found = replies(pipe)
         return {job_id: value for job_id, value in zip(job_ids, found, strict=True) if value is not None}
 
     def accepted(self, limit: int) -> list[tuple[str, dict[str, Any]]]:
         """Return up to ``limit`` jobs that were handed down and nobody has stored yet, each with its place."""
-        with temporary_when_away():
-            entries: Any = self._client.xrange(names.ACCEPTED_STREAM, count=limit)
+        entries = entries_of(self._client, names.ACCEPTED_STREAM, limit)
         return [(place.decode(), _sound(entry)) for place, entry in entries]
 
     def forget_accepted(self, places: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import redis
 
 from brain_clusters.broker import names
-from brain_clusters.broker.client import temporary_when_away
+from brain_clusters.broker.client import entries_of, replies, temporary_when_away
 from brain_clusters.broker.record_scripts import AGAIN, BEGIN, CANCEL, FINISH, REVIVE
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES, JobStatus
 from brain_clusters.errors import TemporaryError
@@ -128,7 +128,7 @@ class JobRecords:
             pipe = self._client.pipeline(transaction=False)
             for job_id in job_ids:
                 pipe.hgetall(names.job_key(job_id))
-            found = pipe.execute()
+            found = replies(pipe)
         reports = {job_id: _sound(job_id, entry) for job_id, entry in zip(job_ids, found, strict=True) if entry}
         return {job_id: report for job_id, report in reports.items() if report is not None}
 
@@ -138,8 +138,7 @@ class JobRecords:
         The stream names jobs, and their records tell: so a result is kept once. A record that makes no sense, or is
         of a job which is queued again by now, is left out and forgotten.
         """
-        with temporary_when_away():
-            entries: Any = self._client.xrange(names.FINISHED_STREAM, count=limit)
+        entries = entries_of(self._client, names.FINISHED_STREAM, limit)
         places = {place.decode(): entry.get(b"id", b"").decode(errors="replace") for place, entry in entries}
         reports = self.get(list(dict.fromkeys(places.values())))
         found = [(place, reports[job_id]) for place, job_id in places.items() if is_finished(reports.get(job_id))]

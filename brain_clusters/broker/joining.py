@@ -56,7 +56,7 @@ local function joined(parent, child, outcome)
   if redis.pcall('HGET', join, place) ~= '' then return end
   redis.call('HSET', join, place, outcome or outcome_of(child))
   local pending = redis.call('HINCRBY', join, 'pending', -1)
-  redis.call('HSET', <JOB_KEY> .. parent, 'waiting_for', pending)
+  redis.pcall('HSET', <JOB_KEY> .. parent, 'waiting_for', pending)
   if pending == 0 then go_on(parent) end
 end
 

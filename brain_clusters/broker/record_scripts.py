@@ -12,8 +12,8 @@ from brain_clusters.domain.states import FINISHED_JOB_STATUSES
 FINISHED = "local finished = {" + ", ".join(f"['{status}'] = true" for status in FINISHED_JOB_STATUSES) + "}\n"
 
 # begun: counts a delivery of a job. Returns the attempt's number, or 0 when the job is finished already; how many
-# attempts before it ended with the death of their agent; and whether the job is to be cancelled. The attempt is -1
-# where the record cannot be written: users' code can put anything at its key, and that must not stop the queue.
+# attempts before it ended with the death of their agent; and whether the job is to be cancelled. Users' code can put
+# anything at the key of a record: what is no hash is no record, and must not stop the queue.
 # A job that goes on after those that it handed down is in the same attempt; one that waits for them is not begun.
 BEGUN = named(
     FINISHED
@@ -21,7 +21,10 @@ BEGUN = named(
 local function begun(id, owner, now, ttl)
   local record = <JOB_KEY> .. id
   local was = redis.pcall('HMGET', record, 'status', 'attempts', 'deaths', 'waiting_for')
-  if was.err then return -1, 0, 0 end
+  if was.err then
+    redis.call('DEL', record)
+    was = {}
+  end
   if finished[was[1]] then return 0, 0, 0 end
   local waits = tonumber(was[4] or '')
   if waits and waits > 0 and redis.call('EXISTS', <JOIN_KEY> .. id) == 1 then return 0, 0, 0 end
@@ -58,15 +61,27 @@ FINISH = (
     FINISHED
     + JOINED
     + """
-local was = redis.call('HMGET', KEYS[1], 'status', 'round')
+local function announced()
+  return redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'id', ARGV[4])
+end
+
+local was = redis.pcall('HMGET', KEYS[1], 'status', 'round')
+if was.err then
+  redis.call('DEL', KEYS[1])
+  was = {}
+end
 if not finished[was[1]] then
   redis.call('HSET', KEYS[1], unpack(ARGV, 6))
   redis.call('EXPIRE', KEYS[1], ARGV[2])
-  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'id', ARGV[4])
+  local done = announced()
+  if type(done) == 'table' and string.find(done.err, 'WRONGTYPE') then  -- no stream any more
+    redis.call('DEL', KEYS[2])
+    announced()
+  end
   if ARGV[5] ~= '' then joined(ARGV[5], ARGV[4]) end
   if was[2] then left(ARGV[4], ARGV[2]) end
 end
-if ARGV[1] ~= '' then redis.call('HDEL', KEYS[3], ARGV[1]) end
+if ARGV[1] ~= '' then redis.pcall('HDEL', KEYS[3], ARGV[1]) end
 """
 )
 
@@ -78,6 +93,7 @@ local entry = redis.call('HGET', KEYS[2], ARGV[1])
 local message = entry and string.match(entry, '^%[(.*),"","[^"]*"%]$')
 if not message then return 0 end
 local time = redis.call('TIME')
+if redis.pcall('HMGET', KEYS[1], 'status').err then redis.call('DEL', KEYS[1]) end
 redis.call('HSET', KEYS[1], unpack(ARGV, 4))
 local earlier, usage = unpack(redis.call('HMGET', KEYS[1], 'earlier_usage', 'usage'))
 if usage and usage ~= '' then

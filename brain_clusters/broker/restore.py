@@ -93,11 +93,14 @@ def _push_entry(pipe: Any, entry: bytes, *, last: bool = False, most_deaths: int
     """Put the message of an unacked entry back and return it; set aside, and return None for, one that is no text."""
     try:
         message, _exchange, queue = json.loads(entry)
-    except (ValueError, RecursionError):
+        if not _is_sound(message) or not isinstance(queue, str):
+            raise TypeError("no message")
+    except (ValueError, TypeError, RecursionError):
         pipe.lpush(names.UNREADABLE_LIST, entry)
         return None
     if most_deaths is not None:
-        deaths = message["headers"][names.DEATHS_HEADER] = 1 + int(message["headers"].get(names.DEATHS_HEADER) or 0)
+        before = message["headers"].get(names.DEATHS_HEADER)
+        deaths = message["headers"][names.DEATHS_HEADER] = 1 + (before if isinstance(before, int) else 0)
         if deaths >= most_deaths:
             place = names.dead_list(queue)
             log.error("%d agents died with a task of the queue %s; it is moved to %s", deaths, queue, place)
@@ -110,10 +113,18 @@ def _push_entry(pipe: Any, entry: bytes, *, last: bool = False, most_deaths: int
 def _parsed(entry: bytes) -> Any | None:
     try:
         message = json.loads(entry)
-        sound = isinstance(message["properties"]["delivery_info"]["routing_key"], str)
-        return message if sound and isinstance(message["headers"], dict) else None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
+    return message if _is_sound(message) else None
+
+
+def _is_sound(message: Any) -> bool:
+    """Return whether it is a message of kombu's: users' code can write anything in its place."""
+    try:
+        key, headers = message["properties"]["delivery_info"]["routing_key"], message["headers"]
+    except (KeyError, TypeError):
+        return False
+    return isinstance(key, str) and isinstance(headers, dict)
 
 
 def _push_back(pipe: Any, queue: str, message: Any, *, last: bool = False) -> None:

@@ -13,15 +13,21 @@ from typing import Any
 import redis
 
 from brain_clusters.broker import names
-from brain_clusters.broker.client import temporary_when_away
+from brain_clusters.broker.client import replies, temporary_when_away
 
 # A day's count is of no use any more when the next is over.
 _KEPT_SECONDS = 8 * 86_400
 # KEYS: what was spent on the day, and the part of it that was counted here. ARGV: that part now, kept.
-# Told again, or by two at once, it is counted once. Returns all that was spent.
+# Told again, or by two at once, it is counted once. What is no number, as users' code can write there, begins anew.
+# Returns all that was spent.
 _COUNT = """
-local part = tonumber(redis.call('GET', KEYS[2]) or '0')
-local spent = redis.call('INCRBY', KEYS[1], string.format('%.0f', tonumber(ARGV[1]) - part))
+local before = redis.pcall('GET', KEYS[2])
+local part = type(before) == 'string' and tonumber(before) or 0
+local spent = redis.pcall('INCRBY', KEYS[1], string.format('%.0f', tonumber(ARGV[1]) - part))
+if type(spent) ~= 'number' then
+  redis.call('SET', KEYS[1], ARGV[1])
+  spent = tonumber(ARGV[1])
+end
 redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return spent
@@ -58,12 +64,12 @@ def take_trees(client: redis.Redis) -> dict[str, dict[str, Any]]:
 def _hash(client: redis.Redis, key: str) -> dict[str, dict[str, Any]]:
     """Return what makes sense of a hash: agents run users' code, which can write there."""
     with temporary_when_away():
-        raw: Any = client.hgetall(key)
+        [raw] = replies(client.pipeline(transaction=False).hgetall(key))
     found = {}
-    for name, text in raw.items():
+    for name, text in (raw or {}).items():
         try:
             told = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(told, dict):
             found[name.decode(errors="replace")] = told

@@ -16,7 +16,7 @@ from brain_clusters.db.models import Cluster, Job
 from brain_clusters.domain.specs import Blueprint
 from brain_clusters.domain.states import DEAD_LETTER_STATUSES, Intent, JobStatus
 from brain_clusters.errors import Conflict, NotFound, TemporaryError
-from brain_clusters.services import blueprints, jobs, submitting
+from brain_clusters.services import blueprints, jobs, outcomes, submitting
 from brain_clusters.services.control import Control
 from brain_clusters.services.newjobs import Accepted
 
@@ -160,11 +160,12 @@ def _again(control: Control, cluster: Cluster, ids: Sequence[str]) -> list[str]:
 
     The record goes first: from then on, what its agent announced of the last life is of nobody.
     """
-    stood = JobRecords(control.broker.redis).revive(ids)
-    free = [job_id for job_id in ids if stood[job_id] is not JobStatus.RUNNING]
-    # One that was cancelled while it waited, and whose message no agent met yet, still has it. Should it have been
-    # lost, the sweep sends it anew.
     with control.database.transaction() as session:
+        outcomes.hold_lives(session, renews=True)
+        stood = JobRecords(control.broker.redis).revive(ids)
+        free = [job_id for job_id in ids if stood[job_id] is not JobStatus.RUNNING]
+        # One that was cancelled while it waited, and whose message no agent met yet, still has it. Should it have been
+        # lost, the sweep sends it anew.
         rows = session.scalars(
             select(Job).where(Job.id.in_(free), Job.status.in_(_AGAIN)).with_for_update(skip_locked=True)
         ).all()

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
 from brain_clusters.broker import names
+from brain_clusters.broker.client import was_refused
 from brain_clusters.broker.jobs import JobRecords, JobReport, is_finished
 from brain_clusters.db.bulk import records_of
 from brain_clusters.db.models import Cluster, Job
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 _LOST_SECONDS = 10.0
 _UNPUBLISHED_SECONDS = 3.0
 _BATCH = 2000
+# Of PostgreSQL's advisory locks: any number that nothing else of ours takes.
+_LIVES_LOCK = 0x6C69766573
 _MOST_BATCHES = 5
 _TIME = DateTime(timezone=True)
 # What a report tells of a job; the others are of one that is not known yet.
@@ -57,12 +60,23 @@ def collect(control: Control, *, limit: int = _BATCH) -> int:
 
 def _collect_batch(control: Control, limit: int) -> int:
     records = JobRecords(control.broker.redis)
-    entries = records.finished(limit)
-    if entries:
-        # One report a job: PostgreSQL refuses to update a row twice in one statement.
-        store_sound(control, list({report.id: report for _, report in entries}.values()))
-        records.forget([place for place, _ in entries])
+    with control.database.transaction() as guard:
+        hold_lives(guard)
+        entries = records.finished(limit)
+        if entries:
+            # One report a job: PostgreSQL refuses to update a row twice in one statement.
+            store_sound(control, list({report.id: report for _, report in entries}.values()))
+            records.forget([place for place, _ in entries])
     return len(entries)
+
+
+def hold_lives(session: Session, *, renews: bool = False) -> None:
+    """Let no job begin a new life, until the session's transaction ends, between reading its outcome and storing it.
+
+    Else a retry in between would be ended by the outcome of the life before. renews: for whoever begins new lives.
+    """
+    lock = func.pg_advisory_xact_lock if renews else func.pg_advisory_xact_lock_shared
+    session.execute(select(lock(_LIVES_LOCK)))
 
 
 def store_sound(control: Control, reports: Sequence[JobReport]) -> None:
@@ -156,9 +170,10 @@ def sweep(control: Control, idle_groups: IdleGroups) -> int:
     found = [*_unpublished(control), *_missing(control, idle_groups)]
     if not found:
         return 0
-    reports = JobRecords(control.broker.redis).get([job.id for job, _ in found])
-    ended = [report for report in reports.values() if is_finished(report)]
-    store_sound(control, ended)
+    with control.database.transaction() as guard:
+        hold_lives(guard)
+        reports = JobRecords(control.broker.redis).get([job.id for job, _ in found])
+        store_sound(control, [report for report in reports.values() if is_finished(report)])
     lost: dict[str, list[Job]] = {}
     waiting = trees.leave_waiting(control, [job.id for job, _ in found])
     for job, queue in found:
@@ -166,7 +181,13 @@ def sweep(control: Control, idle_groups: IdleGroups) -> int:
             lost.setdefault(queue, []).append(job)
     for queue, jobs in lost.items():
         log.warning("queue=%s: %d jobs were lost or not delivered; published again", queue, len(jobs))
-        control.broker.publish_jobs(queue, jobs)
+        try:
+            control.broker.publish_jobs(queue, jobs)
+        except TemporaryError as exc:
+            if not was_refused(exc):
+                raise
+            log.error("queue=%s takes no job: %s", queue, exc.__cause__)  # another one may
+            continue
         with control.database.transaction() as session:
             session.execute(update(Job).where(Job.id.in_([job.id for job in jobs])).values(published_at=func.now()))
     return sum(len(jobs) for jobs in lost.values())

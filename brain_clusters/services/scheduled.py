@@ -10,6 +10,7 @@ from datetime import timedelta
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from brain_clusters.broker.client import was_refused
 from brain_clusters.db.models import Cluster, Job
 from brain_clusters.domain.states import JobStatus
 from brain_clusters.errors import TemporaryError
@@ -75,6 +76,9 @@ def _publish(control: Control, queues: Mapping[str, list[Job]]) -> list[str]:
         try:
             control.broker.publish_jobs(queue, batch)
         except TemporaryError as exc:
+            if was_refused(exc):
+                log.error("queue=%s takes no job: %s", queue, exc.__cause__)  # another one may
+                continue
             if not sent:
                 raise
             log.warning("queue=%s: %d jobs that are due are delivered later: %s", queue, len(batch), exc)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
@@ -19,6 +21,7 @@ from brain_clusters.services import expiry, outcomes
 from brain_clusters.services.control import Control
 
 NewCluster = Callable[..., str]
+Until = Callable[..., Any]
 
 
 @pytest.fixture
@@ -111,6 +114,39 @@ def test_an_outcome_of_the_last_life_does_not_end_the_next_one(
     assert status(api, job_id) == "queued"
     end(control, cluster_id, job_id, JobStatus.SUCCEEDED)
     assert status(api, job_id) == "succeeded"
+
+
+def test_a_retry_between_reading_and_storing_outcomes_is_not_undone(
+    api: FlaskClient, api_app: Flask, new_cluster: NewCluster, control: Control, records: JobRecords, until: Until
+) -> None:
+    cluster_id = new_cluster()
+    slow, again = send(api, cluster_id, 2)
+    end(control, cluster_id, again, JobStatus.FAILED, "m")
+    records.begin(slow, "agent-1")
+    now = time.time()
+    records.finish(JobReport(slow, cluster_id, "Clerks", "agent-1", JobStatus.SUCCEEDED, 1, now - 1, now))
+    control.broker.redis.xadd(names.FINISHED_STREAM, {"id": again})
+
+    def stuck(count: int) -> bool:
+        with control.database.transaction() as session:
+            told = (
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            )
+            return bool(session.execute(text(told)).scalar_one() >= count)
+
+    def retry() -> int:
+        return api_app.test_client().post(f"/api/jobs/{again}/retry").status_code
+
+    with ThreadPoolExecutor(2) as pool:
+        with control.database.transaction() as session:
+            session.execute(text("SELECT FROM jobs WHERE id = :id FOR UPDATE"), {"id": slow})
+            collecting = pool.submit(outcomes.collect, control)
+            until(lambda: stuck(1), "the collector waits")
+            retrying = pool.submit(retry)
+            until(lambda: retrying.done() or stuck(2), "the retry waits, or did not")
+        collecting.result()
+        assert retrying.result() == 202
+    assert status(api, again) == "queued"
 
 
 def test_what_is_put_aside_is_no_dead_letter_any_more(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -209,3 +209,18 @@ def test_spending_is_of_its_day(stage: Stage) -> None:
     assert spending.count(stage.control.broker.redis, TODAY, {"c": 2}) == {"c": 2}
     assert CountedBudgets(stage.control.broker.redis).of_day("c") == (2, 0)
     assert CountedBudgets(stage.control.broker.redis).of_day("c", yesterday) == (7, 0)
+
+
+@pytest.mark.parametrize("lie", ["a lie", None], ids=["no number", "another type"])
+def test_a_count_that_is_none_stops_no_tick(stage: Stage, lie: str | None) -> None:
+    cluster_id = limited(stage, "alert", more=", per_tree: 1")
+    number = (TODAY - date(1970, 1, 1)).days
+    for key in (names.budget_day_key(cluster_id, number), names.BUDGET_EXCEEDED_HASH, names.BUDGET_TREES_HASH):
+        for name in (key, f"{key}:hours"):
+            stage.redis.delete(name)
+            if lie:
+                stage.redis.set(name, lie)
+            else:
+                stage.redis.rpush(name, "x")
+    assert stage.tick()
+    assert stage.cluster(cluster_id).over_budget_on is None

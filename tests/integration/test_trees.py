@@ -113,6 +113,17 @@ def test_what_is_handed_down_gets_its_rows(play: Play) -> None:
     assert child.published_at == child.created_at
 
 
+def test_brothers_stand_in_the_order_of_their_payloads(play: Play) -> None:
+    roots = [play.stage.post(play.cluster_id).id for _ in range(20)]  # times near the half of a microsecond, too
+    for _ in roots:
+        play.hand_down(play.take("Boss"), "Boss", "Clerk", *range(50))
+    trees.collect(play.stage.control)
+    for root in roots:
+        children = [job for job in all_jobs(play.stage).values() if job.parent_id == root]
+        found = {job.created_at: job.payload for job in children}
+        assert [found[at] for at in sorted(found)] == list(range(50))
+
+
 def test_an_outcome_that_came_first_stays(play: Play) -> None:
     _, _, lowest = play.planted()
     play.finish(play.take("Packer"), "Packer", result=7)

@@ -7,45 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from importlib.metadata import EntryPoint, distributions, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from brain_clusters.agent.context import JobContext
 from brain_clusters.agent.errors import HandlerError
 from brain_clusters.agent.handlers.functions import Handler, load
 from brain_clusters.domain.agents import AgentSpec
-from brain_clusters.domain.specs import slug
 from brain_clusters.errors import PermanentError
-
-ENTRY_POINTS = "brain_clusters.skills"
+from brain_clusters.skills import ENTRY_POINTS, key
 
 
 @lru_cache(maxsize=1)
 def installed() -> dict[str, EntryPoint]:
-    """Return what is installed, by name as ``_key`` writes it. Looked for once: a zygote does it for its agents."""
-    return {_key(entry.name): entry for entry in entry_points(group=ENTRY_POINTS)}
-
-
-def any_installed(names: Iterable[str], path: Sequence[str]) -> bool:
-    """Return whether one of ``names`` is installed on ``path``, for a process that runs none of it itself."""
-    wanted = {_key(name) for name in names}
-    return any(
-        _key(entry.name) in wanted
-        for distribution in distributions(path=list(path))
-        for entry in distribution.entry_points.select(group=ENTRY_POINTS)
-    )
+    """Return what is installed, by name as ``key`` writes it. Looked for once: a zygote does it for its agents."""
+    return {key(entry.name): entry for entry in entry_points(group=ENTRY_POINTS)}
 
 
 def preload(names: Iterable[str]) -> None:
     """Import those of ``names`` that are installed. Raises PermanentError as ``find`` does."""
     for name in names:
-        if _key(name) in installed():
+        if key(name) in installed():
             find(name)
 
 
 def find(name: str) -> Handler:
     """Return the skill ``name``; raise PermanentError that says what is installed, or why it cannot be imported."""
-    entry = installed().get(_key(name))
+    entry = installed().get(key(name))
     if entry is None:
         raise PermanentError(f"no skill {name!r} is installed; installed are: {_listed(installed())}")
     return load(entry.value.partition("[")[0].strip())
@@ -54,15 +42,15 @@ def find(name: str) -> Handler:
 def handler(spec: AgentSpec) -> Handler:
     """Return what does the jobs of a group by its skills and capabilities. Raises PermanentError as ``find`` does."""
     wanted = dict.fromkeys((*spec.capabilities, *spec.skills))
-    found = {name: find(name) for name in wanted if _key(name) in installed()}
+    found = {name: find(name) for name in wanted if key(name) in installed()}
     if not found:
         return _refusal(spec)
-    by_key = {_key(name): function for name, function in found.items()}
+    by_key = {key(name): function for name, function in found.items()}
     alone = next(iter(by_key.values())) if len(by_key) == 1 else None
 
     def choose(payload: Any, context: JobContext) -> Any:
         asked = context.capability
-        chosen = by_key.get(_key(asked), alone) if asked is not None else alone
+        chosen = by_key.get(key(asked), alone) if asked is not None else alone
         if chosen is None:
             raise HandlerError(
                 f"the group {spec.group_name!r} has several skills ({_listed(found)}), and the job asked for "
@@ -85,10 +73,6 @@ def _refusal(spec: AgentSpec) -> Handler:
         raise HandlerError(message)
 
     return refuse
-
-
-def _key(name: str) -> str:
-    return slug(name) or name
 
 
 def _listed(names: Sequence[str] | dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from brain_clusters.agent.handlers import skills
+from brain_clusters import skills
 from brain_clusters.domain.agents import AgentSpec, Loads
 
 # A group zygote costs some MB; one that has not forked for so long goes, and the next agent imports anew.
