@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from brain_clusters.blueprints.build import superior
 from brain_clusters.blueprints.crosschecks_lifecycle import lifecycle_faults
@@ -34,6 +35,7 @@ def cross_faults(document: Mapping[str, Any], stated: Mapping[str, Any]) -> Iter
     yield from _names(groups)
     yield from _supervisor(groups)
     yield from _work(groups)
+    yield from _budget(document.get("budget", {}))
     yield from _served(groups)
     if groups and all("name" in group and "role" in group for group in groups):
         yield from _hierarchy(groups)
@@ -98,6 +100,12 @@ def _work(groups: Groups) -> Iterator[Fault]:
         if len(stated) > 1:
             told = f"a group's jobs are done in one way, not by {' and '.join(stated)}; remove all but one"
             yield Fault(f"/agents/{index}/{stated[-1]}", told)
+        if group.get("standby") == "warm" and stated in (["command"], ["http"]):
+            told = f"a group with {stated[0]} imports nothing that standby could keep; remove it"
+            yield Fault(f"/agents/{index}/standby", told)
+        if "@" in urlsplit(str(group.get("http", {}).get("url", ""))).netloc:
+            told = "an address holds no user and no password, which would be stored; send a header from env:NAME"
+            yield Fault(f"/agents/{index}/http/url", told)
         pool, slots = group.get("pool"), group.get("concurrency", 1)
         if pool == "solo" and slots > 1:
             told = f"a solo pool does one job at a time, and concurrency is {slots}; choose threads, prefork or gevent"
@@ -131,6 +139,11 @@ def _memory(stated: Any) -> Iterator[Fault]:
                 parse(stated[key])
             except ValueError as exc:
                 yield Fault(f"/resources/memory/{key}", f"{key} is {clipped(str(stated[key]))}; it {exc}")
+
+
+def _budget(budget: Mapping[str, Any]) -> Iterator[Fault]:
+    if budget.get("on_exceeded", "alert") != "alert" and "per_day" not in budget and "per_tree" not in budget:
+        yield Fault("/budget/on_exceeded", "there is no limit to exceed; state per_day or per_tree")
 
 
 def _hierarchy(groups: Groups) -> Iterator[Fault]:

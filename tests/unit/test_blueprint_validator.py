@@ -270,3 +270,9 @@ def test_a_damaged_blueprint_is_a_blueprint_or_invalid_input(start: int, length:
     except InvalidInput as refused:
         found = refused
     assert isinstance(found, Blueprint) or all(fault.line and fault.column for fault in found.faults)
+
+
+def test_a_budget_without_a_limit_has_nothing_to_exceed() -> None:
+    found = faults(SMALL + "budget: {on_exceeded: stop}")
+    assert [line.split(": ", 1)[1] for line in found] == ["there is no limit to exceed; state per_day or per_tree"]
+    assert parse_blueprint(SMALL + "budget: {per_tree: 1, on_exceeded: stop}").budget.per_tree == 1

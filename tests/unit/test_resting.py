@@ -93,7 +93,7 @@ def idle_view(blueprint: Blueprint, targets: dict[str, int], idle: float, **fiel
     )  # fmt: skip
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(blueprints(), st.data())
 def test_a_cluster_that_rests_would_be_left_as_it_is_for_so_long(blueprint: Blueprint, data: st.DataObject) -> None:
     policy, persistent = blueprint.scaling, data.draw(st.booleans())
