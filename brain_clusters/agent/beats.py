@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -195,9 +196,17 @@ class Beats:
             log.warning("the last beat was not written: %s", type(exc).__name__)
 
     def _run(self, interval: float, stale: float, orphan: float) -> None:
+        well = time.monotonic()
         while True:
             time.sleep(interval)
-            self._once(stale, orphan)
+            try:
+                self._once(stale, orphan)
+                well = time.monotonic()
+            except Exception:  # a job's code can change anything in its process; an agent must not be silent for good
+                with suppress(Exception):
+                    log.exception("beat failed")
+                if time.monotonic() - well > orphan:
+                    os._exit(EXIT_ORPHANED)
 
     def _text(self) -> str:
         return json.dumps({**self._snapshot(), **self._usage.sample(), "pid": os.getpid(), "at": time.time()})

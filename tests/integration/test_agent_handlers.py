@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import redis
 
+from brain_clusters.agent.beats import EXIT_ORPHANED
 from brain_clusters.agent.handlers import HandlerError, JobContext, for_spec, load
 from brain_clusters.agent.handlers.commands import OUTPUT_LIMIT_BYTES
 from brain_clusters.agent.job import RESULT_LIMIT_BYTES, JobFailed, JobRunner
@@ -385,6 +386,37 @@ def test_the_service_time_is_learned_and_the_newest_jobs_weigh_most() -> None:
     snapshot = counters.snapshot()
     assert snapshot["service_time"] == pytest.approx(1.2)
     assert (snapshot["state"], snapshot["completed"], snapshot["failed"], snapshot["in_flight"]) == ("idle", 1, 1, 0)
+
+
+BEATING = """
+import time
+import redis
+from brain_clusters.agent.beats import Beats
+from brain_clusters.agent.hearing import Hearing
+client, figures = redis.Redis.from_url({url!r}), {{}}
+beats = Beats(client, "a", lambda: dict(figures), Hearing(client, "a", [], int, deaf_after=9), host_id=None)
+beats.start(interval=0.05, stale=60, orphan={orphan})
+figures = None
+{then}
+"""
+
+
+def beating(url: str, orphan: float, then: str) -> int:
+    """Run a process that beats, and in which something breaks what its beats need; return its exit code."""
+    return subprocess.run(
+        [sys.executable, "-c", BEATING.format(url=url, orphan=orphan, then=then)], timeout=60, check=False,
+        capture_output=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    ).returncode  # fmt: skip
+
+
+def test_an_agent_whose_beats_fail_for_long_ends(redis_url: str) -> None:
+    assert beating(redis_url, 0.3, "time.sleep(50)") == EXIT_ORPHANED
+
+
+def test_an_agent_beats_on_when_its_beats_failed_for_a_while(client: redis.Redis, redis_url: str) -> None:
+    key = names.beat_key("a")
+    then = f"time.sleep(0.3); figures = {{}}; client.delete({key!r})\nwhile not client.exists({key!r}): pass"
+    assert beating(redis_url, 50, then) == 0
 
 
 def test_an_agent_that_lost_its_zygote_and_redis_ends_by_itself(tmp_path: Path) -> None:
