@@ -7,7 +7,7 @@ it, and neither stored nor shown.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -51,18 +51,15 @@ class LlmCall:
 
 
 def celery_app(found: Mapping[str, Any] | None) -> CeleryApp | None:
-    """Return what ``asdict`` wrote."""
+    """Return what ``dataclasses.asdict`` wrote."""
     return None if found is None else CeleryApp(**{**found, "queues": tuple(found["queues"])})
 
 
 def http_call(found: Mapping[str, Any] | None) -> HttpCall | None:
-    """Return what ``asdict`` wrote."""
+    """Return what ``dataclasses.asdict`` wrote."""
     return None if found is None else HttpCall(**found)
 
 
 def llm_call(found: Mapping[str, Any] | None) -> LlmCall | None:
-    """Return what ``asdict`` wrote."""
+    """Return what ``dataclasses.asdict`` wrote."""
     return None if found is None else LlmCall(**{**found, "tools": tuple(found.get("tools", ()))})
-
-
-__all__ = ["CeleryApp", "HttpCall", "LlmCall", "asdict", "celery_app", "http_call", "llm_call"]

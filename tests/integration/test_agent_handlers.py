@@ -393,10 +393,16 @@ import time
 import redis
 from brain_clusters.agent.beats import Beats
 from brain_clusters.agent.hearing import Hearing
-client, figures = redis.Redis.from_url({url!r}), {{}}
-beats = Beats(client, "a", lambda: dict(figures), Hearing(client, "a", [], int, deaf_after=9), host_id=None)
+client, broken, failures = redis.Redis.from_url({url!r}), False, 0
+def figures():
+    global failures
+    if broken:
+        failures += 1
+        raise RuntimeError("broken")
+    return {{}}
+beats = Beats(client, "a", figures, Hearing(client, "a", [], int, deaf_after=9), host_id=None)
 beats.start(interval=0.05, stale=60, orphan={orphan})
-figures = None
+broken = True
 {then}
 """
 
@@ -415,7 +421,7 @@ def test_an_agent_whose_beats_fail_for_long_ends(redis_url: str) -> None:
 
 def test_an_agent_beats_on_when_its_beats_failed_for_a_while(client: redis.Redis, redis_url: str) -> None:
     key = names.beat_key("a")
-    then = f"time.sleep(0.3); figures = {{}}; client.delete({key!r})\nwhile not client.exists({key!r}): pass"
+    then = f"while not failures: pass\nbroken = False; client.delete({key!r})\nwhile not client.exists({key!r}): pass"
     assert beating(redis_url, 50, then) == 0
 
 
