@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args, get_type_hints
 
+from brain_clusters.blueprints.rules import duration, keys
 from brain_clusters.domain.specs import MAX_COUNT, ScalingPolicy
 
 _HINTS = get_type_hints(ScalingPolicy)
@@ -55,12 +56,8 @@ def _number(key: str, description: str, lowest: float, highest: float) -> dict[s
 
 
 def _duration(key: str, description: str, check_with: str = "duration") -> dict[str, Any]:
-    rule: dict[str, Any] = {
-        "type": ["number", "string"],
-        "check_with": check_with,
-        "meta": {"description": description},
-    }
-    return rule if _default(key) is None else {**rule, "default": _default(key)}
+    stated = {} if _default(key) is None else {"default": _default(key)}
+    return duration(description, check_with, **stated)
 
 
 def _threshold(description: str) -> dict[str, Any]:
@@ -73,8 +70,8 @@ def _choice(key: str, description: str) -> dict[str, Any]:
     return {"type": "string", "allowed": allowed, "default": _default(key), "meta": {"description": description}}
 
 
-def _keys(description: str, keys: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "dict", "schema": keys, "default": {}, "meta": {"description": description}}
+def _keys(description: str, known: dict[str, Any]) -> dict[str, Any]:
+    return keys(description, known, default={})
 
 
 _SCHEDULE_ENTRY = {
