@@ -48,7 +48,7 @@ class JobOptions:
 
     def as_header(self) -> dict[str, Any]:
         """Return what is stated, as JSON-ready data; {} when nothing is."""
-        return {key: value for key, value in asdict(self).items() if value is not None and value != 0}
+        return {key: value for key, value in asdict(self).items() if value is not None and (key, value) != ("depth", 0)}
 
     @classmethod
     def from_header(cls, found: object) -> JobOptions:
