@@ -25,7 +25,11 @@ from brain_clusters.services.control import Control
 from brain_clusters.shipped import shipped
 
 # No bounds on time in tests, nothing left behind, the same examples every time, and few: the rules are small.
-hypothesis.settings.register_profile("brain", deadline=None, database=None, max_examples=60, derandomize=True)
+# Nothing here judges by the clock: neither a deadline for an example nor the time that examples take to be made.
+hypothesis.settings.register_profile(
+    "brain", deadline=None, database=None, max_examples=60, derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)  # fmt: skip
 hypothesis.settings.load_profile("brain")
 
 
