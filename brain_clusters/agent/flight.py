@@ -173,6 +173,12 @@ class Flight:
             self.next_step_at = time.monotonic() + stuck_after
             self._stopper.stop(self.reason)
 
+    def dropped(self) -> None:
+        """Have it stopped once more, if this thread is its own: what was raised here was dropped. Locks nothing."""
+        if self._ident == threading.get_ident():
+            self.next_step_at = time.monotonic()
+            self.stopped = False
+
     def land(self) -> None:
         """Let nothing be raised any more: the handler's code was left. May be repeated."""
         with self._lock:

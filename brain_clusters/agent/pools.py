@@ -47,6 +47,7 @@ def bind(runner: JobRunner, spec: AgentSpec, handler: Handler, config: AgentConf
         allow_waking()
         client = connect(config.redis_url)
         watch = Watch(client, stuck_after=config.stuck_after)
+        watch.mind_finalizers()
         runner.bind(spec, handler, JobRecords(client, ttl_seconds=config.job_ttl), watch, acks=not forks)
 
     here()

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -56,6 +57,23 @@ class Watch:
         self._changed = threading.Condition()
         self._wakes_at = 0.0
         self._thread: threading.Thread | None = None
+
+    def mind_finalizers(self) -> None:
+        """Raise again what comes in a finalizer or a callback of the collector: Python drops what is raised in those.
+
+        It goes through ``sys.unraisablehook``, of the whole process and for good.
+        """
+        before = sys.unraisablehook
+
+        def hook(unraisable: sys.UnraisableHookArgs) -> None:
+            if not issubclass(unraisable.exc_type, JobTimeout | JobCancelled):
+                before(unraisable)
+                return
+            # Copied, as other threads fly; nothing is locked, as this may interrupt anything.
+            for flight in self._flights.copy().values():
+                flight.dropped()
+
+        sys.unraisablehook = hook
 
     def context(
         self, spec: AgentSpec, job_id: str, attempt: int, capability: str | None, timeout: float | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import queue
@@ -183,6 +184,51 @@ class Race:
                 pass
 
 
+class Finalized:
+    """Takes long to go."""
+
+    def __del__(self) -> None:
+        spin(0.3)
+
+
+def test_what_a_finalizer_swallows_is_raised_again(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # put back afterwards
+    watch = Watch(client, stuck_after=60.0)
+    watch.mind_finalizers()
+    passed = []
+
+    def handler() -> None:
+        Finalized()
+        passed.append("the finalizer")
+        spin(30)
+
+    with pytest.raises(JobTimeout, match=r"took longer than 0.1 s"):
+        in_thread(lambda: watch.run(context(), 0.1, handler))
+    assert passed == ["the finalizer"]
+
+
+def test_what_others_finalizers_raise_is_told_as_ever(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_type))
+    Watch(client).mind_finalizers()
+
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError("no")
+
+    Broken()
+    assert told == [ValueError]
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Callbacks of the garbage collector (Hypothesis leaves one) swallow what comes while they run."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
 def test_nothing_is_ever_raised_outside_of_the_handlers_code(client: redis.Redis) -> None:
     race = Race(client)
     stopper = threading.Thread(target=race.stop_all)
