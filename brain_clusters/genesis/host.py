@@ -1,8 +1,8 @@
-"""The host: supervises the agents of one machine, and makes what the rows want true on it.
+"""The host: supervises the agents of one engine, and makes what the rows want true there.
 
-It claims pending agents, has zygotes fork them, notices every death at once, returns what the dead held to the
-queue, drains and stops on request, and after its own death finds what still runs. It knows the rows only through
-its Desk, and decides nothing: who is to run is planned elsewhere.
+It claims pending agents, has its driver start them, notices every death at once, returns what the dead held to the
+queue, drains and stops on request, and after its own death finds what still runs. It knows the rows only through its
+Desk and the engine only through its Driver, and decides nothing: who is to run is planned elsewhere.
 """
 
 from __future__ import annotations
@@ -10,47 +10,42 @@ from __future__ import annotations
 import logging
 import os
 import selectors
-import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import BrainError, TemporaryError
-from brain_clusters.genesis.process.desk import Desk, Wanted
-from brain_clusters.genesis.process.local import LocalAgent, end_session, obituary, tidy_logs
-from brain_clusters.genesis.process.nursery import Nursery
-from brain_clusters.genesis.process.roster import Roster
-from brain_clusters.processes import ProcessId, wake_pipe
+from brain_clusters.genesis.desk import Desk, Wanted
+from brain_clusters.genesis.driver import Driver
+from brain_clusters.genesis.roster import Roster
+from brain_clusters.processes import wake_pipe
 
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
+# While an agent starts whose engine cannot tell that it consumes, its first beat is looked for so often.
+_BEAT_LOOK_SECONDS = 0.1
 _HOST_BEAT_SECONDS = 2.0
-# An agent that was asked for and has no process by then is asked for again: its zygote died in between.
-_SPAWN_PATIENCE_SECONDS = 30.0
-# Zygotes reap within a millisecond or two. The code is only told to people, so a late one is not waited for.
-_CODE_SECONDS = 0.1
+# What was to be killed and still is there is killed again.
+_KILL_AGAIN_SECONDS = 5.0
 # How long a host that ends tries to report the last deaths.
 _TELLING_SECONDS = 5.0
-_TIDY_SECONDS = 60.0
+_LAST_WORDS_LINES = 3
 
 
 class Host:
-    """Runs until ``stop`` or ``abandon`` is called, usually by a signal handler."""
+    """Runs until ``stop`` or ``abandon`` is called, usually by a signal handler. capacity: the most agents."""
 
-    def __init__(self, desk: Desk, nursery: Nursery, *, capacity: int, run_dir: Path, log_dir: Path) -> None:
+    def __init__(self, desk: Desk, driver: Driver, *, capacity: int) -> None:
         self._desk = desk
-        self._nursery = nursery
+        self._driver = driver
         self._capacity = capacity
-        self._log_dir = log_dir
+        self._roster = Roster()
         self._selector = selectors.DefaultSelector()
-        self._roster = Roster(run_dir, self._selector)
         self._wake_read, self._wake_write = wake_pipe()
         self._listening = -1
         self._next_beat = 0.0
-        self._next_tidy = 0.0
         self._look_now = True
         self._stopping: float | None = None
         self._abandoned = False
@@ -72,34 +67,39 @@ class Host:
             os.write(self._wake_write, b"!")
 
     def run(self) -> None:
-        """Be the host."""
+        """Be the host. Raises PermanentError when its engine can never be used."""
         self._selector.register(self._wake_read, selectors.EVENT_READ, "wake")
-        self._nursery.attach(self._selector)
-        self._nursery.warm()
-        self._roster.find_survivors()
+        self._open()
         next_look = 0.0
         while not self._done():
             now = time.monotonic()
             if self._look_now or now >= next_look:
                 self._look_now, next_look = False, now + _LOOK_SECONDS
-                self._attempt(self._look)
+                self._look()
             self._attempt(self._tell)
             if time.monotonic() >= self._next_beat:
                 self._next_beat = time.monotonic() + _HOST_BEAT_SECONDS
                 self._attempt(self._beat)
-                self._nursery.retire_idle()
-                self._roster.find_survivors()
-            if time.monotonic() >= self._next_tidy:
-                self._next_tidy = time.monotonic() + _TIDY_SECONDS
-                tidy_logs(self._log_dir, living=self._roster.living.keys())
             # What _tell could not say waits for the next round; with Redis or PostgreSQL away that is a second.
             self._wait(max(0.0, next_look - time.monotonic()))
         self._end()
 
+    def _open(self) -> None:
+        """Open the driver; an engine that does not answer is waited for."""
+        while not self._done():
+            try:
+                self._driver.open()
+            except TemporaryError as exc:
+                log.warning("waiting: %s", exc)
+                self._wait(exc.delay_seconds)
+            else:
+                self._selector.register(self._driver.fileno(), selectors.EVENT_READ, "engine")
+                self._attempt(lambda: self._roster.note(self._driver.sight()))
+                return
+
     def _beat(self) -> None:
-        self._desk.beat(self._nursery.memory())
-        if self._stopping is None:
-            self._nursery.keep(self._desk.warm()[: self._capacity])
+        warm = self._desk.warm()[: self._capacity] if self._stopping is None else None
+        self._desk.beat(self._driver.upkeep(warm))
 
     def _done(self) -> bool:
         if self._stopping is None or self._roster.living:
@@ -120,22 +120,15 @@ class Host:
 
     def _wait(self, seconds: float) -> None:
         self._listen()
+        if self._roster.unheard:
+            seconds = min(seconds, _BEAT_LOOK_SECONDS)
         for key, _ in self._selector.select(seconds):
-            if key.data == "report":
-                self._take_reports()
-            elif key.data == "zygote":
-                handler = self._nursery.bury_dead(key.fileobj)
-                self._take_reports()
-                self._roster.fail_unborn(handler, "the zygote that was to start it died; see zygote.log of its host")
-            elif key.data == "rows":
+            if key.data == "rows":
                 self._attempt(self._desk.clear)
                 self._look_now = True
             elif key.data == "wake":
                 os.read(self._wake_read, 100)
                 self._look_now = True
-            else:
-                self._roster.note_death(key.data)
-        self._roster.note_unseen_deaths()
 
     def _listen(self) -> None:
         """Follow the desk's descriptor, which changes when its connection is made anew."""
@@ -149,120 +142,126 @@ class Host:
             self._selector.register(descriptor, selectors.EVENT_READ, "rows")
         self._listening = descriptor
 
-    def _take_reports(self) -> None:
-        for report in self._nursery.reports():
-            kind = report["is"]
-            if kind == "spawned":
-                process = ProcessId(report["pid"], report["started"])
-                self._roster.follow(report["agent"], process, reaped_here=True)
-            elif kind == "ready":
-                self._roster.note_ready(report["agent"])
-            elif kind == "exited":
-                self._roster.note_exit(report["pid"], report["code"])
-            elif kind == "loaded":
-                self._nursery.note_loaded(report["key"], report["pid"])
-            elif kind == "unloadable":
-                self._nursery.refuse(report["key"])
-                self._roster.fail_unborn(report["key"], report["error"])
-
     # --- what is told -------------------------------------------------------------------------------------------
 
     def _tell(self) -> None:
-        self._take_reports()
+        self._roster.note(self._driver.changes())
+        if self._roster.unheard:
+            self._roster.note_beating(self._desk.beating(self._roster.unheard))
         if self._roster.ready:
-            ready, self._roster.ready = self._roster.ready, {}
-            try:
-                self._desk.ready(ready)
-            except TemporaryError:
-                self._roster.ready = {**ready, **self._roster.ready}
-                raise
+            self._desk.ready(self._roster.ready)
+            self._roster.ready = {}
+        if self._roster.reasons:
+            self._desk.explain(self._roster.reasons)
+            self._roster.reasons = {}
         if self._roster.dead:
-            self._learn_codes()
             self._bury()
-
-    def _learn_codes(self) -> None:
-        """Wait for the exit codes of the dead, which their zygotes report a moment after the exit descriptors tell."""
-        deadline = time.monotonic() + _CODE_SECONDS
-        while any(agent.reaped_here and agent.code is None for agent in self._roster.dead):
-            left = deadline - time.monotonic()
-            if left <= 0 or not self._nursery.wait(left):
-                return
-            self._take_reports()
 
     def _bury(self) -> None:
         """Return what the dead held, then report them. In this order: a crash in between repeats both, harmlessly."""
-        self._roster.bring_back()
-        for agent in self._roster.dead:
-            if agent.process is not None:
-                end_session(agent.process.pid)
-            self._desk.release(agent.agent_id)
-        self._desk.ended([obituary(agent, self._log_dir) for agent in self._roster.dead])
-        self._roster.bury()
+        dead = list(self._roster.dead.values())
+        for kept in dead:
+            self._desk.release(kept.agent_id)
+        self._desk.ended(
+            [kept.obituary("" if kept.left_as_asked else self._last_words(kept.agent_id)) for kept in dead]
+        )
+        self._roster.bury(dead)
+        self._driver.remove([kept.agent_id for kept in dead])
+
+    def _last_words(self, agent_id: str) -> str:
+        with suppress(BrainError):
+            return self._driver.logs(agent_id, _LAST_WORDS_LINES).strip()
+        return ""
 
     # --- what is done -------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Compare the rows with the processes and act on every difference."""
+        """Compare the rows with the engine and act on every difference."""
         if self._stopping is not None:
-            self._let_all_leave()
+            self._attempt(self._let_all_leave)
             return
         # New agents first: somebody may be waiting for them.
+        self._attempt(self._take_new)
+        self._attempt(self._compare)
+
+    def _take_new(self) -> None:
         room = self._capacity - len(self._roster.living)
-        for spec in self._desk.claim(room) if room > 0 else ():
-            self._spawn(spec)
+        if room > 0:
+            self._start(self._desk.claim(room))
+
+    def _start(self, specs: Sequence[AgentSpec]) -> None:
+        if specs:
+            self._roster.note(self._driver.start(specs))
+
+    def _compare(self) -> None:
         wanted = {row.spec.agent_id: row for row in self._desk.wanted()}
-        buried = {agent.agent_id for agent in self._roster.dead}
-        for row in wanted.values():
-            if row.spec.agent_id not in buried:
-                self._make_true(row)
-        for agent_id in self._roster.living.keys() - wanted.keys():
-            self._roster.living[agent_id].leave()
+        self._roster.note(self._driver.changes())
+        known = self._roster.living.keys() | self._roster.dead.keys()
+        self._recover([row for agent_id, row in wanted.items() if agent_id not in known])
+        rows = [row for agent_id, row in wanted.items() if agent_id in self._roster.living]
+        self._drain([row for row in rows if row.draining])
+        self._go_on(row.spec.agent_id for row in rows if not row.draining)
+        self._stop(self._roster.living.keys() - wanted.keys())
 
-    def _make_true(self, row: Wanted) -> None:
-        agent = self._roster.living.get(row.spec.agent_id)
-        if agent is None:
-            self._recover(row)
-        elif row.draining:
-            self._drain(agent, row)
-        elif agent.process is None and time.monotonic() - agent.since > _SPAWN_PATIENCE_SECONDS:
-            del self._roster.living[agent.agent_id]
-            self._recover(row)
-        else:
-            agent.go_on()
+    def _recover(self, rows: Sequence[Wanted]) -> None:
+        """Deal with rows of ours that nothing known answers to: find the agent, start it, or report its end."""
+        if not rows:
+            return
+        self._roster.note(self._driver.sight([row.spec.agent_id for row in rows]))
+        found = self._roster.living.keys() | self._roster.dead.keys()
+        missing = [row for row in rows if row.spec.agent_id not in found]
+        for row in missing:
+            if row.draining or row.started:
+                self._roster.note_lost(row.spec.agent_id)
+            else:
+                # It may have run without anybody's knowledge, and have held a job when it ended.
+                self._desk.release(row.spec.agent_id)
+        self._start([row.spec for row in missing if not (row.draining or row.started)])
 
-    def _recover(self, row: Wanted) -> None:
-        """Deal with a row of ours that no process of ours answers to: find it, start it, or report its end."""
-        process = self._roster.holder(row.spec.agent_id)
-        if process is not None:
-            self._roster.adopt(row.spec.agent_id, process)
-        elif row.draining or row.started:
-            self._roster.note_lost(row.spec)
-        else:
-            # It may have run without anybody's knowledge, and have held a job when it ended.
-            self._desk.release(row.spec.agent_id)
-            self._spawn(row.spec)
+    def _drain(self, rows: Sequence[Wanted]) -> None:
+        """Have agents drain. One that does not consume yet just ends, and one that takes too long is killed."""
+        living = self._roster.living
+        drained = [row.spec.agent_id for row in rows]
+        self._stop(agent_id for agent_id in drained if not living[agent_id].ready)
+        told = [one for one in drained if living[one].may_be_told and not living[one].drains]
+        if told:
+            self._driver.drain(told)
+            self._roster.note_told(told, drains=True)
+        self._kill(
+            row.spec.agent_id for row in rows if row.kill_after is not None and row.draining_seconds > row.kill_after
+        )
 
-    def _spawn(self, spec: AgentSpec) -> None:
-        self._roster.expect(spec, self._nursery.loads_of(spec).key)
-        self._nursery.spawn(spec)
+    def _go_on(self, agent_ids: Iterable[str]) -> None:
+        """Have agents take jobs again that were told to drain, or may have been."""
+        living = self._roster.living
+        told = [one for one in agent_ids if living[one].may_be_told and living[one].drains is not False]
+        if told:
+            self._driver.resume(told)
+            self._roster.note_told(told, drains=False)
 
-    def _drain(self, agent: LocalAgent, row: Wanted) -> None:
-        agent.drain()
-        if row.kill_after is not None and row.draining_seconds > row.kill_after:
-            agent.signal(signal.SIGKILL)
+    def _stop(self, agent_ids: Iterable[str]) -> None:
+        told = [agent_id for agent_id in agent_ids if self._roster.living[agent_id].may_be_told]
+        if told:
+            self._driver.stop(told)
+            self._roster.note_stopped(told)
+
+    def _kill(self, agent_ids: Iterable[str]) -> None:
+        due = self._roster.to_kill(agent_ids, _KILL_AGAIN_SECONDS)
+        if due:
+            self._driver.stop(due, now=True)
+            self._roster.note_killed(due)
 
     def _let_all_leave(self) -> None:
         assert self._stopping is not None  # noqa: S101 - for the type checker
-        late = time.monotonic() - self._stopping > self._grace
-        for agent in list(self._roster.living.values()):
-            agent.leave()
-            if late:
-                agent.signal(signal.SIGKILL)
+        self._roster.note(self._driver.changes())
+        self._stop(list(self._roster.living))
+        if time.monotonic() - self._stopping > self._grace:
+            self._kill(list(self._roster.living))
 
     # --- the end ------------------------------------------------------------------------------------------------
 
     def _end(self) -> None:
-        self._nursery.close()
+        self._driver.close()
         if not self._abandoned:
             self._attempt(self._desk.leave)
         self._selector.close()
