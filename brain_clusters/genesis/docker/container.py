@@ -143,7 +143,7 @@ class Recipe:
 
     def _environment(self, spec: AgentSpec) -> dict[str, str]:
         """Return the variables of the container: what the group asks for, and what the agent is given by us."""
-        found = {name: _value(name, text) for name, text in spec.engine.environment.items()}
+        found = {name: self._value(name, text) for name, text in spec.engine.environment.items()}
         # What its variables refer to is on this side, and who reads BRAIN_AGENT may not learn what Redis is opened by.
         told = replace(spec, engine=replace(spec.engine, environment={}))
         config = {**self._kit.agent, "redis_url": ""}
@@ -153,20 +153,19 @@ class Recipe:
             "BRAIN_AGENT_REDIS_URL": self._redis_url,
         }
 
-
-def _value(name: str, text: str) -> str:
-    if text.startswith("secret:"):
-        raise PermanentError(
-            f"environment: {name} is {text}, which Kubernetes has and Docker has not; use env:NAME or file:PATH, as "
-            "its host finds it"
-        )
-    try:
-        value = resolve(text)
-    except ValueError as exc:
-        raise PermanentError(f"environment: {name}: {exc}") from None
-    if "\0" in value:
-        raise PermanentError(f"environment: {name}: what {text.partition(':')[0]}: gives holds a NUL character")
-    return value
+    def _value(self, name: str, text: str) -> str:
+        if text.startswith("secret:"):
+            raise PermanentError(
+                f"environment: {name} is {text}, which Kubernetes has and Docker has not; use env:NAME or file:PATH, as "
+                "its host finds it"
+            )
+        try:
+            value = resolve(text, self._kit.environ)
+        except ValueError as exc:
+            raise PermanentError(f"environment: {name}: {exc}") from None
+        if "\0" in value:
+            raise PermanentError(f"environment: {name}: what {text.partition(':')[0]}: gives holds a NUL character")
+        return value
 
 
 def _mount(volume: str) -> Mount:
