@@ -6,6 +6,10 @@
 ARG PYTHON_VERSION=3.12
 
 FROM python:${PYTHON_VERSION}-slim AS build
+# For those who fetch packages from elsewhere: docker build --build-arg PIP_INDEX_URL=... Unset unless given.
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_CERT
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 # The environment that is shipped holds no installer: this other one installs into it.
 RUN python -m venv /opt/install && python -m venv --without-pip /opt/brain

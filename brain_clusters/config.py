@@ -5,9 +5,10 @@ Passed down to whoever needs it, never imported as a global. A bad value fails a
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,18 @@ class Settings:
     host_id: str | None = setting.declare(
         "BRAIN_HOST_ID", setting.host_id, None, "This host's name; the machine's node name without it."
     )
+    drivers: tuple[str, ...] = setting.declare(
+        "BRAIN_DRIVERS", setting.drivers, ("process",),
+        "The drivers whose hosts `brain-clusters up` starts, by commas: process, docker, kubernetes, remote.",
+    )  # fmt: skip
+    agent_image: str | None = setting.declare(
+        "BRAIN_AGENT_IMAGE", setting.word, None,
+        "The image of agents in containers and pods; brain-clusters of this very version without it.",
+    )  # fmt: skip
+    agent_redis_url: str | None = setting.declare(
+        "BRAIN_AGENT_REDIS_URL", setting.url("redis", "rediss"), None,
+        "Redis as containers and pods reach it; BRAIN_REDIS_URL without it.", secret=True,
+    )  # fmt: skip
     host_capacity: int = setting.declare(
         "BRAIN_HOST_CAPACITY", setting.number(int, 1, 10_000), 200, "The most agents that this host runs."
     )
@@ -226,6 +239,26 @@ def resolve(text: str) -> str:
     found = user_environment().get(name, "").strip()
     if not found:
         raise ValueError(f"{text} is not set in the environment of this process; an agent has that of its host")
+    return found
+
+
+def extend_environment(given: Iterable[tuple[str, str]]) -> None:
+    """Set variables of this process, each to what its text refers to. Raises ValueError with a sentence."""
+    for name, text in given:
+        os.environ[name] = resolve(text)
+
+
+def agent_environment() -> dict[str, Any]:
+    """Return what an agent that is started by itself is given, {"spec": ..., "config": ...}; jobs do not see it.
+
+    Raises ConfigError when it is not given.
+    """
+    given, redis_url = os.environ.pop("BRAIN_AGENT", None), os.environ.pop("BRAIN_AGENT_REDIS_URL", None)
+    if given is None:
+        raise ConfigError("BRAIN_AGENT is not set: drivers start agents in containers and pods, nobody else does")
+    found: dict[str, Any] = json.loads(given)
+    if redis_url is not None:
+        found["config"]["redis_url"] = redis_url
     return found
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from brain_clusters.domain.addresses import parse_networks
 from brain_clusters.domain.currencies import CODES
+from brain_clusters.drivers import check_name
 
 
 def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], Any]:
@@ -47,6 +48,21 @@ def path(text: str) -> Path:
 def words(text: str) -> tuple[str, ...]:
     """Return the comma-separated words of ``text``."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def word(text: str) -> str:
+    """Return ``text`` when it holds no blanks."""
+    if not re.fullmatch(r"\S+", text):
+        raise ValueError("must not hold blanks")
+    return text
+
+
+def drivers(text: str) -> tuple[str, ...]:
+    """Return the comma-separated drivers of ``text``, which are installed."""
+    found = words(text)
+    for name in found:
+        check_name(name)
+    return found
 
 
 def keys(text: str) -> tuple[str, ...]:

@@ -15,26 +15,17 @@ def main(given_fd: int, report_fd: int) -> int:
     from gevent import monkey
 
     monkey.patch_all()
-    from brain_clusters.agent import worker
     from brain_clusters.agent.config import AgentConfig
-    from brain_clusters.agent.handlers import for_spec
+    from brain_clusters.agent.starting import be_agent
     from brain_clusters.agent.zygote import Reports
     from brain_clusters.domain.agents import AgentSpec
 
     with open(given_fd, encoding="utf-8") as given:
         given.seek(0)
         found = json.load(given)
-    spec, config = AgentSpec.from_dict(found["spec"]), AgentConfig(**found["config"])
-    sys.path.extend(config.handler_path)
-    app, runner = worker.prepare_app(config)
-    reports = Reports(report_fd)
-    return worker.run(
-        app,
-        runner,
-        spec,
-        for_spec(spec, config),
-        config,
-        lambda: reports.send(**{"is": "ready", "agent": spec.agent_id}),
+    spec, reports = AgentSpec.from_dict(found["spec"]), Reports(report_fd)
+    return be_agent(
+        spec, AgentConfig(**found["config"]), lambda: reports.send(**{"is": "ready", "agent": spec.agent_id})
     )
 
 

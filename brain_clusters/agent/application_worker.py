@@ -30,7 +30,6 @@ from brain_clusters.broker import counts, debts
 from brain_clusters.broker.client import connect
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import TemporaryError
-from brain_clusters.processes import drain_marker
 
 _LAST_ERROR_CHARACTERS = 500
 
@@ -48,13 +47,13 @@ def run(app: Celery, spec: AgentSpec, config: AgentConfig, on_ready: Callable[[]
     client, counters = connect(config.redis_url), Counters()
     _count_requests(app, counters)
     app.conf.broker_transport_options = application.options_for(app, spec)
-    draining = Draining(drain_marker(Path(config.run_dir), spec.agent_id), counters.in_flight)
+    draining = Draining.of(spec, config, client, counters.in_flight)
     account = _Account(client, spec, counters)
     account.open()  # before the first message: who returns what it held has to know where
     beats = Beats(
         client,
         spec.agent_id,
-        lambda: {**account.told(), "slots": spec.concurrency, "draining": draining.look()},
+        lambda: {**account.told(), "slots": spec.concurrency, "draining": draining.hear()},
         Hearing(
             connect(application.broker_of(app)),
             spec.agent_id,

@@ -11,6 +11,7 @@ class AgentConfig:
 
     orphan_after: an agent whose host is silent for so long, while Redis answers, leaves by itself.
     deaf_after: an idle agent that hears nothing of its queue for so long, though jobs wait there, ends itself.
+    told_by_redis: whether the word to drain may be in Redis, as nothing on this machine can tell it.
     stuck_after: how long code has to heed JobTimeout or JobCancelled before its agent ends itself.
     """
 
@@ -24,6 +25,7 @@ class AgentConfig:
     orphan_after: float = 60.0
     stuck_after: float = 5.0
     deaf_after: float = 25.0
+    told_by_redis: bool = False
     job_ttl: int = 86_400
     log_level: str = "INFO"
     http_allowed_networks: tuple[str, ...] = ()

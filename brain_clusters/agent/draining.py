@@ -16,11 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import redis
 from celery.worker import state
 
+from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.flight import runs_on_gevent
+from brain_clusters.broker import names
 from brain_clusters.broker.holding import QoS
-from brain_clusters.processes import DRAIN_SIGNAL
+from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.processes import DRAIN_SIGNAL, drain_marker
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +32,22 @@ _LOOK_SECONDS = 0.5
 
 
 class Draining:
-    """Whether this agent drains. working: the jobs that it works on, as it counts them itself."""
+    """Whether this agent drains. working: the jobs that it works on, as it counts them itself.
 
-    def __init__(self, marker: Path, working: Callable[[], int]) -> None:
+    word: asks whether it was told to; None where the marker is set by somebody else.
+    """
+
+    def __init__(self, marker: Path, working: Callable[[], int], word: Callable[[], bool] | None = None) -> None:
         self._marker = str(marker)
         self._working = working
+        self._word = word
         self._leaving = False
+
+    @classmethod
+    def of(cls, spec: AgentSpec, config: AgentConfig, client: redis.Redis, working: Callable[[], int]) -> Draining:
+        """Return the draining of the agent ``spec``."""
+        marker, key = drain_marker(Path(config.run_dir), spec.agent_id), names.drain_key(spec.agent_id)
+        return cls(marker, working, (lambda: bool(client.exists(key))) if config.told_by_redis else None)
 
     def listen(self, consumer: Any) -> None:
         """Heed the marker from now on. After Celery has set its own handler for the signal."""
@@ -42,6 +56,15 @@ class Draining:
         signal.signal(DRAIN_SIGNAL, lambda *_: self.look())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {DRAIN_SIGNAL})
         self.look()
+
+    def hear(self) -> bool:
+        """Ask for the word, if nobody else sets the marker; then look. Called by each beat. Raises RedisError."""
+        if self._word is not None:
+            if self._word():
+                Path(self._marker).touch(0o600)
+            else:
+                Path(self._marker).unlink(missing_ok=True)
+        return self.look()
 
     def look(self) -> bool:
         """Take messages or do not, by the marker; return whether it drains.

@@ -25,7 +25,7 @@ from brain_clusters.broker import green
 from brain_clusters.broker.app import make_app, transport_options
 from brain_clusters.broker.client import connect
 from brain_clusters.domain.agents import AgentSpec
-from brain_clusters.processes import ProcessId, drain_marker
+from brain_clusters.processes import ProcessId
 
 # EX_TEMPFAIL of sysexits.h: another process runs this agent already.
 EXIT_ALREADY_RUNNING = 75
@@ -64,11 +64,11 @@ def run(
     app.conf.broker_transport_options = transport_options(spec.agent_id, record_ttl=config.job_ttl)
     if pools.pool_of(spec) == "gevent":
         app.conf.broker_transport = green.TRANSPORT
-    draining = Draining(drain_marker(Path(config.run_dir), spec.agent_id), runner.counters.in_flight)
+    draining = Draining.of(spec, config, client, runner.counters.in_flight)
     beats = Beats(
         client,
         spec.agent_id,
-        lambda: {**runner.counters.snapshot(draining=draining.look()), "slots": spec.concurrency},
+        lambda: {**runner.counters.snapshot(draining=draining.hear()), "slots": spec.concurrency},
         Hearing(client, spec.agent_id, [spec.queue], runner.counters.in_flight, deaf_after=config.deaf_after),
         host_id=config.host_id,
     )

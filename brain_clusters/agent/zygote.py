@@ -38,6 +38,7 @@ from celery import Celery
 from brain_clusters.agent import application, application_worker, pools, worker
 from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.handlers import Handler, for_spec, load, preload, skills
+from brain_clusters.config import extend_environment
 from brain_clusters.domain.agents import AgentSpec, Loads
 from brain_clusters.errors import PermanentError
 from brain_clusters.processes import DRAIN_SIGNAL, ProcessId, wake_pipe
@@ -209,6 +210,10 @@ class Zygote:
         return 0
 
     def _load(self, loads: Loads) -> None:
+        try:
+            extend_environment(loads.environment)
+        except ValueError as exc:
+            raise PermanentError(f"the group's environment: {exc}") from None
         if loads.app is not None:
             self._application = application.load(loads, self._config.redis_url)
         elif loads.handler is not None:

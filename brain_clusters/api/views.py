@@ -29,7 +29,7 @@ _CLUSTER = (
 _AGENT = (
     "id", "cluster_id", "agent_id", "role", "supervisor_id", "capabilities", "skills", "config", "status",
     "health_score", "tasks_completed", "tasks_failed", "avg_task_duration", "last_error", "spawned_at", "ready_at",
-    "last_active", "stopped_at", "driver", "host_id",
+    "last_active", "stopped_at", "driver", "host_id", "reason",
 )  # fmt: skip
 _OPERATION = (
     "id", "kind", "status", "cluster_id", "request", "result", "error", "attempts", "origin", "created_at",

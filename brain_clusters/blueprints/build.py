@@ -11,6 +11,7 @@ from brain_clusters.blueprints.nodes import escape
 from brain_clusters.blueprints.schema_scaling import FIELDS
 from brain_clusters.blueprints.schema_work import KINDS
 from brain_clusters.domain.durations import parse_duration, parse_percent
+from brain_clusters.domain.engines import PROCESS, Engine, resources
 from brain_clusters.domain.specs import (
     AgentGroup,
     Blueprint,
@@ -34,7 +35,7 @@ _PAUSED: dict[bool | str, Literal["no", "in", "out", "both"]] = {False: "no", Tr
 def build(document: Mapping[str, Any]) -> Blueprint:
     """Return what a validated document (defaults filled in) says."""
     metadata, cluster = document["metadata"], document["cluster"]
-    groups = tuple(_groups(document["agents"]))
+    groups = tuple(_groups(document["agents"], cluster.get("driver", PROCESS)))
     minimum = sum(group.count.minimum for group in groups)
     return Blueprint(
         id=metadata["id"],
@@ -81,7 +82,7 @@ def located_conditions(stated: Any) -> Iterator[tuple[str, str, Any]]:
             yield from ((place + escape(key), key, value) for key, value in entry.items() if not key.startswith("x-"))
 
 
-def _groups(entries: list[Mapping[str, Any]]) -> Iterator[AgentGroup]:
+def _groups(entries: list[Mapping[str, Any]], driver: str) -> Iterator[AgentGroup]:
     for entry in entries:
         command = entry.get("command")
         yield AgentGroup(
@@ -105,11 +106,21 @@ def _groups(entries: list[Mapping[str, Any]]) -> Iterator[AgentGroup]:
             backoff_seconds=parse_duration(entry["backoff"]),
             backoff_max_seconds=parse_duration(entry["backoff_max"]),
             max_deliveries=entry["max_deliveries"],
-            resources=entry.get("resources", {}),
+            engine=_engine(entry, driver),
             cost=entry.get("cost", {}),
-            driver=entry.get("driver"),
             description=entry.get("description"),
         )
+
+
+def _engine(entry: Mapping[str, Any], driver: str) -> Engine:
+    return Engine(
+        driver=entry.get("driver", driver),
+        image=entry.get("image"),
+        resources=resources(entry.get("resources", {})),
+        environment=entry.get("environment", {}),
+        docker=entry.get("docker", {}),
+        pod=entry.get("pod", {}),
+    )
 
 
 def _http(stated: Mapping[str, Any] | None) -> HttpCall | None:

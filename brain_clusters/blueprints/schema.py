@@ -15,6 +15,7 @@ from brain_clusters.blueprints.rules import (
     texts,
     whole,
 )
+from brain_clusters.blueprints.schema_engine import DRIVER, ENGINE
 from brain_clusters.blueprints.schema_scaling import SCALING
 from brain_clusters.blueprints.schema_work import BUDGET, DELEGATION, WORK
 from brain_clusters.domain.specs import MAX_COUNT
@@ -52,6 +53,7 @@ CLUSTER = {
     ),
     "scaling": keys("When and how far the autoscaler moves the scalable groups.", SCALING, default={}),
     "delegation": keys("What one tree of delegated jobs may grow to.", DELEGATION, default={}),
+    "driver": DRIVER,
 }
 
 AGENT_GROUP = {
@@ -73,11 +75,7 @@ AGENT_GROUP = {
     "skills": texts("What its agents are good at, for people and for handlers to read."),
     "config": free("Anything the handler needs; handed to it as context.config. Any JSON mapping."),
     **WORK,
-    "resources": free("What one agent needs of the machine."),
-    "driver": text(
-        "The engine that runs its agents.",
-        allowed=["process"],
-    ),
+    **ENGINE,
 }
 
 _ANYTHING = ["string", "number", "boolean", "list", "dict"]

@@ -16,9 +16,11 @@ from zoneinfo import ZoneInfo
 
 from cerberus import TypeDefinition, Validator, errors
 
+from brain_clusters import drivers
 from brain_clusters.blueprints.messages import KeyFault, faults_of, name_of, pointer_to, shown
 from brain_clusters.domain.cron import check_cron
 from brain_clusters.domain.durations import parse_duration, parse_end, parse_instant, parse_percent
+from brain_clusters.domain.engines import parse_cpu, parse_memory
 from brain_clusters.domain.specs import parse_count
 from brain_clusters.errors import Fault
 
@@ -215,6 +217,9 @@ class _Strict(Validator):  # type: ignore[misc]
         place = self.document_path + path
         self._errors.append(errors.ValidationError(place, (), errors.CUSTOM.code, None, None, None, (told,)))
 
+    _check_with_cpu = _parses(parse_cpu)
+    _check_with_memory = _parses(parse_memory)
+    _check_with_driver = _parses(drivers.check_name)
     _check_with_duration = _parses(parse_duration)
     _check_with_instant = _parses(parse_instant)
     _check_with_end = _parses(_end)

@@ -116,6 +116,11 @@ def host_key(host_id: str) -> str:
     return f"brain:host:{host_id}"
 
 
+def drain_key(agent_id: str) -> str:
+    """Return the key whose presence tells an agent to drain that nothing on its machine can tell."""
+    return f"brain:drain:{agent_id}"
+
+
 def job_key(job_id: str) -> str:
     """Return the hash with a job's state as its agent sees it."""
     return f"brain:job:{job_id}"

@@ -13,6 +13,7 @@ from dataclasses import asdict
 import click
 
 from brain_clusters.config import Settings, user_environment
+from brain_clusters.domain.engines import PROCESS
 from brain_clusters.embedded import connected
 
 
@@ -89,29 +90,45 @@ def beat() -> None:
 
 
 @click.command()
-def host() -> None:
-    """Run this machine's agents until SIGTERM; SIGHUP ends the host and leaves the agents to the next one."""
+@click.option(
+    "--driver", default=PROCESS, help="The engine whose agents it runs: process, docker, kubernetes, remote, ..."
+)
+def host(driver: str) -> None:
+    """Run the agents of this machine, or of another engine, until SIGTERM; SIGHUP leaves them to the next host."""
     settings = _settings()
-    from brain_clusters.genesis.process.host import Host
-    from brain_clusters.genesis.process.nursery import Nursery
+    from brain_clusters import drivers
+    from brain_clusters.broker.words import DrainWords
+    from brain_clusters.genesis.driver import Driver, Kit
+    from brain_clusters.genesis.host import Host
     from brain_clusters.services.control import Control
     from brain_clusters.services.hosting import HostDesk
 
-    host_id = settings.host_id or socket.gethostname()
-    run_dir, log_dir = settings.home / "run" / host_id, settings.home / "logs" / "agents"
-    for folder in (run_dir, log_dir):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    control = Control.open(settings, application=f"host.{host_id}"[:60])
-    desk = HostDesk(control, host_id, settings.host_capacity)
-    nursery = Nursery(_agent_config(settings, host_id), user_environment(), settings.home / "logs" / "zygote.log")
-    process = Host(desk, nursery, capacity=settings.host_capacity, run_dir=run_dir, log_dir=log_dir)
-    signal.signal(signal.SIGTERM, lambda *_: process.stop(settings.stop_grace_seconds))
-    signal.signal(signal.SIGINT, lambda *_: process.stop(settings.stop_grace_seconds))
-    signal.signal(signal.SIGHUP, lambda *_: process.abandon())
     try:
+        drivers.check_name(driver)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param_hint="--driver") from None
+    host_id = _host_id(settings, driver)
+    control = Control.open(settings, application=f"host.{host_id}"[:60])
+    try:
+        kit = Kit(
+            settings, host_id, _agent_config(settings, host_id), user_environment(), DrainWords(control.broker.redis)
+        )
+        engine: Driver = drivers.installed()[driver].load()(kit)
+        desk = HostDesk(control, host_id, settings.host_capacity, driver)
+        process = Host(desk, engine, capacity=settings.host_capacity)
+        signal.signal(signal.SIGTERM, lambda *_: process.stop(settings.stop_grace_seconds))
+        signal.signal(signal.SIGINT, lambda *_: process.stop(settings.stop_grace_seconds))
+        signal.signal(signal.SIGHUP, lambda *_: process.abandon())
         process.run()
     finally:
         control.close()
+
+
+def _host_id(settings: Settings, driver: str) -> str:
+    """Return the host's name. That of an engine elsewhere does not change with the machine that this runs on."""
+    if driver == PROCESS:
+        return settings.host_id or socket.gethostname()
+    return f"{settings.host_id}.{driver}" if settings.host_id else driver
 
 
 def _agent_config(settings: Settings, host_id: str) -> dict[str, object]:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from brain_clusters.config import Settings, child_environment
+from brain_clusters.domain.engines import PROCESS
 from brain_clusters.embedded import EmbeddedServers, make_home
 from brain_clusters.errors import PermanentError
 from brain_clusters.ports import free_port, is_free
@@ -35,7 +36,8 @@ class System:
     def __init__(self, settings: Settings, *, say: Callable[[str], None], host: bool = True) -> None:
         self.settings = replace(settings, api_port=settings.api_port or free_port(settings.api_host))
         self._say = say
-        self._names = ("api", "worker", "beat", *(("host",) if host else ()))
+        hosts = tuple("host" if driver == PROCESS else f"host {driver}" for driver in settings.drivers)
+        self._names = ("api", "worker", "beat", *(hosts if host else ()))
         self._servers = EmbeddedServers(
             settings.home, postgres=not settings.database_url, redis=not settings.redis_url, say=say
         )
@@ -105,15 +107,16 @@ class System:
         prepare(self.settings)
 
     def _child(self, name: str) -> Child:
-        grace = self.settings.stop_grace_seconds if name in ("host", "worker") else 0.0
+        command, *driver = name.split()
+        grace = self.settings.stop_grace_seconds if command in ("host", "worker") else 0.0
         return Child(
             name=name,
             # -P: a module of the user's in the working directory must not take the place of one of ours.
-            argv=(sys.executable, "-P", "-m", "brain_clusters", name),
+            argv=(sys.executable, "-P", "-m", "brain_clusters", command, *(f"--driver={each}" for each in driver)),
             env=child_environment(self.settings),
-            log=self.settings.home / "logs" / f"{name}.log",
+            log=self.settings.home / "logs" / f"{name.replace(' ', '.')}.log",
             stop_seconds=grace + 10.0,
-            heirs=name == "host",
+            heirs=command == "host",
         )
 
     def _local_host(self) -> str:

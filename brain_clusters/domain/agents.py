@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from typing import Any
 
+from brain_clusters.domain.engines import Engine
 from brain_clusters.domain.sharing import SharedMemory
 from brain_clusters.domain.specs import AgentGroup, Budget, Tree
 from brain_clusters.domain.work import CeleryApp, HttpCall, LlmCall, celery_app, http_call, llm_call
@@ -14,7 +16,7 @@ from brain_clusters.domain.work import CeleryApp, HttpCall, LlmCall, celery_app,
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loads:
     """What has to be imported before an agent can be forked: a handler, an application with its broker, or what calls
-    models (``llm``) and the skills of those names that are installed.
+    models (``llm``) and the skills of those names that are installed. environment: variables to set before.
     """
 
     handler: str | None = None
@@ -22,10 +24,17 @@ class Loads:
     broker: str | None = None
     llm: bool = False
     skills: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> str:
         """The name of the zygote that has imported it; "" for the base zygote, which has imported nothing more."""
+        if not self.environment:
+            return self._imports
+        return f"{self._imports} env {sha256(repr(self.environment).encode()).hexdigest()[:12]}".strip()
+
+    @property
+    def _imports(self) -> str:
         if self.app is not None:
             return f"celery {self.app} {self.broker or ''}".strip()
         if self.llm or self.skills:
@@ -35,20 +44,22 @@ class Loads:
     @classmethod
     def of(cls, group: AgentGroup | AgentSpec) -> Loads:
         """Return what the agents of ``group`` need. Those on gevent import it themselves, each for itself."""
+        environment = tuple(sorted(group.engine.environment.items()))
         if group.celery is not None:
-            return cls(app=group.celery.app, broker=group.celery.broker)
+            return cls(app=group.celery.app, broker=group.celery.broker, environment=environment)
         if group.pool == "gevent" or group.command is not None or group.http is not None:
-            return cls()
+            return cls(environment=environment)
         if group.handler is not None:
-            return cls(handler=group.handler)
+            return cls(handler=group.handler, environment=environment)
         if group.llm is not None:
-            return cls(llm=True, skills=_ordered(group.llm.tools))
-        return cls(skills=_ordered((*group.capabilities, *group.skills)))
+            return cls(llm=True, skills=_ordered(group.llm.tools), environment=environment)
+        return cls(skills=_ordered((*group.capabilities, *group.skills)), environment=environment)
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Loads:
         """Return what ``dataclasses.asdict`` and JSON made of one."""
-        return cls(**{**found, "skills": tuple(found["skills"])})
+        environment = tuple((name, text) for name, text in found["environment"])
+        return cls(**{**found, "skills": tuple(found["skills"]), "environment": environment})
 
 
 def _ordered(names: Iterable[str]) -> tuple[str, ...]:
@@ -62,6 +73,7 @@ class AgentSpec:
 
     delegates: the groups that report to its own, by name: {"queue": ..., "capabilities": [...]}.
     memory: the bounds of ``resources.memory``, None where there is none. budget, tree: the cluster's.
+    engine: how it is run.
     """
 
     agent_id: str
@@ -89,6 +101,7 @@ class AgentSpec:
     tree: Tree = field(default_factory=Tree)
     delegates: Mapping[str, Any] = field(default_factory=dict)
     memory: SharedMemory | None = None
+    engine: Engine = field(default_factory=Engine)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the spec as JSON-ready data."""
@@ -105,5 +118,6 @@ class AgentSpec:
             "budget": Budget(**found.get("budget", {})),
             "memory": SharedMemory(**found["memory"]) if found.get("memory") else None,
             "tree": Tree(**found.get("tree", {})),
+            "engine": Engine.from_dict(found.get("engine", {})),
         }
         return cls(**{**found, **lists, **parts})

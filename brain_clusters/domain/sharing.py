@@ -15,7 +15,8 @@ LARGEST_SIZE_BYTES = 10 * 1000**3
 _UNITS = {
     "": 1, "b": 1, "byte": 1, "bytes": 1,
     "kb": 1000, "mb": 1000**2, "gb": 1000**3,
-    "kib": 1024, "mib": 1024**2, "gib": 1024**3,
+    "kib": 1024, "mib": 1024**2, "gib": 1024**3, "tib": 1024**4,
+    "ki": 1024, "mi": 1024**2, "gi": 1024**3, "ti": 1024**4, "tb": 1000**4,
 }  # fmt: skip
 _SIZE = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([a-z]*)\s*")
 
@@ -30,17 +31,22 @@ class SharedMemory:
 
 def parse_size(value: object) -> int:
     """Return ``value`` in bytes; a number is bytes already. Raise ValueError with a sentence."""
-    size: float | None = None
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        size = float(value) if math.isfinite(value) else None
-    elif isinstance(value, str) and len(value) <= 60:
-        found = _SIZE.fullmatch(value.lower())
-        size = float(found[1]) * _UNITS[found[2]] if found and found[2] in _UNITS else None
+    size = parse_bytes(value)
     if size is None:
         raise ValueError("must be a size such as 500KB, 10MB, 64MiB or 1GB (a bare number is bytes)")
     if not 1 <= size <= LARGEST_SIZE_BYTES:
         raise ValueError("must be a size between 1 byte and 10GB")
     return int(size)
+
+
+def parse_bytes(value: object) -> float | None:
+    """Return ``value`` in bytes, with or without a unit; None for what is no size."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, str) and len(value) <= 60:
+        found = _SIZE.fullmatch(value.lower())
+        return float(found[1]) * _UNITS[found[2]] if found and found[2] in _UNITS else None
+    return None
 
 
 def parse_retention(value: object) -> float:

@@ -101,6 +101,9 @@ def total(signals: Mapping[str, GroupSignals]) -> GroupSignals:
     )
 
 
+_LEAST_SECONDS = 1e-6
+
+
 @dataclass(frozen=True, slots=True)
 class Learned:
     """What looks have taught about a group. begun, at: the first and the last look; jobs: all that were there then.
@@ -129,7 +132,8 @@ def learn(
         begun = min(before.begun, now) if before else now  # a clock that was set back
         known = service if service is not None else (before.service_time if before else None)
         return Learned(begun, now, jobs, before.stable if before else 0.0, before.burst if before else 0.0, known)
-    elapsed, age = now - before.at, now - before.begun
+    # A divisor so small that the rate is no number any more is no time that passed between two looks.
+    elapsed, age = max(now - before.at, _LEAST_SECONDS), max(now - before.begun, _LEAST_SECONDS)
     fresh = max(0, jobs - before.jobs + ended) / elapsed
 
     def smoothed(rate: float, window: float) -> float:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from brain_clusters.domain.alerts import AlertRule
+from brain_clusters.domain.engines import Engine
 from brain_clusters.domain.states import AgentRole, ClusterType
 from brain_clusters.domain.work import CeleryApp, HttpCall, LlmCall
 
@@ -85,10 +86,14 @@ class AgentGroup:
     backoff_seconds: float = 1.0
     backoff_max_seconds: float = 300.0
     max_deliveries: int = 3
-    resources: Mapping[str, Any] = field(default_factory=dict)
+    engine: Engine = field(default_factory=Engine)
     cost: Mapping[str, float] = field(default_factory=dict)
-    driver: str | None = None
     description: str | None = None
+
+    @property
+    def driver(self) -> str:
+        """The name of the driver that runs its agents."""
+        return self.engine.driver
 
     @property
     def slug(self) -> str:

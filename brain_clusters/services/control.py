@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sqlalchemy import text
@@ -13,19 +14,21 @@ from brain_clusters.db.listen import HOSTS_CHANNEL
 from brain_clusters.db.schema import Schema
 from brain_clusters.db.session import Database
 from brain_clusters.errors import ConfigError
-from brain_clusters.genesis.driver import Driver
-from brain_clusters.genesis.process.driver import ProcessDriver
 from brain_clusters.shipped import shipped
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """Settings, database, broker, drivers by name, and the brokers of other applications. ``close`` when done."""
+    """Settings, database, broker, and the brokers of other applications. ``close`` when done.
+
+    wake_hosts: tells all hosts, once rows are committed, that there is something to do; one that does not hear it looks
+    every second anyway.
+    """
 
     settings: Settings
     database: Database
     broker: Broker
-    drivers: dict[str, Driver]
+    wake_hosts: Callable[[], None]
     brokers: Brokers = field(init=False)
 
     def __post_init__(self) -> None:
@@ -47,7 +50,7 @@ class Control:
             with database.transaction() as session:
                 session.execute(text(f"NOTIFY {HOSTS_CHANNEL}"))
 
-        return cls(settings, database, broker, {"process": ProcessDriver(wake_hosts)})
+        return cls(settings, database, broker, wake_hosts)
 
     def close(self) -> None:
         """Close every connection."""

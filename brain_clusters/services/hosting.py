@@ -1,10 +1,10 @@
-"""The host's desk: what a host of the process driver reads and tells, on PostgreSQL and Redis."""
+"""The host's desk: what a host reads and tells, on PostgreSQL and Redis."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -19,8 +19,9 @@ from brain_clusters.db.listen import HOSTS_CHANNEL, Listener
 from brain_clusters.db.models import Agent, Cluster, Host
 from brain_clusters.domain.agents import AgentSpec, Loads
 from brain_clusters.domain.budgets import effective
+from brain_clusters.domain.engines import PROCESS
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, Intent
-from brain_clusters.genesis.process.desk import Ended, Wanted
+from brain_clusters.genesis.desk import Ended, Wanted
 from brain_clusters.services import blueprints, history, observed, served, standby
 from brain_clusters.services.control import Control
 from brain_clusters.services.leaving import lock_agents
@@ -32,12 +33,13 @@ _LOST_SECONDS = 90.0
 
 
 class HostDesk:
-    """Implements ``genesis.process.desk.Desk`` for one host."""
+    """Implements ``genesis.desk.Desk`` for one host, of one driver."""
 
-    def __init__(self, control: Control, host_id: str, capacity: int) -> None:
+    def __init__(self, control: Control, host_id: str, capacity: int, driver: str = PROCESS) -> None:
         self._control = control
         self._host_id = host_id
         self._capacity = capacity
+        self._driver = driver
         self._last_beats: dict[str, Mapping[str, Any]] = {}
         self._listener = Listener(control.database.engine, HOSTS_CHANNEL)
 
@@ -54,14 +56,14 @@ class HostDesk:
         told = json.dumps({"pid": os.getpid(), "warm": warm})
         with temporary_when_away():
             self._control.broker.redis.set(names.host_key(self._host_id), told, ex=_HOST_KEY_SECONDS)
-        row = {"id": self._host_id, "capacity": self._capacity, "pid": os.getpid()}
+        row = {"id": self._host_id, "capacity": self._capacity, "pid": os.getpid(), "driver": self._driver}
         with self._control.database.transaction() as session:
             session.execute(
                 insert(Host)
                 .values(row)
                 .on_conflict_do_update(
                     index_elements=[Host.id],
-                    set_={"capacity": self._capacity, "pid": os.getpid(), "seen_at": func.now()},
+                    set_={**row, "seen_at": func.now()},
                 )
             )
 
@@ -109,7 +111,7 @@ class HostDesk:
             .where(
                 Agent.status == AgentStatus.STARTING,
                 Agent.host_id.is_(None),
-                Agent.driver == "process",
+                Agent.driver == self._driver,
                 or_(Agent.not_before.is_(None), Agent.not_before <= func.now()),
             )
             .order_by(Agent.spawned_at)
@@ -129,6 +131,18 @@ class HostDesk:
             ordered = sorted(taken, key=lambda agent: agent.spawned_at)
             return [_spec(session, agent, *clusters[agent.cluster_id]) for agent in ordered]
 
+    def beating(self, agent_ids: Sequence[str]) -> Set[str]:
+        """Return those whose beats are fresh."""
+        return backlog.read(self._control.broker.redis, [], agent_ids).beats.keys()
+
+    def explain(self, reasons: Mapping[str, str | None]) -> None:
+        """Write why agents still are starting into their rows."""
+        with self._control.database.transaction() as session:
+            lock_agents(session, reasons)
+            for agent_id, reason in reasons.items():
+                live = Agent.agent_id == agent_id, Agent.status.in_(LIVE_AGENT_STATUSES)
+                session.execute(update(Agent).where(*live).values(reason=reason))
+
     def ready(self, handles: Mapping[str, Mapping[str, Any]]) -> None:
         """Mark agents as idle and reconcile their clusters."""
         with self._control.database.transaction() as session:
@@ -144,6 +158,7 @@ class HostDesk:
                         ready_at=func.coalesce(Agent.ready_at, func.now()),
                         last_active=func.coalesce(Agent.last_active, func.now()),
                         handle=dict(handle),
+                        reason=None,
                         host_id=self._host_id,
                     )
                     .returning(Agent.cluster_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
@@ -73,8 +72,8 @@ def lock_agents(session: Session, agent_ids: Iterable[str]) -> None:
     session.execute(wanted.with_for_update())
 
 
-def drain(session: Session, agents: Sequence[Agent], leaving: Sequence[str]) -> dict[str, list[str]]:
-    """Mark agents, whose rows are locked, as draining; return them by driver.
+def drain(session: Session, agents: Sequence[Agent], leaving: Sequence[str]) -> bool:
+    """Mark agents, whose rows are locked, as draining; return whether a host has to be told.
 
     Those that no host has taken yet are simply not started.
     """
@@ -93,11 +92,11 @@ def drain(session: Session, agents: Sequence[Agent], leaving: Sequence[str]) -> 
         .values(status=AgentStatus.DRAINING, draining_at=func.now())
         .execution_options(synchronize_session=False)
     )
-    return _by_driver(session, agents, leaving, AgentStatus.DRAINING)
+    return bool(_changed(session, agents, leaving, AgentStatus.DRAINING))
 
 
-def undo(session: Session, agents: Sequence[Agent], staying: Sequence[str]) -> dict[str, list[str]]:
-    """Have agents that drain, and whose rows are locked, go on; return them by driver.
+def undo(session: Session, agents: Sequence[Agent], staying: Sequence[str]) -> bool:
+    """Have agents that drain, and whose rows are locked, go on; return whether a host has to be told.
 
     The tick tells which of them are busy. One that is just leaving is reported as ended, as it was asked to, and is
     replaced then.
@@ -108,20 +107,18 @@ def undo(session: Session, agents: Sequence[Agent], staying: Sequence[str]) -> d
         .values(status=AgentStatus.IDLE, draining_at=None)
         .execution_options(synchronize_session=False)
     )
-    found = _by_driver(session, agents, staying, AgentStatus.IDLE)
-    for driver, agent_ids in found.items():
-        log.info("driver=%s agents=%s go on instead of leaving", driver, ",".join(agent_ids))
-    return found
+    found = _changed(session, agents, staying, AgentStatus.IDLE)
+    if found:
+        log.info("agents=%s go on instead of leaving", ",".join(found))
+    return bool(found)
 
 
-def _by_driver(
-    session: Session, agents: Sequence[Agent], changed: Sequence[str], status: AgentStatus
-) -> dict[str, list[str]]:
-    """Read again what was changed; return by driver the agents that have ``status``."""
-    found: defaultdict[str, list[str]] = defaultdict(list)
+def _changed(session: Session, agents: Sequence[Agent], changed: Sequence[str], status: AgentStatus) -> list[str]:
+    """Read again what was changed; return the agents that have ``status``."""
+    found = []
     for agent in agents:
         if agent.agent_id in changed:
             session.refresh(agent)
             if agent.status is status:
-                found[agent.driver].append(agent.agent_id)
-    return dict(found)
+                found.append(agent.agent_id)
+    return found

@@ -40,11 +40,9 @@ from brain_clusters.services.endings import end_operations
 
 @dataclass(slots=True)
 class Followup:
-    """What is to be done once the transaction is committed: agents by driver, queues to delete, and what to forget."""
+    """What is to be done once the transaction is committed: hosts to wake, queues to delete, and what to forget."""
 
-    start: dict[str, list[AgentSpec]] = field(default_factory=dict)
-    drain: dict[str, list[str]] = field(default_factory=dict)
-    undo: dict[str, list[str]] = field(default_factory=dict)
+    wake: bool = False
     purge: list[str] = field(default_factory=list)
     unpark: Blueprint | None = None
     forget: list[str] = field(default_factory=list)
@@ -68,25 +66,21 @@ def reconcile(session: Session, cluster_id: str, first: Sequence[str] = ()) -> F
     if plan.drain or plan.undo:
         session.flush()
         leaving.lock_agents(session, [*plan.drain, *plan.undo])
-        followup.drain = leaving.drain(session, agents, plan.drain) if plan.drain else {}
-        followup.undo = leaving.undo(session, agents, plan.undo) if plan.undo else {}
+        followup.wake = leaving.drain(session, agents, plan.drain) if plan.drain else False
+        followup.wake |= leaving.undo(session, agents, plan.undo) if plan.undo else False
     if plan.start:
         order = [group.name for group in blueprint.groups]
         wanted_first = dict(sorted(plan.start.items(), key=lambda item: (item[0] not in first, order.index(item[0]))))
-        agents = [*agents, *_add(session, cluster, blueprint, agents, wanted_first, followup)]
+        followup.wake = True
+        agents = [*agents, *_add(session, cluster, blueprint, agents, wanted_first)]
     _observe(session, cluster, blueprint, agents, followup)
     return followup
 
 
 def act(control: Control, followup: Followup) -> None:
     """Do what a committed reconcile asked for. A failure is repaired by the next look: hosts look every second."""
-    for name, specs in followup.start.items():
-        control.drivers[name].start(specs)
-    for name, agent_ids in followup.drain.items():
-        if name not in followup.start:
-            control.drivers[name].drain(agent_ids)
-    for name, agent_ids in followup.undo.items():
-        control.drivers[name].resume(agent_ids)
+    if followup.wake:
+        control.wake_hosts()
     if followup.purge or followup.forget:
         with suppress(TemporaryError):  # nobody reads these queues any more, and pruning deletes them once more
             backlog.purge(control.broker.redis, followup.purge)
@@ -110,9 +104,8 @@ def _live(session: Session, cluster_id: str) -> list[Agent]:
 
 
 def _add(
-    session: Session, cluster: Cluster, blueprint: Blueprint, agents: Sequence[Agent],
-    start: Mapping[str, int], followup: Followup,
-) -> list[Agent]:  # fmt: skip
+    session: Session, cluster: Cluster, blueprint: Blueprint, agents: Sequence[Agent], start: Mapping[str, int]
+) -> list[Agent]:
     """Insert the rows of new agents in the order of ``start``, which is the order that hosts start them in."""
     now = session.scalars(select(func.clock_timestamp())).one()
     failures = _recent_failures(session, cluster.id, young=True)
@@ -127,7 +120,6 @@ def _add(
     heads = {agent.group_name: agent.id for agent in reversed([*agents, *added])}
     for agent in added:
         agent.supervisor_id = heads.get(_boss(groups[agent.group_name], blueprint))
-        followup.start.setdefault(agent.driver, []).append(spec_of(agent, groups[agent.group_name], blueprint))
     # The upper ones first: each row refers to its supervisor's.
     rows: list[Agent] = sorted(added, key=lambda agent: _depth(groups[agent.group_name], blueprint))
     session.add_all(rows)
@@ -157,7 +149,9 @@ def _row(cluster: Cluster, group: AgentGroup, spawned_at: datetime, delay_second
         capabilities=list(group.capabilities),
         skills=list(group.skills),
         config=dict(group.config),
-        driver=group.driver or "process",
+        driver=group.driver,
+        cpu=group.engine.resources.cpu or 0.0,
+        memory_bytes=group.engine.resources.memory_bytes or 0,
         blueprint_version=cluster.blueprint_version,
         status=AgentStatus.STARTING,
         spawned_at=spawned_at,
@@ -216,6 +210,7 @@ def spec_of(agent: Agent, group: AgentGroup, blueprint: Blueprint) -> AgentSpec:
             if below.reports_to == group.name and below.celery is None  # that knows no jobs of ours
         },
         memory=shared_memory(blueprint.resources.get("memory")),
+        engine=group.engine,
     )
 
 

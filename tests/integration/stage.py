@@ -14,7 +14,7 @@ from brain_clusters.broker import names
 from brain_clusters.db.models import Agent, Cluster, Job, Operation
 from brain_clusters.domain.commands import Command, CreateCluster, Origin
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, ClusterStatus
-from brain_clusters.genesis.process.desk import Ended
+from brain_clusters.genesis.desk import Ended
 from brain_clusters.services import autoscale, lifecycle, operations, submitting
 from brain_clusters.services.control import Control
 from brain_clusters.services.hosting import HostDesk

@@ -29,7 +29,7 @@ from brain_clusters.db.models import Agent, Alert, Cluster, Event, Job, Operatio
 from brain_clusters.domain.commands import CreateCluster, DestroyCluster, HibernateCluster, Origin
 from brain_clusters.domain.states import AgentStatus, ClusterStatus, Intent, JobStatus
 from brain_clusters.errors import TemporaryError
-from brain_clusters.genesis.process.desk import Ended
+from brain_clusters.genesis.desk import Ended
 from brain_clusters.ports import free_port
 from brain_clusters.services import alerts, blueprints, lifecycle, notify, observation, operations, sensing
 from brain_clusters.services.control import Control

@@ -21,7 +21,7 @@ from brain_clusters.cli import main
 from brain_clusters.cli.upfile import UpFile
 from brain_clusters.config import Settings
 from brain_clusters.domain.commands import DestroyCluster, HibernateCluster
-from brain_clusters.genesis.process.desk import Ended
+from brain_clusters.genesis.desk import Ended
 from brain_clusters.ports import free_port
 from brain_clusters.processes import ProcessId
 from brain_clusters.services import blueprints

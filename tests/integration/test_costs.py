@@ -21,7 +21,7 @@ from brain_clusters.broker.jobs import Delivery, JobRecords, JobReport
 from brain_clusters.db.models import Agent, Usage
 from brain_clusters.domain.commands import HibernateCluster, ReactivateCluster
 from brain_clusters.domain.states import ClusterStatus, JobStatus
-from brain_clusters.genesis.process.desk import Ended
+from brain_clusters.genesis.desk import Ended
 from brain_clusters.services import blueprints, costs, metering, metrics, outcomes
 from brain_clusters.services.costs import Period
 from brain_clusters.services.tallies import Tally

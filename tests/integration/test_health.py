@@ -8,7 +8,7 @@ from brain_clusters.broker import names
 from brain_clusters.db.models import Metrics
 from brain_clusters.domain.commands import DestroyCluster
 from brain_clusters.domain.states import AgentStatus, JobStatus
-from brain_clusters.genesis.process.desk import Ended
+from brain_clusters.genesis.desk import Ended
 from tests.integration.stage import Stage
 from tests.integration.test_costs import done
 

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -21,8 +21,9 @@ from brain_clusters.broker import names
 from brain_clusters.broker.client import Broker
 from brain_clusters.broker.restore import restore
 from brain_clusters.domain.agents import AgentSpec, Loads
-from brain_clusters.genesis.process.desk import Ended, Wanted
-from brain_clusters.genesis.process.host import Host
+from brain_clusters.genesis.desk import Ended, Wanted
+from brain_clusters.genesis.host import Host
+from brain_clusters.genesis.process.driver import ProcessDriver
 from brain_clusters.genesis.process.nursery import Nursery
 from tests.integration.agents import Sent
 
@@ -67,6 +68,12 @@ class PaperDesk:
     def ready(self, handles: Mapping[str, Mapping[str, Any]]) -> None:
         self.handles |= handles
 
+    def beating(self, agent_ids: Sequence[str]) -> Set[str]:
+        raise NotImplementedError("processes tell their host that they consume")
+
+    def explain(self, reasons: Mapping[str, str | None]) -> None:
+        raise NotImplementedError("processes wait for nothing")
+
     def release(self, agent_id: str) -> None:
         restore(self._client, agent_id)
 
@@ -101,7 +108,8 @@ class Stage:
         config = AgentConfig(self._url, None, str(self._folder), str(self._folder), beat_interval=0.05)
         environ = {key: value for key, value in os.environ.items() if not key.startswith("BRAIN_")}
         nursery = Nursery(asdict(config), environ, self._folder / "zygote.log")
-        self._host = Host(self.desk, nursery, capacity=10, run_dir=self._folder, log_dir=self._folder)
+        driver = ProcessDriver(nursery, run_dir=self._folder, log_dir=self._folder)
+        self._host = Host(self.desk, driver, capacity=10)
         self._thread = threading.Thread(target=self._host.run)
         self._thread.start()
 

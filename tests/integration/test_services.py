@@ -39,7 +39,7 @@ from brain_clusters.domain.states import (
     OperationStatus,
 )
 from brain_clusters.errors import BrainError, Conflict, InvalidInput, NotFound, TemporaryError
-from brain_clusters.genesis.process.desk import Ended
+from brain_clusters.genesis.desk import Ended
 from brain_clusters.ports import free_port
 from brain_clusters.services import (
     autoscale,
@@ -381,7 +381,7 @@ def test_reconciling_twice_does_nothing_twice(stage: Stage) -> None:
     for _ in range(3):
         with stage.control.database.transaction() as session:
             followup = reconcile(session, cluster_id)
-        assert (followup.start, followup.drain, followup.purge) == ({}, {}, [])
+        assert (followup.wake, followup.purge) == (False, [])
     assert [agent.id for agent in stage.agents(cluster_id)] == [agent.id for agent in before]
 
 

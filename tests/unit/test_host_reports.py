@@ -1,16 +1,19 @@
-"""What a host makes of its zygotes' reports, in whatever order they come."""
+"""What the process driver makes of its zygotes' reports, in whatever order they come."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import time
 from pathlib import Path
 from typing import Any
 
-from brain_clusters.genesis.process.host import Host
-from brain_clusters.genesis.process.local import LocalAgent, lock_path
+from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.genesis.driver import Phase, Sighting
+from brain_clusters.genesis.process.driver import ProcessDriver
+from brain_clusters.genesis.process.local import lock_path
 from brain_clusters.processes import ProcessId
+
+_SPEC = AgentSpec(agent_id="a", cluster_id="c", group_name="g", role="worker", queue="q")
 
 
 class Reports:
@@ -31,13 +34,14 @@ def test_an_agent_that_is_ready_before_its_birth_is_told_has_its_pid_all_the_sam
     os.write(lock, f"{me.pid} {me.started}\n".encode())
     late = {"is": "spawned", "agent": "a", "pid": me.pid, "started": me.started}
     nursery: Any = Reports({"is": "ready", "agent": "a"}, late)
-    host = Host(None, nursery, capacity=1, run_dir=tmp_path, log_dir=tmp_path)  # type: ignore[arg-type]
-    agent = host._roster.living["a"] = LocalAgent("a", "", time.monotonic(), tmp_path / "a.drain")
-    host._take_reports()
-    assert host._roster.ready == {"a": {"pid": me.pid, "started": me.started}}
+    driver = ProcessDriver(nursery, run_dir=tmp_path, log_dir=tmp_path)
+    driver._population.expect(_SPEC, "")
+    assert list(driver.changes()) == [
+        Sighting("a", Phase.RUNNING, {"pid": me.pid, "started": me.started}, ready=True),
+    ]
+    agent = driver._population.living["a"]
     assert agent.process == me
     assert agent.reaped_here
-    host._roster.note_death(agent)
-    host._selector.close()
-    for descriptor in (lock, host._wake_read, host._wake_write):
-        os.close(descriptor)
+    driver._population.close()
+    driver._selector.close()
+    os.close(lock)

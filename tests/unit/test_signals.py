@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from brain_clusters.domain.signals import GroupSignals, Learned, as_inputs, from_inputs, learn, total
@@ -110,6 +110,7 @@ def test_a_clock_that_is_set_back_teaches_nothing_and_breaks_nothing() -> None:
     assert found.stable == pytest.approx(2.0)  # 100 jobs in the 50 s that are known
 
 
+@example([(0.0, 0, 0, None), (2.225073858507e-311, 1, 0, None)])
 @given(
     st.lists(
         st.tuples(st.floats(-10, 1000), st.integers(0, 10_000), st.integers(0, 10_000), st.none() | st.floats(0, 1e4))

@@ -104,7 +104,10 @@ class Cluster(Base):
 
 
 class Host(Base):
-    """A host process that runs process-driver agents."""
+    """A host: it runs agents of one driver. cpus (cores), memory_bytes: what it has for them; None is unlimited.
+
+    holder: which process is this host, as several may stand by for one engine.
+    """
 
     __tablename__ = "hosts"
 
@@ -112,12 +115,17 @@ class Host(Base):
     capacity: Mapped[int]
     pid: Mapped[int]
     seen_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    driver: Mapped[str] = mapped_column(server_default="process")
+    cpus: Mapped[float | None]
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    holder: Mapped[str | None]
 
 
 class Agent(Base):
     """One running member of a group, from its planning to its end.
 
     agent_id is the driver's name for it; handle is the driver's plain JSON (pid and start time for a process).
+    reason: why it still is starting, as its engine or its host says. cpu (cores), memory_bytes: what it asks for.
     not_before delays the replacement of one that died at birth. claimed_at: when a host took it, from which on it
     costs. busy_seconds: how long it had at least one job so far, by its own count; busy_days: the same of its last days
     (UTC), each as [seconds while it took jobs, seconds while it drained, the sum over its slots].
@@ -147,6 +155,9 @@ class Agent(Base):
     driver: Mapped[str] = mapped_column(server_default="process")
     host_id: Mapped[str | None]
     handle: Mapped[dict[str, Any] | None]
+    reason: Mapped[str | None]
+    cpu: Mapped[float] = mapped_column(server_default="0")
+    memory_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
     blueprint_version: Mapped[str]
     ready_at: Mapped[datetime | None]
     draining_at: Mapped[datetime | None]

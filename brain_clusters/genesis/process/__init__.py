@@ -1,1 +1,1 @@
-"""Agents as processes: the driver that wakes the hosts, and the host that supervises those of one machine."""
+"""Agents as processes of this machine: the driver, the zygotes that it forks them from, and how they are followed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import signal
 import sys
@@ -13,13 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from brain_clusters.genesis.process.desk import Ended
-from brain_clusters.processes import DRAIN_SIGNAL, ProcessId, tail
+from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.genesis.driver import Phase, Sighting
+from brain_clusters.processes import DRAIN_SIGNAL, ProcessId
 
-log = logging.getLogger(__name__)
-
-# An agent that had begun to leave when it was told to go on is gone before then.
-_LEAVING_SECONDS = 10.0
 _LOG_KEEP_SECONDS = 86_400.0
 _LOG_BYTES = 10_000_000
 
@@ -28,87 +24,56 @@ _LOG_BYTES = 10_000_000
 class LocalAgent:
     """An agent of this host. process is None until the zygote has told its pid.
 
-    handler: the zygote it comes from. marker: the file that tells it to drain. ready: it consumes.
-    drains: what it was told last, None when an earlier host may have told it something; told_at: when that was.
-    asked_to_leave_at: when it got SIGTERM, which is final. reaped_here: a zygote of this host reports its exit code.
-    Times are monotonic seconds.
+    spec: None for one of an earlier host. zygote: the one it comes from. marker: the file that tells it to drain.
+    ready: it consumes. wish: how it is to end as soon as it has a process. reaped_here: a zygote of this host reports
+    its exit code. since: monotonic seconds.
     """
 
     agent_id: str
-    handler: str
-    since: float
     marker: Path
+    since: float
+    spec: AgentSpec | None = None
+    zygote: str = ""
     process: ProcessId | None = None
     exit_descriptor: int | None = None
     ready: bool = False
-    drains: bool | None = False
-    told_at: float | None = None
-    asked_to_leave_at: float | None = None
+    wish: signal.Signals | None = None
     code: int | None = None
     reaped_here: bool = False
     error: str | None = None
+    dead: bool = False
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal, if the process still is the same one."""
-        if self.process is not None:
+    def end(self, *, now: bool) -> None:
+        """Ask it to finish what it does and end, or kill it."""
+        number = signal.SIGKILL if now else signal.SIGTERM
+        if self.process is None:
+            self.wish = number
+        else:
             self.process.send(number)
 
-    def leave(self) -> None:
-        """Ask it, once, to finish what it does and end. While it is being born nothing is asked: its pid comes soon."""
-        if self.asked_to_leave_at is None and self.process is not None:
-            self.asked_to_leave_at = time.monotonic()
-            self.signal(signal.SIGTERM)
-
-    def drain(self) -> None:
-        """Ask it to finish what it does and end, so that ``go_on`` can undo it. One that is not ready just ends."""
-        if not self.ready:
-            self.leave()
-        elif self.asked_to_leave_at is None and not self.drains:
-            self._tell(drains=True)
-
-    def go_on(self) -> None:
-        """Ask it to take jobs again, if it was told to drain or may have been."""
-        if self.asked_to_leave_at is None and self.drains is not False:
-            self._tell(drains=False)
-
-    def _tell(self, *, drains: bool) -> None:
-        self.drains, self.told_at = drains, time.monotonic()
+    def tell(self, *, drains: bool) -> None:
+        """Tell it to finish what it does and leave, or to take jobs again."""
         if drains:
             self.marker.touch(0o600)
         else:
             self.marker.unlink(missing_ok=True)
-        self.signal(DRAIN_SIGNAL)
+        if self.process is not None:
+            self.process.send(DRAIN_SIGNAL)
 
-    @property
-    def left_as_asked(self) -> bool:
-        """Whether its end is what it was asked for, be it that it was told to go on a moment too late."""
-        if self.asked_to_leave_at is not None or self.drains:
-            return True
-        return self.code in (0, None) and _within(self.told_at, _LEAVING_SECONDS)
+    def sighting(self) -> Sighting:
+        """Return what is to be told of it."""
+        handle = {"pid": self.process.pid, "started": self.process.started} if self.process else {}
+        if self.dead:
+            return Sighting(self.agent_id, Phase.ENDED, handle, reason=self._how_it_ended(), code=self.code)
+        phase = Phase.RUNNING if self.process else Phase.STARTING
+        return Sighting(self.agent_id, phase, handle, ready=self.ready)
 
-
-def _within(since: float | None, seconds: float) -> bool:
-    return since is not None and time.monotonic() - since < seconds
-
-
-def obituary(agent: LocalAgent, log_dir: Path) -> Ended:
-    """Return what is told of an agent that is gone: whether it left as asked, and else why it died."""
-    if agent.left_as_asked:
-        return Ended(agent.agent_id, asked=True, error=agent.error)
-    error = agent.error
-    if error is None:
-        last_words = tail(log_dir / f"{agent.agent_id}.log", 3).strip()
-        error = _how_it_ended(agent.code) + (f"; its log ends: {last_words[-500:]}" if last_words else "")
-    log.warning("agent %s died: %s", agent.agent_id, error)
-    return Ended(agent.agent_id, asked=False, error=error)
-
-
-def _how_it_ended(code: int | None) -> str:
-    if code is None:
-        return "ended unasked"
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exited with {code} unasked"
+    def _how_it_ended(self) -> str | None:
+        if self.error is not None or self.code is None:
+            return self.error
+        if self.code < 0:
+            return f"killed by {signal.Signals(-self.code).name}"
+        return f"exited with {self.code} unasked"
 
 
 def exit_descriptor(pid: int) -> int | None:

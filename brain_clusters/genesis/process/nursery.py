@@ -178,7 +178,7 @@ class Nursery:
         if loads not in self._installed:
             path = (*sys.path, *self._config.get("handler_path", ()))
             self._installed[loads] = skills.any_installed(loads.skills, path)
-        return loads if self._installed[loads] else Loads()
+        return loads if self._installed[loads] else Loads(environment=loads.environment)
 
     def _zygote_for(self, loads: Loads) -> _Zygote:
         if loads.key not in self._zygotes:

@@ -1,4 +1,4 @@
-"""The agents of one machine: which live, which became ready, and which died and are still to be told of.
+"""The agents of one machine: which live, and which died and are still to be told of.
 
 It follows processes by their exit descriptors, and finds by their lock files those that nobody told it of.
 """
@@ -10,8 +10,8 @@ import os
 import selectors
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.genesis.process.local import LocalAgent, exit_descriptor, holder, lock_path
@@ -20,31 +20,56 @@ from brain_clusters.processes import ProcessId, drain_marker
 log = logging.getLogger(__name__)
 
 
-class Roster:
-    """living: by agent id, also those without a process yet. ready: handles that are to be told. dead: to be buried.
+class Population:
+    """living: by agent id, also those without a process yet. dead: whose ends are still to be told.
 
     The selector gets each agent as the data of its exit descriptor.
     """
 
     def __init__(self, run_dir: Path, selector: selectors.BaseSelector) -> None:
         self.living: dict[str, LocalAgent] = {}
-        self.ready: dict[str, dict[str, Any]] = {}
         self.dead: list[LocalAgent] = []
+        self._changed: dict[str, LocalAgent] = {}
         self._by_pid: dict[int, LocalAgent] = {}
         self._run_dir = run_dir
         self._selector = selector
 
     def expect(self, spec: AgentSpec, zygote: str) -> None:
         """Note an agent that is about to be born by ``zygote``."""
-        self.living[spec.agent_id] = self._local(spec, zygote)
+        self.living[spec.agent_id] = self._local(spec.agent_id, spec, zygote)
 
-    def lock(self, agent_id: str) -> Path:
-        """Return the file that the agent holds locked while it lives."""
-        return lock_path(self._run_dir, agent_id)
+    def find(self, agent_id: str) -> LocalAgent | None:
+        """Return the agent if it lives or is expected, also where only its lock file tells."""
+        if agent_id not in self.living:
+            process = self._holder(agent_id)
+            if process is not None:
+                self._adopt(agent_id, process)
+        return self.living.get(agent_id)
 
-    def holder(self, agent_id: str) -> ProcessId | None:
-        """Return the process that is the agent, if there is one."""
-        return holder(self.lock(agent_id))
+    def unborn(self, patience_seconds: float) -> list[LocalAgent]:
+        """Return those that were asked for so long ago and still have no process; one whose birth was only not told is
+        followed.
+        """
+        found = []
+        before = time.monotonic() - patience_seconds
+        for agent in self.living.values():
+            if agent.process is None and agent.since < before:
+                process = self._holder(agent.agent_id)
+                if process is None:
+                    found.append(agent)
+                else:
+                    self.follow(agent.agent_id, process)
+        return found
+
+    def take_changed(self) -> list[LocalAgent]:
+        """Return those that live and got a process, or became ready, since the last call."""
+        changed, self._changed = self._changed, {}
+        return [agent for agent in changed.values() if not agent.dead]
+
+    def take_dead(self) -> list[LocalAgent]:
+        """Return the dead since the last call."""
+        dead, self.dead = self.dead, []
+        return dead
 
     def follow(self, agent_id: str, process: ProcessId, *, reaped_here: bool = False) -> None:
         """Watch a process that is an agent of ours."""
@@ -55,29 +80,26 @@ class Roster:
         if agent.process is not None:
             return  # the lock is taken by the one that is followed already, so this one ends by itself
         agent.process, agent.reaped_here = process, reaped_here
-        self._by_pid[process.pid] = agent
+        self._by_pid[process.pid] = self._changed[agent_id] = agent
         agent.exit_descriptor = exit_descriptor(process.pid)
         if agent.exit_descriptor is not None:
             self._selector.register(agent.exit_descriptor, selectors.EVENT_READ, agent)
         elif not process.alive:
             self.note_death(agent)
+        if agent.wish is not None:
+            process.send(agent.wish)
 
-    def adopt(self, agent_id: str, process: ProcessId) -> None:
-        """Follow a process that is known by its lock file. An earlier host may have told it to drain, or to go on."""
-        marker = drain_marker(self._run_dir, agent_id)
-        self.living[agent_id] = LocalAgent(agent_id, "", time.monotonic(), marker, ready=True, drains=None)
-        self.ready[agent_id] = {"pid": process.pid, "started": process.started}
+    def _adopt(self, agent_id: str, process: ProcessId) -> None:
+        """Follow a process that is known by its lock file."""
+        agent = self.living[agent_id] = self._local(agent_id)
+        agent.ready = True
         self.follow(agent_id, process)
 
     def find_survivors(self) -> None:
         """Follow every agent that an earlier host of this machine left running, or left to be born after we looked."""
-        known = self.living.keys() | {agent.agent_id for agent in self.dead}
-        found = {path.stem: holder(path) for path in self._run_dir.glob("*.lock") if path.stem not in known}
-        for agent_id, process in found.items():
-            if process is not None:
-                self.adopt(agent_id, process)
-        if any(found.values()):
-            log.info("found %d agents that still run", sum(process is not None for process in found.values()))
+        for path in self._run_dir.glob("*.lock"):
+            if path.stem not in self.living and self.find(path.stem) is not None:
+                log.info("found agent=%s, which still runs", path.stem)
 
     def note_ready(self, agent_id: str) -> None:
         """Note that an agent consumes."""
@@ -85,12 +107,11 @@ class Roster:
         if agent is None:
             return
         # On a busy machine it is ready before its zygote came to tell of its birth.
-        process = None if agent.process else self.holder(agent_id)
+        process = None if agent.process else self._holder(agent_id)
         if process is not None:
             self.follow(agent_id, process, reaped_here=True)
         agent.ready = True
-        process = agent.process
-        self.ready[agent_id] = {"pid": process.pid, "started": process.started} if process else {}
+        self._changed[agent_id] = agent
 
     def note_exit(self, pid: int, code: int) -> None:
         """Note an exit code. The exit descriptor may have told of that death before."""
@@ -104,14 +125,17 @@ class Roster:
         """Note that an agent is gone."""
         if self.living.pop(agent.agent_id, None) is None:
             return
+        self._unwatch(agent)
+        if agent.process is not None:
+            self._by_pid.pop(agent.process.pid, None)
+        agent.dead = True
+        self.dead.append(agent)
+
+    def _unwatch(self, agent: LocalAgent) -> None:
         if agent.exit_descriptor is not None:
             self._selector.unregister(agent.exit_descriptor)
             os.close(agent.exit_descriptor)
             agent.exit_descriptor = None
-        if agent.process is not None:
-            self._by_pid.pop(agent.process.pid, None)
-        self.ready.pop(agent.agent_id, None)
-        self.dead.append(agent)
 
     def note_unseen_deaths(self) -> None:
         """Ask after those that have no exit descriptor, where the system has none."""
@@ -119,10 +143,10 @@ class Roster:
             if agent.exit_descriptor is None and agent.process is not None and not agent.process.alive:
                 self.note_death(agent)
 
-    def fail_unborn(self, handler: str | None, error: str) -> None:
+    def fail_unborn(self, zygote: str | None, error: str) -> None:
         """Give up the agents that a zygote was to start; one that it did start without telling is followed."""
-        for agent in [one for one in self.living.values() if one.handler == handler and one.process is None]:
-            process = self.holder(agent.agent_id)
+        for agent in [one for one in self.living.values() if one.zygote == zygote and one.process is None]:
+            process = self._holder(agent.agent_id)
             if process is not None:
                 self.follow(agent.agent_id, process)
             else:
@@ -135,28 +159,27 @@ class Roster:
         A host that was killed may leave a child that has not locked its file yet. Its successor sees no process and
         starts the agent again, and the second of the two finds the lock taken and ends: the agent lives.
         """
-        living: dict[str, ProcessId] = {}
-        for agent in self.dead:
-            process = self.holder(agent.agent_id)
+        for agent in list(self.dead):
+            process = self._holder(agent.agent_id)
             if process is not None and process != agent.process and process.alive:
-                living[agent.agent_id] = process
-        self.dead = [agent for agent in self.dead if agent.agent_id not in living]
-        for agent_id, process in living.items():
-            self.adopt(agent_id, process)
+                self.dead.remove(agent)
+                self._adopt(agent.agent_id, process)
 
-    def note_lost(self, spec: AgentSpec) -> None:
-        """Note that an agent ended with an earlier host, which is not its fault: as if it had been asked to leave."""
-        agent = self._local(spec)
-        agent.asked_to_leave_at = time.monotonic()
-        self.dead.append(agent)
+    def forget(self, agent_ids: Sequence[str]) -> None:
+        """Delete what dead agents leave on the disk."""
+        for agent_id in agent_ids:
+            if agent_id not in self.living:
+                drain_marker(self._run_dir, agent_id).unlink(missing_ok=True)
+                lock_path(self._run_dir, agent_id).unlink(missing_ok=True)
 
-    def bury(self) -> None:
-        """Forget the dead, and what they leave on the disk."""
-        for agent in self.dead:
-            agent.marker.unlink(missing_ok=True)
-            self.lock(agent.agent_id).unlink(missing_ok=True)
-        self.dead.clear()
+    def close(self) -> None:
+        """Watch none of them any more."""
+        for agent in self.living.values():
+            self._unwatch(agent)
 
-    def _local(self, spec: AgentSpec, zygote: str = "") -> LocalAgent:
-        marker = drain_marker(self._run_dir, spec.agent_id)
-        return LocalAgent(spec.agent_id, zygote, time.monotonic(), marker)
+    def _holder(self, agent_id: str) -> ProcessId | None:
+        """Return the process that is the agent, if there is one."""
+        return holder(lock_path(self._run_dir, agent_id))
+
+    def _local(self, agent_id: str, spec: AgentSpec | None = None, zygote: str = "") -> LocalAgent:
+        return LocalAgent(agent_id, drain_marker(self._run_dir, agent_id), time.monotonic(), spec, zygote)

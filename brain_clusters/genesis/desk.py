@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -53,8 +53,14 @@ class Desk(Protocol):
     def claim(self, room: int) -> Sequence[AgentSpec]:
         """Take up to ``room`` pending agents for this host."""
 
+    def beating(self, agent_ids: Sequence[str]) -> Set[str]:
+        """Return those of ``agent_ids`` that beat."""
+
     def ready(self, handles: Mapping[str, Mapping[str, Any]]) -> None:
         """Tell that agents consume, each with its handle."""
+
+    def explain(self, reasons: Mapping[str, str | None]) -> None:
+        """Tell why agents still are starting, None for no more reason."""
 
     def release(self, agent_id: str) -> None:
         """Return what a dead agent held to its queue."""

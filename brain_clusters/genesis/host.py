@@ -1,0 +1,271 @@
+"""The host: supervises the agents of one engine, and makes what the rows want true there.
+
+It claims pending agents, has its driver start them, notices every death at once, returns what the dead held to the
+queue, drains and stops on request, and after its own death finds what still runs. It knows the rows only through its
+Desk and the engine only through its Driver, and decides nothing: who is to run is planned elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+
+from brain_clusters.domain.agents import AgentSpec, Loads
+from brain_clusters.errors import BrainError, TemporaryError
+from brain_clusters.genesis.desk import Desk, Wanted
+from brain_clusters.genesis.driver import Driver
+from brain_clusters.genesis.roster import Roster
+from brain_clusters.processes import wake_pipe
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
+# While an agent starts whose engine cannot tell that it consumes, its first beat is looked for so often.
+_BEAT_LOOK_SECONDS = 0.1
+_HOST_BEAT_SECONDS = 2.0
+# What was to be killed and still is there is killed again.
+_KILL_AGAIN_SECONDS = 5.0
+# How long a host that ends tries to report the last deaths.
+_TELLING_SECONDS = 5.0
+_LAST_WORDS_LINES = 3
+
+
+class Host:
+    """Runs until ``stop`` or ``abandon`` is called, usually by a signal handler. capacity: the most agents."""
+
+    def __init__(self, desk: Desk, driver: Driver, *, capacity: int) -> None:
+        self._desk = desk
+        self._driver = driver
+        self._capacity = capacity
+        self._roster = Roster()
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = wake_pipe()
+        self._listening = -1
+        self._next_beat = 0.0
+        self._warm: Sequence[Loads] | None = None
+        self._look_now = True
+        self._stopping: float | None = None
+        self._abandoned = False
+        self._grace = 0.0
+
+    def stop(self, grace_seconds: float) -> None:
+        """Drain every agent, kill those still busy after ``grace_seconds``, and end. A second call kills at once."""
+        self._grace = 0.0 if self._stopping is not None else grace_seconds
+        self._stopping = self._stopping or time.monotonic()
+        self._poke()
+
+    def abandon(self) -> None:
+        """End and leave the agents running for the next host."""
+        self._abandoned = True
+        self._poke()
+
+    def _poke(self) -> None:
+        with suppress(BlockingIOError):
+            os.write(self._wake_write, b"!")
+
+    def run(self) -> None:
+        """Be the host. Raises PermanentError when its engine can never be used."""
+        self._selector.register(self._wake_read, selectors.EVENT_READ, "wake")
+        self._open()
+        next_look = 0.0
+        while not self._done():
+            now = time.monotonic()
+            if self._look_now or now >= next_look:
+                self._look_now, next_look = False, now + _LOOK_SECONDS
+                self._look()
+            self._attempt(self._tell)
+            if time.monotonic() >= self._next_beat:
+                self._next_beat = time.monotonic() + _HOST_BEAT_SECONDS
+                self._attempt(self._beat)
+            # What _tell could not say waits for the next round; with Redis or PostgreSQL away that is a second.
+            self._wait(max(0.0, next_look - time.monotonic()))
+        self._end()
+
+    def _open(self) -> None:
+        """Open the driver; an engine that does not answer is waited for."""
+        while not self._done():
+            try:
+                self._driver.open()
+            except TemporaryError as exc:
+                log.warning("waiting: %s", exc)
+                self._wait(exc.delay_seconds)
+            else:
+                self._selector.register(self._driver.fileno(), selectors.EVENT_READ, "engine")
+                self._attempt(lambda: self._roster.note(self._driver.sight()))
+                return
+
+    def _beat(self) -> None:
+        # That it lives comes first: Redis hears it while PostgreSQL is away, and agents leave a host that is silent.
+        self._desk.beat(self._driver.upkeep(self._warm))
+        self._warm = self._desk.warm()[: self._capacity] if self._stopping is None else None
+
+    def _done(self) -> bool:
+        if self._stopping is None or self._roster.living:
+            return self._abandoned
+        # With the servers gone nobody can be told of the dead; the next host sees that they are.
+        patient = time.monotonic() - self._stopping < self._grace + _TELLING_SECONDS
+        return self._abandoned or not (self._roster.dead and patient)
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except TemporaryError as exc:
+            log.warning("waiting: %s", exc)
+        except BrainError:
+            log.exception("a look failed; the next one comes in a moment")
+
+    # --- what happens -------------------------------------------------------------------------------------------
+
+    def _wait(self, seconds: float) -> None:
+        self._listen()
+        if self._roster.unheard:
+            seconds = min(seconds, _BEAT_LOOK_SECONDS)
+        for key, _ in self._selector.select(seconds):
+            if key.data == "rows":
+                self._attempt(self._desk.clear)
+                self._look_now = True
+            elif key.data == "wake":
+                os.read(self._wake_read, 100)
+                self._look_now = True
+
+    def _listen(self) -> None:
+        """Follow the desk's descriptor, which changes when its connection is made anew."""
+        descriptor = self._desk.fileno()
+        if descriptor == self._listening:
+            return
+        if self._listening >= 0:
+            with suppress(KeyError, ValueError):
+                self._selector.unregister(self._listening)
+        if descriptor >= 0:
+            self._selector.register(descriptor, selectors.EVENT_READ, "rows")
+        self._listening = descriptor
+
+    # --- what is told -------------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        self._roster.note(self._driver.changes())
+        if self._roster.unheard:
+            self._roster.note_beating(self._desk.beating(self._roster.unheard))
+        if self._roster.ready:
+            self._desk.ready(self._roster.ready)
+            self._roster.ready = {}
+        if self._roster.reasons:
+            self._desk.explain(self._roster.reasons)
+            self._roster.reasons = {}
+        if self._roster.dead:
+            self._bury()
+
+    def _bury(self) -> None:
+        """Return what the dead held, then report them. In this order: a crash in between repeats both, harmlessly."""
+        dead = list(self._roster.dead.values())
+        for kept in dead:
+            self._desk.release(kept.agent_id)
+        self._desk.ended(
+            [kept.obituary("" if kept.left_as_asked else self._last_words(kept.agent_id)) for kept in dead]
+        )
+        self._roster.bury(dead)
+        self._driver.remove([kept.agent_id for kept in dead])
+
+    def _last_words(self, agent_id: str) -> str:
+        with suppress(BrainError):
+            return self._driver.logs(agent_id, _LAST_WORDS_LINES).strip()
+        return ""
+
+    # --- what is done -------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Compare the rows with the engine and act on every difference."""
+        if self._stopping is not None:
+            self._attempt(self._let_all_leave)
+            return
+        # New agents first: somebody may be waiting for them.
+        self._attempt(self._take_new)
+        self._attempt(self._compare)
+
+    def _take_new(self) -> None:
+        room = self._capacity - len(self._roster.living)
+        if room > 0:
+            self._start(self._desk.claim(room))
+
+    def _start(self, specs: Sequence[AgentSpec]) -> None:
+        if specs:
+            self._roster.note(self._driver.start(specs))
+
+    def _compare(self) -> None:
+        wanted = {row.spec.agent_id: row for row in self._desk.wanted()}
+        self._roster.note(self._driver.changes())
+        known = self._roster.living.keys() | self._roster.dead.keys()
+        self._recover([row for agent_id, row in wanted.items() if agent_id not in known])
+        rows = [row for agent_id, row in wanted.items() if agent_id in self._roster.living]
+        self._drain([row for row in rows if row.draining])
+        self._go_on(row.spec.agent_id for row in rows if not row.draining)
+        self._stop(self._roster.living.keys() - wanted.keys())
+
+    def _recover(self, rows: Sequence[Wanted]) -> None:
+        """Deal with rows of ours that nothing known answers to: find the agent, start it, or report its end."""
+        if not rows:
+            return
+        self._roster.note(self._driver.sight([row.spec.agent_id for row in rows]))
+        found = self._roster.living.keys() | self._roster.dead.keys()
+        missing = [row for row in rows if row.spec.agent_id not in found]
+        for row in missing:
+            if row.draining or row.started:
+                self._roster.note_lost(row.spec.agent_id)
+            else:
+                # It may have run without anybody's knowledge, and have held a job when it ended.
+                self._desk.release(row.spec.agent_id)
+        self._start([row.spec for row in missing if not (row.draining or row.started)])
+
+    def _drain(self, rows: Sequence[Wanted]) -> None:
+        """Have agents drain. One that does not consume yet just ends, and one that takes too long is killed."""
+        living = self._roster.living
+        drained = [row.spec.agent_id for row in rows]
+        self._stop(agent_id for agent_id in drained if not living[agent_id].ready)
+        told = [one for one in drained if living[one].may_be_told and not living[one].drains]
+        if told:
+            self._driver.drain(told)
+            self._roster.note_told(told, drains=True)
+        self._kill(
+            row.spec.agent_id for row in rows if row.kill_after is not None and row.draining_seconds > row.kill_after
+        )
+
+    def _go_on(self, agent_ids: Iterable[str]) -> None:
+        """Have agents take jobs again that were told to drain, or may have been."""
+        living = self._roster.living
+        told = [one for one in agent_ids if living[one].may_be_told and living[one].drains is not False]
+        if told:
+            self._driver.resume(told)
+            self._roster.note_told(told, drains=False)
+
+    def _stop(self, agent_ids: Iterable[str]) -> None:
+        told = [agent_id for agent_id in agent_ids if self._roster.living[agent_id].may_be_told]
+        if told:
+            self._driver.stop(told)
+            self._roster.note_stopped(told)
+
+    def _kill(self, agent_ids: Iterable[str]) -> None:
+        due = self._roster.to_kill(agent_ids, _KILL_AGAIN_SECONDS)
+        if due:
+            self._driver.stop(due, now=True)
+            self._roster.note_killed(due)
+
+    def _let_all_leave(self) -> None:
+        assert self._stopping is not None  # noqa: S101 - for the type checker
+        self._roster.note(self._driver.changes())
+        self._stop(list(self._roster.living))
+        if time.monotonic() - self._stopping > self._grace:
+            self._kill(list(self._roster.living))
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        self._driver.close()
+        if not self._abandoned:
+            self._attempt(self._desk.leave)
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
