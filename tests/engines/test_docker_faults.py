@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from brain_clusters.domain.engines import Engine
 from brain_clusters.errors import TemporaryError
 from brain_clusters.genesis.contract.ground import Ground
 from brain_clusters.genesis.contract.stage import Stage
+from brain_clusters.genesis.docker import events
 from brain_clusters.genesis.docker.driver import DockerDriver
 from brain_clusters.genesis.driver import Phase
 from tests.engines.docker_cli import docker
@@ -62,13 +64,13 @@ def test_a_reply_that_is_lost_makes_no_second_container(stage: Stage, proxy: Pro
         stage.does(agent)
 
 
-@pytest.mark.parametrize("status", [409, 429, 500, 503])
-@pytest.mark.parametrize("request_", [CREATE, START], ids=["create", "start"])
+# 409 of a start says that the container is being removed, and is final.
+@pytest.mark.parametrize(
+    ("request_", "status"), [(CREATE, 409), (CREATE, 429), (CREATE, 500), (START, 429), (START, 500), (START, 503)]
+)
 def test_an_engine_that_answers_with_errors_is_asked_again(
     stage: Stage, proxy: Proxy, request_: str, status: int
 ) -> None:
-    if (request_, status) == (START, 409):
-        pytest.skip("an engine that answers so has begun to remove the container")
     proxy.answer(request_, status, times=2)
     agents = stage.start(*(stage.spec() for _ in range(2)))
     stage.until_consuming(agents)
@@ -119,13 +121,26 @@ def test_agents_go_on_while_the_engine_is_away_and_are_known_when_it_is_back(sta
     assert stage.ends.keys() == {dies}
 
 
-def test_what_is_stopped_before_the_engine_is_back_is_never_started(stage: Stage, proxy: Proxy) -> None:
+def test_what_is_stopped_before_the_engine_is_back_leaves_nothing(stage: Stage, proxy: Proxy) -> None:
     proxy.down()
     (agent,) = stage.start(stage.spec())
     stage.driver.stop([agent])
     proxy.up()
     stage.until_ended(agent)
-    assert containers(stage) == []
+    stage.until(lambda: containers(stage) == [], "nothing is there")
+
+
+def test_a_connection_that_is_dead_without_a_word_is_noticed(
+    stage: Stage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_SILENCE_SECONDS", 2.0)
+    agent = stage.agent()
+    proxy.cut()  # so that the next stream is as impatient
+    seen = len(proxy.requests)
+    stage.until(lambda: [line for line in proxy.requests[seen:] if re.search(EVENTS, line)], "it is followed again")
+    with proxy.mute():
+        docker("rm", "--force", stage.told[agent].handle["container"])
+    stage.until_ended(agent)
 
 
 def test_a_host_waits_for_an_engine_that_is_away_when_it_starts(stage: Stage, proxy: Proxy) -> None:

@@ -181,7 +181,10 @@ class Spawner:
 
     def _adopt(self, agent_id: str) -> Sighting:
         """Return the container that has the agent's name. That of another host of ours is replaced: it is ours now."""
-        found = self._containers.inspect(agent_id)
+        try:
+            found = self._containers.inspect(agent_id)
+        except NotFound as exc:
+            raise EngineFault(f"its name is taken, and there is no container of that name: {exc}") from exc
         if self._removing(agent_id):
             raise EngineFault("its former container is being removed")
         if self._owner.owns(found["Config"]["Labels"]):
