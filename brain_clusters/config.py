@@ -82,6 +82,10 @@ class Settings:
         "BRAIN_AGENT_REDIS_URL", setting.url("redis", "rediss"), None,
         "Redis as containers and pods reach it; BRAIN_REDIS_URL without it.", secret=True,
     )  # fmt: skip
+    docker_network: str | None = setting.declare(
+        "BRAIN_DOCKER_NETWORK", setting.word, None,
+        "The network of agents' containers: `host`, or a name; the Docker engine's default without it.",
+    )  # fmt: skip
     host_capacity: int = setting.declare(
         "BRAIN_HOST_CAPACITY", setting.number(int, 1, 10_000), 200, "The most agents that this host runs."
     )

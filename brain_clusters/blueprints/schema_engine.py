@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from brain_clusters.blueprints.rules import Rule, free, keys, text
+from brain_clusters.blueprints.schema_docker import DOCKER
 
 _SIZE = ["number", "string"]
 
@@ -39,6 +40,6 @@ ENGINE: dict[str, Rule] = {
             "description": "Variables of its agents: texts, or where these are (env:NAME, file:PATH, secret:NAME/KEY)."
         },
     },
-    "docker": free("How its containers are run."),
+    "docker": DOCKER,
     "pod": free("How its pods are run."),
 }
