@@ -73,6 +73,10 @@ class TemporaryError(BrainError):
         self.delay_seconds = delay_seconds
 
 
+class LeaseLost(BrainError):
+    """This process is not the host any more: it was silent for too long. Whoever is it now owns the agents."""
+
+
 class PermanentError(BrainError):
     """Our fault or the machine's: trying again changes nothing until somebody mends it."""
 
