@@ -89,6 +89,18 @@ class Settings:
     host_capacity: int = setting.declare(
         "BRAIN_HOST_CAPACITY", setting.number(int, 1, 10_000), 200, "The most agents that this host runs."
     )
+    host_cpus: float | None = setting.declare(
+        "BRAIN_HOST_CPUS", setting.cores, None,
+        "The cores that this host has for agents; those of the machine without it, unlimited for other drivers.",
+    )  # fmt: skip
+    host_memory: int | None = setting.declare(
+        "BRAIN_HOST_MEMORY", setting.memory, None,
+        "The memory that this host has for agents, as 8GiB; the machine's without it, unlimited for other drivers.",
+    )  # fmt: skip
+    host_lease_seconds: float = setting.declare(
+        "BRAIN_HOST_LEASE_SECONDS", setting.number(float, 3, 3600), 30.0,
+        "A host that PostgreSQL hears nothing of for so long has lost its place; the same for all processes.",
+    )  # fmt: skip
     worker_concurrency: int = setting.declare(
         "BRAIN_WORKER_CONCURRENCY", setting.number(int, 1, 64), 4, "Lifecycle commands that one worker runs at once."
     )

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from brain_clusters.domain.addresses import parse_networks
 from brain_clusters.domain.currencies import CODES
+from brain_clusters.domain.engines import parse_cpu, parse_memory
 from brain_clusters.drivers import check_name
 
 
@@ -38,6 +39,16 @@ def url(*schemes: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def cores(text: str) -> float:
+    """Return ``text`` in cores."""
+    return parse_cpu(text)
+
+
+def memory(text: str) -> int:
+    """Return ``text`` in bytes."""
+    return parse_memory(text)
 
 
 def path(text: str) -> Path:
