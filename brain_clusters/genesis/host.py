@@ -50,6 +50,7 @@ class Host:
         self._stopping: float | None = None
         self._abandoned = False
         self._grace = 0.0
+        self._unremoved: set[str] = set()
 
     def stop(self, grace_seconds: float) -> None:
         """Drain every agent, kill those still busy after ``grace_seconds``, and end. A second call kills at once."""
@@ -156,6 +157,9 @@ class Host:
             self._roster.reasons = {}
         if self._roster.dead:
             self._bury()
+        if self._unremoved:
+            self._driver.remove(sorted(self._unremoved))
+            self._unremoved.clear()
 
     def _bury(self) -> None:
         """Return what the dead held, then report them. In this order: a crash in between repeats both, harmlessly."""
@@ -166,7 +170,7 @@ class Host:
             [kept.obituary("" if kept.left_as_asked else self._last_words(kept.agent_id)) for kept in dead]
         )
         self._roster.bury(dead)
-        self._driver.remove([kept.agent_id for kept in dead])
+        self._unremoved.update(kept.agent_id for kept in dead)
 
     def _last_words(self, agent_id: str) -> str:
         with suppress(BrainError):
