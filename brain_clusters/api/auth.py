@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import re
 from collections.abc import Sequence
 
@@ -12,6 +11,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, Unauthorized
 
 from brain_clusters.api.context import control
+from brain_clusters.domain.addresses import is_loopback
 
 # Probes and monitors have no key. All else needs one, also what is added later.
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/version"})
@@ -59,13 +59,3 @@ def _check_origin() -> None:
     foreign = origin is not None and origin.lower() != own
     if foreign or request.headers.get("Sec-Fetch-Site", "").lower() == "cross-site":
         raise Forbidden("a web page of another origin may not change anything here")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether ``host`` can only mean this machine."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
