@@ -10,6 +10,7 @@ ENTRY_POINTS = "brain_clusters.drivers"
 # Here, so that what is not imported need not be installed either.
 _OURS = {
     "process": "brain_clusters.genesis.process.driver:ProcessDriver.make",
+    "remote": "brain_clusters.genesis.remote.driver:make",
 }
 
 

@@ -40,7 +40,7 @@ ROOMS_OF = {
     "cerberus": {"blueprints", "api"},
     "cronsim": {"domain"},
     "redis": {"broker", "agent", "embedded", "client"},
-    "httpx2": {"agent"},
+    "httpx2": {"agent", "genesis"},
     "httpcore2": {"agent"},
     "openai": {"agent"},
     "pydantic": {"agent"},
