@@ -133,9 +133,7 @@ def genesis(driver: str, listen: str) -> None:
 
     _check_driver(driver)
     if driver == "remote":
-        raise click.BadParameter(
-            "a Genesis service runs an engine of its own, not another service", param_hint="--driver"
-        )
+        raise click.BadParameter("must be an engine, and no other Genesis service", param_hint="--driver")
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
         raise click.BadParameter("must be an address and a port, such as 127.0.0.1:8090", param_hint="--listen")

@@ -47,9 +47,8 @@ def open_host(host_id: str) -> flask.Response:
     config = attached().config
     unknown = sorted(stated.keys() - (config.keys() - set(LOCAL)))
     if unknown:
-        raise InvalidInput(
-            f"this service, brain-clusters {__version__}, does not know agent.{', agent.'.join(unknown)}"
-        )
+        named = ", ".join(f"agent.{key}" for key in unknown)
+        raise InvalidInput(f"this service, brain-clusters {__version__}, does not know {named}")
     if not isinstance(stated.get("redis_url"), str):
         raise InvalidInput("agent.redis_url must be the address of Redis")
     keeper = attached().keepers.open(host_id, stated)

@@ -49,17 +49,10 @@ def serve(settings: Settings, driver: str, address: tuple[str, int], config: Map
 
     def make() -> flask.Flask:
         spawned = _spawned(settings, keepers)
+        blueprints = _blueprints(settings) if spawned else {}
+        waits = threading.Semaphore(_THREADS * 3 // 4)
         return create_app(
-            Attached(
-                driver,
-                settings.genesis_key,
-                config,
-                keepers,
-                threading.Semaphore(_THREADS * 3 // 4),
-                spawned,
-                _blueprints(settings) if spawned else {},
-                Answers(),
-            )  # fmt: skip
+            Attached(driver, settings.genesis_key, config, keepers, waits, spawned, blueprints, Answers())
         )
 
     Server(host, port, _THREADS, make, at_exit=keepers.close).run()

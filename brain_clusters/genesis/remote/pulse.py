@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
-import redis
-
-from brain_clusters.broker import backlog
 from brain_clusters.genesis.driver import Phase, Sighting
 
 _LOOK_SECONDS = 0.5
@@ -17,6 +14,8 @@ _LOOK_SECONDS = 0.5
 _GAP_SECONDS = 5.0
 # An agent is silent for so many times the age of a stale beat before it counts as ended: a beat may just be late.
 _SILENCES = 2.0
+
+Beating = Callable[[Sequence[str]], Set[str]]
 
 
 @dataclass(slots=True)
@@ -36,11 +35,12 @@ class _Life:
 class Pulse:
     """Implements ``genesis.watching.Source`` on the beats in Redis. Safe for threads.
 
-    first_seconds: by then a spawned agent must have beaten once. stale_seconds: how long a beat is kept.
+    beating: returns those of some ids that beat; raises TemporaryError. first_seconds: by then a spawned agent must have
+    beaten once. stale_seconds: how long a beat is kept.
     """
 
-    def __init__(self, client: redis.Redis, *, first_seconds: float, stale_seconds: float) -> None:
-        self._client = client
+    def __init__(self, beating: Beating, *, first_seconds: float, stale_seconds: float) -> None:
+        self._beating = beating
         self._first = first_seconds
         self._silence = _SILENCES * stale_seconds
         self._lock = threading.Lock()
@@ -83,7 +83,7 @@ class Pulse:
 
     def find(self, agent_ids: Sequence[str]) -> None:
         """Follow those of ``agent_ids`` that beat: an earlier host had them spawned. Raises TemporaryError."""
-        beating = backlog.read(self._client, [], agent_ids).beats
+        beating = self._beating(agent_ids)
         with self._lock:
             for agent_id in beating:
                 self._lives.setdefault(agent_id, _Life(time.monotonic(), heard=True))
@@ -105,14 +105,10 @@ class Pulse:
         """Have ``follow`` end."""
         self._hung_up.set()
 
-    def close(self) -> None:
-        """Disconnect."""
-        self._client.close()
-
     def _look(self) -> None:
         with self._lock:
             ids = [agent_id for agent_id, life in self._lives.items() if life.ended is None]
-        beating = backlog.read(self._client, [], ids).beats if ids else {}
+        beating = self._beating(ids)
         now = time.monotonic()
         with self._lock:
             anew = now - self._looked_at > _GAP_SECONDS

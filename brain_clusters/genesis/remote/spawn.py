@@ -7,11 +7,12 @@ docs/drivers.md says what is assumed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 
+from brain_clusters.broker import backlog
 from brain_clusters.broker.client import connect
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import BrainError, InvalidInput
@@ -28,10 +29,14 @@ _EXISTS = 409
 
 
 class SpawnDriver(Driver):
-    """Has agents spawned one by one. What was not taken is owed, and sent again at each upkeep."""
+    """Has agents spawned one by one. What was not taken is owed, and sent again at each upkeep.
 
-    def __init__(self, client: GenesisClient, words: Words, pulse: Pulse) -> None:
+    hang_up: closes what ``pulse`` asks.
+    """
+
+    def __init__(self, client: GenesisClient, words: Words, pulse: Pulse, hang_up: Callable[[], None]) -> None:
         self._client = client
+        self._hang_up = hang_up
         self._words = words
         self._pulse = pulse
         self._owed: dict[str, AgentSpec] = {}
@@ -40,12 +45,13 @@ class SpawnDriver(Driver):
     @classmethod
     def make(cls, kit: Kit) -> SpawnDriver:
         """Return the driver of the service that the settings name."""
+        client = connect(str(kit.agent["redis_url"]))
         pulse = Pulse(
-            connect(str(kit.agent["redis_url"])),
+            lambda agent_ids: backlog.read(client, [], agent_ids).beats.keys(),
             first_seconds=kit.settings.start_timeout_seconds,
             stale_seconds=kit.settings.beat_stale_seconds,
         )
-        return cls(GenesisClient.of(kit.settings, again=(408, 425, 429)), kit.words, pulse)
+        return cls(GenesisClient.of(kit.settings, again=(408, 425, 429)), kit.words, pulse, client.close)
 
     def open(self) -> None:
         """Begin to follow the beats. Whether the service answers is seen by the first spawn."""
@@ -112,7 +118,7 @@ class SpawnDriver(Driver):
     def close(self) -> None:
         """Stop to follow."""
         self._watch.close()
-        self._pulse.close()
+        self._hang_up()
         self._client.close()
 
     # --- calls --------------------------------------------------------------------------------------------------
