@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import flask
@@ -103,21 +103,19 @@ def changes(host_id: str) -> flask.Response:
 @routes.post("/agents/drain")
 def drain(host_id: str) -> flask.Response:
     """Have agents finish what they do and leave."""
-    return _tell(host_id, lambda driver, ids: driver.drain(ids))
+    return _tell(host_id, _NAMED, lambda driver, stated: driver.drain(stated["agent_ids"]))
 
 
 @routes.post("/agents/resume")
 def resume(host_id: str) -> flask.Response:
     """Have agents go on that were to leave."""
-    return _tell(host_id, lambda driver, ids: driver.resume(ids))
+    return _tell(host_id, _NAMED, lambda driver, stated: driver.resume(stated["agent_ids"]))
 
 
 @routes.post("/agents/stop")
 def stop(host_id: str) -> flask.Response:
     """Have agents end for good, or kill them."""
-    body = read_body()
-    now = checked(body, _STOP)["now"]
-    return _tell(host_id, lambda driver, ids: driver.stop(ids, now=now), _STOP)
+    return _tell(host_id, _STOP, lambda driver, stated: driver.stop(stated["agent_ids"], now=stated["now"]))
 
 
 @routes.post("/agents/remove")
@@ -163,14 +161,14 @@ def _spec(found: Any) -> AgentSpec:
     return spec
 
 
-def _tell(host_id: str, tell: Callable[[Driver, Sequence[str]], None], schema: Schema = _NAMED) -> flask.Response:
+def _tell(host_id: str, schema: Schema, tell: Callable[[Driver, dict[str, Any]], None]) -> flask.Response:
     """Answer with how the named agents are, as far as there are any."""
     body = read_body()
-    ids = checked(body, schema)["agent_ids"]
+    stated = checked(body, schema)
 
     def work(keeper: Keeper, driver: Driver) -> Any:
-        tell(driver, ids)
-        return keeper.journal.page(ids)
+        tell(driver, stated)
+        return keeper.journal.page(stated["agent_ids"])
 
     return _once(host_id, body, work)
 

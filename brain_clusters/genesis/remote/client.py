@@ -166,13 +166,16 @@ class GenesisClient:
 
 
 def _detail(data: bytes) -> str:
-    """Return what an error's body says: the ``detail`` of problem+json, or of FastAPI, or its beginning."""
+    """Return what an error's body says: the ``detail`` and ``errors`` of problem+json, or its beginning."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):
         return _shown(data)
-    detail = found.get("detail") if isinstance(found, dict) else None
-    return str(detail)[:_SHOWN_CHARACTERS] if detail else _shown(data)
+    if not isinstance(found, dict) or not found.get("detail"):
+        return _shown(data)
+    errors = found.get("errors")
+    more = [str(one.get("detail")) for one in errors if isinstance(one, dict)] if isinstance(errors, list) else []
+    return ": ".join([str(found["detail"]), *more[:3]])[:_SHOWN_CHARACTERS]
 
 
 def _shown(data: bytes) -> str:

@@ -35,8 +35,8 @@ class _Life:
 class Pulse:
     """Implements ``genesis.watching.Source`` on the beats in Redis. Safe for threads.
 
-    beating: returns those of some ids that beat; raises TemporaryError. first_seconds: by then a spawned agent must have
-    beaten once. stale_seconds: how long a beat is kept.
+    beating: returns those of some ids that beat; raises TemporaryError. first_seconds: by then a spawned agent must
+    have beaten once. stale_seconds: how long a beat is kept.
     """
 
     def __init__(self, beating: Beating, *, first_seconds: float, stale_seconds: float) -> None:
