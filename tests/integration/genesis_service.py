@@ -122,19 +122,23 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self._target = port
-        self._listener = socket.create_server(("127.0.0.1", free_port()))
-        self.port = int(self._listener.getsockname()[1])
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.faults: deque[Fault] = deque()
         self.only = ""
         self.seen: list[bytes] = []
         self._open: set[socket.socket] = set()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.open()
 
-    def _accept(self) -> None:
+    def open(self) -> None:
+        """Listen, once more after ``close``."""
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
             while True:
-                client, _ = self._listener.accept()
+                client, _ = listener.accept()
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
@@ -161,6 +165,9 @@ class Proxy:
                 client.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        """Hang up, and listen no more."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes who accepts
         self._listener.close()
         self.cut()
 
@@ -199,7 +206,7 @@ def cut_reply(client: socket.socket, service: socket.socket, request: bytes) -> 
     """Cut the connection in the middle of the answer's body."""
     service.sendall(request)
     answer = _message(service)
-    client.sendall(answer[: answer.index(b"\r\n\r\n") + 10])
+    client.sendall(answer[: answer.find(b"\r\n\r\n") + 10])
 
 
 def refuse(client: socket.socket, service: socket.socket, request: bytes) -> None:
