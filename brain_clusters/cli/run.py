@@ -14,17 +14,21 @@ import click
 
 from brain_clusters.config import Settings, user_environment
 from brain_clusters.domain.engines import PROCESS, Resources
-from brain_clusters.embedded import connected
+from brain_clusters.embedded import connected, make_home
 from brain_clusters.genesis.process import machine
 from brain_clusters.processes import LifeLock
 
 
 def _settings() -> Settings:
     settings = connected(Settings.from_env())
+    _log_to_stderr(settings)
+    return settings
+
+
+def _log_to_stderr(settings: Settings) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    return settings
 
 
 @click.command()
@@ -109,10 +113,7 @@ def host(driver: str) -> None:
     from brain_clusters.services.control import Control
     from brain_clusters.services.hosting import HostDesk
 
-    try:
-        drivers.check_name(driver)
-    except ValueError as exc:
-        raise click.BadParameter(str(exc), param_hint="--driver") from None
+    _check_driver(driver)
     host_id = _host_id(settings, driver)
     control = Control.open(settings, application=f"host.{host_id}"[:60])
     try:
@@ -132,6 +133,37 @@ def host(driver: str) -> None:
         control.close()
 
 
+@click.command()
+@click.option("--driver", default=PROCESS, help="The engine that runs the agents: process, docker, kubernetes, ...")
+@click.option("--listen", default="127.0.0.1:8090", metavar="HOST:PORT", help="Where to listen; 127.0.0.1:8090.")
+def genesis(driver: str, listen: str) -> None:
+    """Run a Genesis service until SIGTERM: it starts agents for hosts elsewhere, whose driver is remote.
+
+    Needs no database. The agents live on when it ends, and are found again by the next one of this BRAIN_HOME.
+    """
+    settings = Settings.from_env()
+    _log_to_stderr(settings)
+    from brain_clusters.api.genesis.server import serve
+
+    _check_driver(driver)
+    if driver == "remote":
+        raise click.BadParameter("must be an engine, and no other Genesis service", param_hint="--driver")
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise click.BadParameter("must be an address and a port, such as 127.0.0.1:8090", param_hint="--listen")
+    make_home(settings.home)
+    serve(settings, driver, (host.strip("[]"), int(port)), _agent_config(settings, None))
+
+
+def _check_driver(name: str) -> None:
+    from brain_clusters import drivers
+
+    try:
+        drivers.check_name(name)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param_hint="--driver") from None
+
+
 def _host_id(settings: Settings, driver: str) -> str:
     """Return the host's name. That of an engine elsewhere does not change with the machine that this runs on."""
     if driver == PROCESS:
@@ -146,15 +178,14 @@ def _resources(settings: Settings, driver: str) -> Resources:
     return Resources(cpu, found.memory_bytes if settings.host_memory is None else settings.host_memory)
 
 
-def _agent_config(settings: Settings, host_id: str) -> dict[str, object]:
+def _agent_config(settings: Settings, host_id: str | None) -> dict[str, object]:
     from brain_clusters.agent.config import AgentConfig
 
-    assert settings.redis_url is not None  # noqa: S101 - connected() made sure
     return asdict(
         AgentConfig(
-            redis_url=settings.redis_url,
+            redis_url=settings.redis_url or "",
             host_id=host_id,
-            run_dir=str(settings.home / "run" / host_id),
+            run_dir=str(settings.home / "run" / (host_id or "")),
             log_dir=str(settings.home / "logs" / "agents"),
             handler_path=(*settings.handler_path, os.getcwd()),
             beat_interval=settings.beat_interval_seconds,

@@ -209,4 +209,5 @@ def _spec(session: Session, agent: Agent, blueprint_id: str, per_day: float | No
     blueprint = blueprints.parsed(session, blueprint_id, agent.blueprint_version)
     group = blueprint.group(agent.group_name)
     assert group is not None  # noqa: S101 - the row was made from this very version
-    return replace(spec_of(agent, group, blueprint), budget=effective(blueprint.budget, per_day))
+    spec = spec_of(agent.agent_id, agent.cluster_id, group, blueprint)
+    return replace(spec, budget=effective(blueprint.budget, per_day))
