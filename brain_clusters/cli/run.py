@@ -88,7 +88,10 @@ def beat() -> None:
     "--driver", default=PROCESS, help="The engine whose agents it runs: process, docker, kubernetes, remote, ..."
 )
 def host(driver: str) -> None:
-    """Run the agents of this machine, or of another engine, until SIGTERM; SIGHUP leaves them to the next host."""
+    """Run the agents of this machine, or of another engine, until SIGTERM; SIGHUP leaves them to the next host.
+
+    With BRAIN_HOST_ON_STOP=leave SIGTERM leaves them, too.
+    """
     settings = _settings()
     from brain_clusters import drivers
     from brain_clusters.broker.words import DrainWords
@@ -110,7 +113,10 @@ def host(driver: str) -> None:
         engine: Driver = drivers.installed()[driver].load()(kit)
         desk = HostDesk(control, host_id, settings.host_capacity, driver)
         process = Host(desk, engine, capacity=settings.host_capacity)
-        signal.signal(signal.SIGTERM, lambda *_: process.stop(settings.stop_grace_seconds))
+        leaves = settings.host_on_stop == "leave"
+        signal.signal(
+            signal.SIGTERM, lambda *_: process.abandon() if leaves else process.stop(settings.stop_grace_seconds)
+        )
         signal.signal(signal.SIGINT, lambda *_: process.stop(settings.stop_grace_seconds))
         signal.signal(signal.SIGHUP, lambda *_: process.abandon())
         process.run()
