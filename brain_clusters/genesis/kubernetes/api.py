@@ -95,11 +95,12 @@ class Api:
 
     def get_pod(self, name: str) -> Pod:
         """Return a pod. Raises NotFound."""
-        return self._call("GET", self._path(name))
+        pod: Pod = self._call("GET", self._path(name))
+        return pod
 
-    def create_pod(self, manifest: Mapping[str, Any]) -> Pod:
-        """Create a pod. Raises Conflict when its name is taken, NotFound when the namespace is."""
-        return self._call("POST", self._path(), body=manifest)
+    def create_pod(self, manifest: Mapping[str, Any]) -> None:
+        """Create a pod. Raises Conflict when its name is taken, NotFound when there is no such namespace."""
+        self._call("POST", self._path(), body=manifest)
 
     def delete_pod(self, name: str, grace_seconds: int) -> None:
         """Have a pod end within ``grace_seconds``; 0 forgets it whatever becomes of it. Raises NotFound."""

@@ -183,7 +183,7 @@ def _environment(stated: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def _own_environment(spec: AgentSpec, kit: Kit) -> list[dict[str, Any]]:
-    """Return what ``agent.alone`` reads. How its pod is made is nothing to an agent, and may hold more than it needs."""
+    """Return what ``agent.alone`` reads. How its pod is made is nothing to an agent."""
     told = {key: value for key, value in spec.as_dict().items() if key not in _NOTHING_TO_AGENTS}
     given = json.dumps({"spec": told, "config": {**kit.agent, "redis_url": ""}})
     if len(given.encode()) > _LONGEST_VARIABLE:
