@@ -46,6 +46,9 @@ def api() -> None:
 def worker() -> None:
     """Run a worker of lifecycle commands until SIGTERM. Run as many as you like."""
     settings = _settings()
+    from brain_clusters.services.setup import wait_for_schema
+
+    wait_for_schema(settings)
     from brain_clusters.broker.client import Broker
     from brain_clusters.broker.names import LIFECYCLE_QUEUE
     from brain_clusters.services.workers import beat_forever
@@ -74,7 +77,10 @@ def worker() -> None:
 @click.command()
 def beat() -> None:
     """Run the clock of the autoscaler until SIGTERM. A second one does no harm."""
-    _settings()
+    settings = _settings()
+    from brain_clusters.services.setup import wait_for_schema
+
+    wait_for_schema(settings)
     from workers.app import app
 
     # The schedule has no memory worth keeping: intervals of seconds, so no schedule file is left anywhere.
