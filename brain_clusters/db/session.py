@@ -69,6 +69,13 @@ class Database:
             finally:
                 session.close()
 
+    def identity(self) -> str:
+        """Return what tells this database from every other, wherever it is reached. Raises TemporaryError."""
+        with self.transaction() as session:
+            system = session.scalar(text("SELECT system_identifier FROM pg_control_system()"))
+            name = session.scalar(text("SELECT current_database()"))
+        return sha256(f"{system} {name}".encode()).hexdigest()[:12]
+
     def check_schema(self) -> None:
         """Raise SchemaMismatch unless this code works with the database's schema, TemporaryError without PostgreSQL."""
         self._schema_seen = -_SCHEMA_SECONDS
@@ -84,13 +91,6 @@ class Database:
             raise mismatch from exc
         except TemporaryError:
             pass
-
-    def identity(self) -> str:
-        """Return what tells this database from every other, wherever it is reached. Raises TemporaryError."""
-        with self.transaction() as session:
-            system = session.scalar(text("SELECT system_identifier FROM pg_control_system()"))
-            name = session.scalar(text("SELECT current_database()"))
-        return sha256(f"{system} {name}".encode()).hexdigest()[:12]
 
     def close(self) -> None:
         """Close every connection."""
