@@ -53,7 +53,5 @@ def kubeconfig() -> str:
 def kube(kubeconfig: str) -> Iterator[Kube]:
     """A namespace for the whole run, deleted at its end."""
     assert kubeconfig
-    found = Kube()
-    found.create()
-    yield found
-    found.delete()
+    with Kube.made() as found:
+        yield found
