@@ -103,6 +103,7 @@ def host(driver: str) -> None:
     """Run the agents of this machine, or of another engine, until SIGTERM; SIGHUP leaves them to the next host.
 
     While another process is the same host, it stands by, and takes over when that one is dead or silent.
+    With BRAIN_HOST_ON_STOP=leave SIGTERM leaves them, too.
     """
     settings = _settings()
     from brain_clusters import drivers
@@ -125,7 +126,8 @@ def host(driver: str) -> None:
         capacity, lock = settings.host_capacity, LifeLock(settings.home / "run" / host_id / "host.held")
         desk = HostDesk(control, host_id, capacity, driver, has=_resources(settings, driver), lock=lock)
         turns = Turns(desk, lambda: Host(desk, factory(kit), capacity=capacity), local=driver == PROCESS)
-        signal.signal(signal.SIGTERM, lambda *_: turns.stop(settings.stop_grace_seconds))
+        leaves = settings.host_on_stop == "leave"
+        signal.signal(signal.SIGTERM, lambda *_: turns.abandon() if leaves else turns.stop(settings.stop_grace_seconds))
         signal.signal(signal.SIGINT, lambda *_: turns.stop(settings.stop_grace_seconds))
         signal.signal(signal.SIGHUP, lambda *_: turns.abandon())
         turns.run()
