@@ -166,6 +166,8 @@ class Beats:
 
     The key lives for ``stale`` seconds, so its presence is its freshness and no clocks need to agree.
 
+    An agent without a host also says that it is there, so that the sweep returns what it held once its beats cease.
+
     An agent that nobody would ever stop ends by itself after ``orphan`` seconds: it leaves when Redis answers and its
     host's key is not there, and is gone at once when Redis is away and its zygote, too, has died.
     """
@@ -217,6 +219,8 @@ class Beats:
             pipe.set(names.beat_key(self._agent_id), self._text(), px=int(stale * 1000))
             if self._host_key:
                 pipe.exists(self._host_key)
+            else:
+                pipe.sadd(names.WORKERS_SET, self._agent_id)
             replies = pipe.execute()
             self._hearing.check()
         except (redis.RedisError, OSError) as exc:

@@ -31,7 +31,7 @@ SIFT_PREFIX = "brain:sift:"
 FINISHED_STREAM = "brain:finished"
 # A stream: jobs that other jobs handed down and PostgreSQL does not know yet.
 ACCEPTED_STREAM = "brain:accepted"
-# A set: every lifecycle worker that ever said it lives and is not known to have died.
+# A set: every lifecycle worker, and every agent without a host, that ever said it lives and is not known to have died.
 WORKERS_SET = "brain:workers"
 # Two hashes, by agent: where agents take the messages of other applications from, and those of them that died and whose
 # messages are still to be returned. See ``debts``.

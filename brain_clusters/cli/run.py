@@ -105,7 +105,7 @@ def host(driver: str) -> None:
     control = Control.open(settings, application=f"host.{host_id}"[:60])
     try:
         kit = Kit(
-            settings, host_id, _agent_config(settings, host_id), user_environment(), DrainWords(control.broker.redis)
+            settings, host_id, agent_config(settings, host_id), user_environment(), DrainWords(control.broker.redis)
         )
         engine: Driver = drivers.installed()[driver].load()(kit)
         desk = HostDesk(control, host_id, settings.host_capacity, driver)
@@ -125,13 +125,13 @@ def _host_id(settings: Settings, driver: str) -> str:
     return f"{settings.host_id}.{driver}" if settings.host_id else driver
 
 
-def _agent_config(settings: Settings, host_id: str) -> dict[str, object]:
+def agent_config(settings: Settings, host_id: str) -> dict[str, object]:
+    """Return what every agent of a host is given, an ``agent.config.AgentConfig`` as JSON-ready data."""
     from brain_clusters.agent.config import AgentConfig
 
-    assert settings.redis_url is not None  # noqa: S101 - connected() made sure
     return asdict(
         AgentConfig(
-            redis_url=settings.redis_url,
+            redis_url=settings.redis_url or "",
             host_id=host_id,
             run_dir=str(settings.home / "run" / host_id),
             log_dir=str(settings.home / "logs" / "agents"),
