@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,9 @@ _LEFT_OUT = """\
 # Left out is {group}: its agents are workers of the application {app}, and a Deployment that runs
 # `celery -A {app} worker -Q {queues}` is all that it takes.
 """
+# Kubernetes reads YAML with more words for true and false, and more ways to write numbers, than PyYAML knows.
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9./_-]*")
+_NO_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
 
 @click.group()
@@ -111,11 +115,16 @@ def _exported(cluster: str, blueprint: Blueprint, place: Mapping[str, Any], budg
 def _yaml(document: Any) -> str:
     import yaml
 
-    class Plain(yaml.SafeDumper):
-        """Writes what occurs twice twice."""
+    class Dumper(yaml.SafeDumper):
+        """Writes what occurs twice twice, and in quotes what another reader could take for something else than text."""
 
         def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's
             return True
 
-    text: str = yaml.dump(document, Dumper=Plain, sort_keys=False, width=120)
+        def text(self, data: str) -> Any:
+            is_word = _WORD.fullmatch(data) and data.lower() not in _NO_WORDS
+            return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if is_word else "'")
+
+    Dumper.add_representer(str, Dumper.text)
+    text: str = yaml.dump(document, Dumper=Dumper, sort_keys=False, width=120)
     return text

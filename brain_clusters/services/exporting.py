@@ -42,9 +42,9 @@ _ONE_AGENT = "1000000"
 class Place:
     """Where the objects are to live, and what they find there.
 
-    namespace: None leaves it to kubectl. secret: the name of the Secret with the keys BRAIN_AGENT_REDIS_URL, and for
-    KEDA address, username and password. redis_database: the number at the end of that URL. config: what every agent is given, an
-    ``agent.config.AgentConfig`` as JSON-ready data.
+    namespace: None leaves it to kubectl. secret: the name of the Secret with the keys BRAIN_AGENT_REDIS_URL and, for
+    KEDA, address, username and password. redis_database: the number at the end of that URL. config: what every agent
+    is given, an ``agent.config.AgentConfig`` as JSON-ready data.
     """
 
     image: str
