@@ -215,12 +215,12 @@ class Beats:
 
     def _once(self, stale: float, orphan: float) -> None:
         try:
+            if self._host_key is None:
+                self._client.sadd(names.WORKERS_SET, self._agent_id)
             pipe = self._client.pipeline(transaction=False)
             pipe.set(names.beat_key(self._agent_id), self._text(), px=int(stale * 1000))
             if self._host_key:
                 pipe.exists(self._host_key)
-            else:
-                pipe.sadd(names.WORKERS_SET, self._agent_id)
             replies = pipe.execute()
             self._hearing.check()
         except (redis.RedisError, OSError) as exc:
