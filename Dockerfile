@@ -11,19 +11,29 @@ ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_CERT
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-RUN python -m venv /opt/brain
+# The environment that is shipped holds no installer: this other one installs into it.
+RUN python -m venv /opt/install && python -m venv --without-pip /opt/brain
+ENV PATH=/opt/install/bin:$PATH PIP_PYTHON=/opt/brain/bin/python
 WORKDIR /src
+# The libraries first, in a layer that stays until setup.cfg changes.
+COPY setup.cfg .
+RUN python -c "from configparser import ConfigParser; found = ConfigParser(); found.read('setup.cfg'); \
+print(found['options']['install_requires'], found['options.extras_require']['llm'])" >/requirements.txt \
+    && pip install -r /requirements.txt
 COPY . .
-RUN /opt/brain/bin/pip install '.[llm]' && mkdir -p /made/home/logs /made/home/run /made/app
+RUN pip install --no-deps --prefix /made/brain . && mkdir -p /made/home/logs /made/home/run /made/app
 
 FROM python:${PYTHON_VERSION}-slim
 # A fixed number, so that volumes keep their owner from one image to the next.
 RUN echo 'brain:x:10001:10001::/var/lib/brain:/usr/sbin/nologin' >>/etc/passwd && echo 'brain:x:10001:' >>/etc/group
-COPY --from=build /opt/brain /opt/brain
 COPY --from=build --chown=10001:10001 /made/home /var/lib/brain
 COPY --from=build --chown=10001:10001 /made/app /app
+COPY --from=build /opt/brain /opt/brain
+COPY --from=build /made/brain /opt/brain
 COPY docker/health.py /opt/brain/health.py
+# PIP_PYTHON: what images built on this one install goes where we look for it.
 ENV PATH=/opt/brain/bin:$PATH \
+    PIP_PYTHON=/opt/brain/bin/python \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/var/lib/brain \

@@ -83,6 +83,21 @@ class Settings:
         "BRAIN_AGENT_REDIS_URL", setting.url("redis", "rediss"), None,
         "Redis as containers and pods reach it; BRAIN_REDIS_URL without it.", secret=True,
     )  # fmt: skip
+    kubernetes_namespace: str | None = setting.declare(
+        "BRAIN_KUBERNETES_NAMESPACE", setting.dns_label, None,
+        "The namespace of pods; that of the kubeconfig's context, or the host's own in a cluster, without it.",
+    )  # fmt: skip
+    kubernetes_context: str | None = setting.declare(
+        "BRAIN_KUBERNETES_CONTEXT", setting.word, None, "The context of the kubeconfig; its current one without it."
+    )
+    kubernetes_secret: str | None = setting.declare(
+        "BRAIN_KUBERNETES_SECRET", setting.dns_subdomain, None,
+        "The Secret of that namespace whose key BRAIN_AGENT_REDIS_URL pods are given; the address itself without it.",
+    )  # fmt: skip
+    host_on_stop: str = setting.declare(
+        "BRAIN_HOST_ON_STOP", setting.one_of("drain", "leave"), "drain",
+        "What a host does at SIGTERM: drain its agents, or leave them to the next host, as a rollout wants it.",
+    )  # fmt: skip
     host_capacity: int = setting.declare(
         "BRAIN_HOST_CAPACITY", setting.number(int, 1, 10_000), 200, "The most agents that this host runs."
     )

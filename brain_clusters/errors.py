@@ -73,6 +73,10 @@ class TemporaryError(BrainError):
         self.delay_seconds = delay_seconds
 
 
+class SchemaMismatch(TemporaryError):
+    """The database's schema is not one that this code works with. Passes when it is migrated, or newer code runs."""
+
+
 class PermanentError(BrainError):
     """Our fault or the machine's: trying again changes nothing until somebody mends it."""
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import flask
 
-from brain_clusters.api import auth, problems
-from brain_clusters.api.context import attach
+from brain_clusters.api import auth, problems, release
+from brain_clusters.api.context import attach, commit
 from brain_clusters.api.requests import BODY_LIMIT_BYTES
 from brain_clusters.api.routes import (
     blueprints,
@@ -33,6 +33,7 @@ def create_app(control: Control) -> flask.Flask:
     attach(app, control)
     app.url_value_preprocessor(_refuse_nul)
     app.before_request(auth.check)
+    app.after_request(_name_version)
     app.after_request(_protect)
     problems.register(app)
     for module in (clusters, costs, lifecycle, scaling, jobs, dead_letters, operations, blueprints, system):
@@ -44,6 +45,11 @@ def _refuse_nul(_endpoint: str | None, values: dict[str, Any] | None) -> None:
     """Nothing has an id with a NUL character, and PostgreSQL would not even look for it."""
     if any("\0" in str(value) for value in (values or {}).values()):
         raise NotFound("there is nothing with such an id")
+
+
+def _name_version(response: flask.Response) -> flask.Response:
+    response.headers["X-Brain-Version"] = release.tag(commit())
+    return response
 
 
 def _protect(response: flask.Response) -> flask.Response:

@@ -13,6 +13,7 @@ from typing import Any
 
 import flask
 
+from brain_clusters.api import release
 from brain_clusters.errors import TemporaryError
 from brain_clusters.services.control import Control
 
@@ -25,22 +26,31 @@ _LARGE_BODY_PATIENCE_SECONDS = 20.0
 @dataclass(frozen=True, slots=True)
 class _Attached:
     control: Control
+    commit: str | None
     waits: threading.Semaphore
     batches: threading.Semaphore
 
 
 def attach(app: flask.Flask, control: Control) -> None:
-    """Give ``app`` its collaborators."""
+    """Give ``app`` its collaborators, and note the commit that it was started from."""
     # A wait holds a thread. A quarter of them never waits, so that the API always answers.
     threads = control.settings.api_threads
     app.extensions[_NAME] = _Attached(
-        control, threading.Semaphore(max(1, threads * 3 // 4)), threading.Semaphore(_LARGE_BODIES)
+        control,
+        release.commit(control.settings.commit),
+        threading.Semaphore(max(1, threads * 3 // 4)),
+        threading.Semaphore(_LARGE_BODIES),
     )
 
 
 def control() -> Control:
     """Return the collaborators of the application that answers."""
     return _attached().control
+
+
+def commit() -> str | None:
+    """Return the commit that the application which answers was started from, where that is known."""
+    return _attached().commit
 
 
 def waits() -> threading.Semaphore:

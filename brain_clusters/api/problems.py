@@ -11,7 +11,7 @@ import flask
 from werkzeug.exceptions import HTTPException
 
 from brain_clusters.api.context import answer
-from brain_clusters.errors import BrainError, Conflict, InvalidInput, NotFound, TemporaryError
+from brain_clusters.errors import BrainError, Conflict, InvalidInput, NotFound, SchemaMismatch, TemporaryError
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +20,7 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     InvalidInput: (422, "invalid-input", "The request is not valid"),
     NotFound: (404, "not-found", "There is no such thing"),
     Conflict: (409, "conflict", "This is not possible now"),
+    SchemaMismatch: (503, "schema", "The database's schema is not one that this version works with"),
     TemporaryError: (503, "temporary", "A server that is needed does not answer"),
     Exception: (500, "internal", "Something is wrong on our side"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from brain_clusters.blueprints.rules import Rule, free, keys, text
+from brain_clusters.blueprints.schema_pod import POD
 
 _SIZE = ["number", "string"]
 
@@ -40,5 +41,5 @@ ENGINE: dict[str, Rule] = {
         },
     },
     "docker": free("How its containers are run."),
-    "pod": free("How its pods are run."),
+    "pod": POD,
 }

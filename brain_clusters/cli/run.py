@@ -46,6 +46,9 @@ def api() -> None:
 def worker() -> None:
     """Run a worker of lifecycle commands until SIGTERM. Run as many as you like."""
     settings = _settings()
+    from brain_clusters.services.setup import wait_for_schema
+
+    wait_for_schema(settings)
     from brain_clusters.broker.client import Broker
     from brain_clusters.broker.names import LIFECYCLE_QUEUE
     from brain_clusters.services.workers import beat_forever
@@ -74,7 +77,10 @@ def worker() -> None:
 @click.command()
 def beat() -> None:
     """Run the clock of the autoscaler until SIGTERM. A second one does no harm."""
-    _settings()
+    settings = _settings()
+    from brain_clusters.services.setup import wait_for_schema
+
+    wait_for_schema(settings)
     from workers.app import app
 
     # The schedule has no memory worth keeping: intervals of seconds, so no schedule file is left anywhere.
@@ -88,7 +94,10 @@ def beat() -> None:
     "--driver", default=PROCESS, help="The engine whose agents it runs: process, docker, kubernetes, remote, ..."
 )
 def host(driver: str) -> None:
-    """Run the agents of this machine, or of another engine, until SIGTERM; SIGHUP leaves them to the next host."""
+    """Run the agents of this machine, or of another engine, until SIGTERM; SIGHUP leaves them to the next host.
+
+    With BRAIN_HOST_ON_STOP=leave SIGTERM leaves them, too.
+    """
     settings = _settings()
     from brain_clusters import drivers
     from brain_clusters.broker.words import DrainWords
@@ -110,7 +119,10 @@ def host(driver: str) -> None:
         engine: Driver = drivers.installed()[driver].load()(kit)
         desk = HostDesk(control, host_id, settings.host_capacity, driver)
         process = Host(desk, engine, capacity=settings.host_capacity)
-        signal.signal(signal.SIGTERM, lambda *_: process.stop(settings.stop_grace_seconds))
+        leaves = settings.host_on_stop == "leave"
+        signal.signal(
+            signal.SIGTERM, lambda *_: process.abandon() if leaves else process.stop(settings.stop_grace_seconds)
+        )
         signal.signal(signal.SIGINT, lambda *_: process.stop(settings.stop_grace_seconds))
         signal.signal(signal.SIGHUP, lambda *_: process.abandon())
         process.run()

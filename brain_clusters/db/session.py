@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,16 +11,24 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
-from brain_clusters.errors import TemporaryError
+from brain_clusters.db.schema import Schema
+from brain_clusters.errors import BrainError, SchemaMismatch, TemporaryError
 
+# How long a schema that was the right one is believed to be it.
+_SCHEMA_SECONDS = 5.0
 # SQLSTATE classes of a server that is there but cannot serve now: connection trouble, resources, operator, read-only.
 _TEMPORARY_SQLSTATES = ("08", "53", "57", "25006", "40001", "40P01", "55P03")
 
 
 class Database:
-    """A pool of connections and the sessions on it. One per process; ``close`` when done."""
+    """A pool of connections and the sessions on it. One per process; ``close`` when done.
 
-    def __init__(self, url: str, *, pool_size: int = 5, application: str = "brain") -> None:
+    schema: what this code needs. No transaction begins on a database that has one it does not work with.
+    """
+
+    def __init__(self, url: str, schema: Schema, *, pool_size: int = 5, application: str = "brain") -> None:
+        self.schema = schema
+        self._schema_seen = -_SCHEMA_SECONDS
         self.engine: Engine = create_engine(
             _with_driver(url),
             pool_size=pool_size,
@@ -40,14 +49,40 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """Yield a session; commit at the end, roll back on any error. Raises TemporaryError when PostgreSQL is away."""
+        """Yield a session; commit at the end, roll back on any error.
+
+        Raises TemporaryError when PostgreSQL is away, SchemaMismatch when its schema is not for this code.
+        """
+        if time.monotonic() - self._schema_seen >= _SCHEMA_SECONDS:
+            self.check_schema()
         with temporary_when_down():
             session = self._sessions()
             try:
                 with session.begin():
                     yield session
+            except (BrainError, OperationalError):
+                raise
+            except Exception as exc:
+                self._blame_schema(exc)
+                raise
             finally:
                 session.close()
+
+    def check_schema(self) -> None:
+        """Raise SchemaMismatch unless this code works with the database's schema, TemporaryError without PostgreSQL."""
+        self._schema_seen = -_SCHEMA_SECONDS
+        with temporary_when_down(), self.engine.connect() as connection:
+            self.schema.check(connection)
+        self._schema_seen = time.monotonic()
+
+    def _blame_schema(self, exc: Exception) -> None:
+        """Raise SchemaMismatch instead of ``exc`` where the schema changed since it was looked at."""
+        try:
+            self.check_schema()
+        except SchemaMismatch as mismatch:
+            raise mismatch from exc
+        except TemporaryError:
+            pass
 
     def close(self) -> None:
         """Close every connection."""

@@ -48,3 +48,11 @@ def _public(address: Address) -> bool:
     if isinstance(address, IPv6Address) and address not in _GIVEN_OUT:
         return False
     return address.is_global and not address.is_multicast and not any(address in network for network in _NOT_PUBLIC)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is this machine by a loopback address, or by its name localhost."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

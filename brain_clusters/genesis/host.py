@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
-from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.domain.agents import AgentSpec, Loads
 from brain_clusters.errors import BrainError, TemporaryError
 from brain_clusters.genesis.desk import Desk, Wanted
 from brain_clusters.genesis.driver import Driver
@@ -46,6 +46,7 @@ class Host:
         self._wake_read, self._wake_write = wake_pipe()
         self._listening = -1
         self._next_beat = 0.0
+        self._warm: Sequence[Loads] | None = None
         self._look_now = True
         self._stopping: float | None = None
         self._abandoned = False
@@ -98,8 +99,9 @@ class Host:
                 return
 
     def _beat(self) -> None:
-        warm = self._desk.warm()[: self._capacity] if self._stopping is None else None
-        self._desk.beat(self._driver.upkeep(warm))
+        # That it lives comes first: Redis hears it while PostgreSQL is away, and agents leave a host that is silent.
+        self._desk.beat(self._driver.upkeep(self._warm))
+        self._warm = self._desk.warm()[: self._capacity] if self._stopping is None else None
 
     def _done(self) -> bool:
         if self._stopping is None or self._roster.living:

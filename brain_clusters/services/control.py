@@ -11,8 +11,10 @@ from brain_clusters.broker.brokers import Brokers
 from brain_clusters.broker.client import Broker
 from brain_clusters.config import Settings
 from brain_clusters.db.listen import HOSTS_CHANNEL
+from brain_clusters.db.schema import Schema
 from brain_clusters.db.session import Database
 from brain_clusters.errors import ConfigError
+from brain_clusters.shipped import shipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class Control:
                 "BRAIN_DATABASE_URL and BRAIN_REDIS_URL are not set, and no embedded servers run for "
                 f"{settings.home}; set both, or start the system with `brain-clusters up`"
             )
-        database = Database(settings.database_url, pool_size=settings.api_threads, application=application)
+        schema = Schema(shipped("migrations"))
+        database = Database(settings.database_url, schema, pool_size=settings.api_threads, application=application)
         broker = broker or Broker(settings.redis_url, owner=application)
 
         def wake_hosts() -> None:

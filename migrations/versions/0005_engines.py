@@ -13,6 +13,7 @@ revision = "0005"
 down_revision = "0004"
 branch_labels = None
 depends_on = None
+works_with = "0004"
 
 _ZERO = sa.text("0")
 

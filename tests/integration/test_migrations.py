@@ -13,6 +13,7 @@ from sqlalchemy import Engine, create_engine, inspect, text
 
 from brain_clusters.db import migrate
 from brain_clusters.db.models import Base
+from brain_clusters.db.schema import Schema, revision
 from brain_clusters.domain.states import AgentRole, ClusterStatus, ClusterType
 from brain_clusters.embedded import ServerUrls
 from brain_clusters.errors import TemporaryError
@@ -39,6 +40,11 @@ def engine(servers: ServerUrls) -> Iterator[Engine]:
     admin.dispose()
 
 
+def current(engine: Engine) -> str | None:
+    with engine.connect() as connection:
+        return revision(connection)
+
+
 def enums(engine: Engine) -> dict[str, list[str]]:
     with engine.connect() as connection:
         rows = connection.execute(
@@ -51,13 +57,13 @@ def enums(engine: Engine) -> dict[str, list[str]]:
 
 
 def test_up_down_and_up_again_leaves_no_difference_to_the_models(engine: Engine) -> None:
-    assert migrate.current(engine) is None
+    assert current(engine) is None
     migrate.upgrade(engine, SCRIPTS)
-    assert migrate.current(engine) == migrate.head(SCRIPTS)
+    assert current(engine) == Schema(SCRIPTS).head
     assert migrate.differences(engine) == []
     assert set(inspect(engine).get_table_names()) == {*Base.metadata.tables, "alembic_version"}
     migrate.downgrade(engine, SCRIPTS)
-    assert migrate.current(engine) is None
+    assert current(engine) is None
     assert inspect(engine).get_table_names() == ["alembic_version"]
     assert enums(engine) == {}
     migrate.upgrade(engine, SCRIPTS)
@@ -130,7 +136,7 @@ def test_several_processes_may_upgrade_at_once(engine: Engine) -> None:
     url = engine.url.render_as_string(hide_password=False)
     running = [subprocess.Popen([sys.executable, "-c", program, url, str(SCRIPTS)]) for _ in range(3)]
     assert [process.wait(60) for process in running] == [0, 0, 0]
-    assert migrate.current(engine) == migrate.head(SCRIPTS)
+    assert current(engine) == Schema(SCRIPTS).head
 
 
 def test_an_upgrade_that_fails_leaves_nothing_half_done(engine: Engine) -> None:
@@ -146,6 +152,4 @@ def test_without_a_server_the_error_says_to_try_again() -> None:
     nobody = create_engine(f"postgresql+psycopg2://nobody@127.0.0.1:{free_port()}/none")
     with pytest.raises(TemporaryError):
         migrate.upgrade(nobody, SCRIPTS)
-    with pytest.raises(TemporaryError):
-        migrate.current(nobody)
     nobody.dispose()

@@ -42,6 +42,8 @@ ROOMS_OF = {
     "redis": {"broker", "agent", "embedded", "client"},
     "httpx2": {"agent"},
     "httpcore2": {"agent"},
+    "kubernetes": {"genesis"},
+    "urllib3": {"genesis"},
     "openai": {"agent"},
     "pydantic": {"agent"},
     "click": {"cli"},

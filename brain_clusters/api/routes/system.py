@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import flask
 
 from brain_clusters import __version__
-from brain_clusters.api.context import answer, control
+from brain_clusters.api.context import answer, commit, control
 from brain_clusters.broker.client import temporary_when_away
-from brain_clusters.db import migrate
 from brain_clusters.errors import TemporaryError
-from brain_clusters.shipped import shipped
 
 routes = flask.Blueprint("system", __name__)
 
@@ -38,16 +35,14 @@ def readyz() -> flask.Response:
 @routes.get("/version")
 def version() -> flask.Response:
     """Say what is running. schema: the revision of the database that this code needs."""
-    return answer({"version": __version__, "commit": control().settings.commit, "schema": _needed_schema()})
+    return answer({"version": __version__, "commit": commit(), "schema": control().database.schema.head})
 
 
 def _database_problems() -> list[str]:
     try:
-        found = migrate.current(control().database.engine)
+        control().database.check_schema()
     except TemporaryError as exc:
         return [str(exc)]
-    if found != _needed_schema():
-        return [f"the database's schema is {found}, not {_needed_schema()}: run 'brain-clusters migrate'"]
     return []
 
 
@@ -58,8 +53,3 @@ def _redis_is_up() -> bool:
     except TemporaryError:
         return False
     return True
-
-
-@cache
-def _needed_schema() -> str | None:
-    return migrate.head(shipped("migrations"))

@@ -53,10 +53,10 @@ class ProcessDriver(Driver):
     def start(self, specs: Sequence[AgentSpec]) -> Sequence[Sighting]:
         """Ask the zygotes for forks."""
         for spec in specs:
-            if self._population.find(spec.agent_id) is None:
+            if self._find(spec.agent_id) is None:
                 self._population.expect(spec, self._nursery.loads_of(spec).key)
                 self._nursery.spawn(spec)
-        return [agent.sighting() for agent in self._living([spec.agent_id for spec in specs])]
+        return self.sight([spec.agent_id for spec in specs])
 
     def drain(self, agent_ids: Sequence[str]) -> None:
         """Mark them, and signal them to look."""
@@ -74,11 +74,15 @@ class ProcessDriver(Driver):
             agent.end(now=now)
 
     def sight(self, agent_ids: Sequence[str] | None = None) -> Sequence[Sighting]:
-        """Return what lives, looking for the lock files of what is not known."""
+        """Return what lives or has ended, looking for the lock files of what is not known."""
         if agent_ids is None:
             self._population.find_survivors()
-            return [agent.sighting() for agent in self._population.living.values()]
-        return [agent.sighting() for agent in map(self._population.find, agent_ids) if agent is not None]
+            known = (*self._population.living.values(), *self._population.ended.values())
+            return [agent.sighting() for agent in known]
+        return [agent.sighting() for agent in map(self._find, agent_ids) if agent is not None]
+
+    def _find(self, agent_id: str) -> LocalAgent | None:
+        return self._population.find(agent_id) or self._population.ended.get(agent_id)
 
     def _living(self, agent_ids: Sequence[str]) -> list[LocalAgent]:
         living = self._population.living

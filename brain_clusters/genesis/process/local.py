@@ -107,6 +107,13 @@ def holder(path: Path) -> ProcessId | None:
     return None
 
 
+def was_held(path: Path) -> bool:
+    """Return whether an agent held this file: it writes into it once it has locked it."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_size > 0
+    return False
+
+
 def tidy_logs(folder: Path, living: Collection[str]) -> None:
     """Delete the logs of agents that ended a day ago, and empty those that have grown out of bounds."""
     for path in folder.glob("*.log"):

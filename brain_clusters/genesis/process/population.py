@@ -14,20 +14,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from brain_clusters.domain.agents import AgentSpec
-from brain_clusters.genesis.process.local import LocalAgent, exit_descriptor, holder, lock_path
+from brain_clusters.genesis.process.local import LocalAgent, exit_descriptor, holder, lock_path, was_held
 from brain_clusters.processes import ProcessId, drain_marker
 
 log = logging.getLogger(__name__)
 
 
 class Population:
-    """living: by agent id, also those without a process yet. dead: whose ends are still to be told.
+    """living: by agent id, also those without a process yet. ended: by agent id, until they are forgotten. dead: those
+    of them whose ends are still to be told.
 
     The selector gets each agent as the data of its exit descriptor.
     """
 
     def __init__(self, run_dir: Path, selector: selectors.BaseSelector) -> None:
         self.living: dict[str, LocalAgent] = {}
+        self.ended: dict[str, LocalAgent] = {}
         self.dead: list[LocalAgent] = []
         self._changed: dict[str, LocalAgent] = {}
         self._by_pid: dict[int, LocalAgent] = {}
@@ -91,15 +93,23 @@ class Population:
 
     def _adopt(self, agent_id: str, process: ProcessId) -> None:
         """Follow a process that is known by its lock file."""
+        self.ended.pop(agent_id, None)
         agent = self.living[agent_id] = self._local(agent_id)
         agent.ready = True
         self.follow(agent_id, process)
 
     def find_survivors(self) -> None:
-        """Follow every agent that an earlier host of this machine left running, or left to be born after we looked."""
+        """Follow every agent that an earlier host of this machine left running, or left to be born after we looked.
+
+        Those whose files it left are told as ended: it may not have lived to tell of them.
+        """
         for path in self._run_dir.glob("*.lock"):
-            if path.stem not in self.living and self.find(path.stem) is not None:
+            if path.stem in self.living or path.stem in self.ended:
+                continue
+            if self.find(path.stem) is not None:
                 log.info("found agent=%s, which still runs", path.stem)
+            elif was_held(path):
+                self.note_death(self._local(path.stem))
 
     def note_ready(self, agent_id: str) -> None:
         """Note that an agent consumes."""
@@ -123,8 +133,11 @@ class Population:
 
     def note_death(self, agent: LocalAgent) -> None:
         """Note that an agent is gone."""
-        if self.living.pop(agent.agent_id, None) is None:
+        if agent.dead:
             return
+        if self.living.get(agent.agent_id) is agent:
+            del self.living[agent.agent_id]
+        self.ended[agent.agent_id] = agent
         self._unwatch(agent)
         if agent.process is not None:
             self._by_pid.pop(agent.process.pid, None)
@@ -166,9 +179,12 @@ class Population:
                 self._adopt(agent.agent_id, process)
 
     def forget(self, agent_ids: Sequence[str]) -> None:
-        """Delete what dead agents leave on the disk."""
+        """Delete what dead agents leave on the disk, and tell of them no more."""
         for agent_id in agent_ids:
             if agent_id not in self.living:
+                agent = self.ended.pop(agent_id, None)
+                if agent in self.dead:
+                    self.dead.remove(agent)
                 drain_marker(self._run_dir, agent_id).unlink(missing_ok=True)
                 lock_path(self._run_dir, agent_id).unlink(missing_ok=True)
 

@@ -1,0 +1,272 @@
+"""The Kubernetes driver: a pod per agent, on the cluster of a kubeconfig or on that which the host itself runs in.
+
+What its credentials have to be allowed, in the namespace of the agents and nowhere else, all in the core API group:
+
+    pods        create, get, list, watch, delete
+    pods/log    get
+    events      list
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+from brain_clusters.domain.agents import AgentSpec, Loads
+from brain_clusters.errors import BrainError, Conflict, NotFound, PermanentError, TemporaryError
+from brain_clusters.genesis.driver import Driver, Kit, Phase, Sighting
+from brain_clusters.genesis.kubernetes import status
+from brain_clusters.genesis.kubernetes.api import Api
+from brain_clusters.genesis.kubernetes.errands import Errands
+from brain_clusters.genesis.kubernetes.following import Following, Seen
+from brain_clusters.genesis.kubernetes.manifest import pod_manifest
+from brain_clusters.genesis.kubernetes.naming import HOST, label_value, pod_name, selector
+from brain_clusters.genesis.kubernetes.refusals import Denied
+from brain_clusters.genesis.watching import Watch
+
+log = logging.getLogger(__name__)
+
+# Calls at once. The API server queues more than its fair share of one client anyway.
+_THREADS = 8
+# The least that a kubelet takes notice of. At 0 the pod would be forgotten while its processes still end.
+_KILL_SECONDS = 1
+# Kubelets before 1.22 do not shorten a grace that has begun, and one that is cut off ends nothing: then the pod is
+# given up, which has a kubelet that hears of it kill at once.
+_GIVE_UP_SECONDS = 15.0
+_WONDER_SECONDS = 10.0
+_REMOVED_KEPT = 10_000
+
+
+class KubernetesDriver(Driver):
+    """Creates and deletes pods in the background, and tells what the watch of them shows."""
+
+    def __init__(self, kit: Kit, api: Api) -> None:
+        self._kit = kit
+        self._api = api
+        self._errands = Errands(_THREADS)
+        self._following = Following(api, selector(kit.host_id), self._judge)
+        self._watch = Watch(self._following, gone="its pod is gone")
+        # The agents that were removed, and the uids of their pods.
+        self._removed: dict[str, None] = {}
+        self._gone: dict[str, None] = {}
+        # By agent: why this driver ends one, and since when what is so.
+        self._verdicts: dict[str, str] = {}
+        self._killed: dict[str, float] = {}
+        self._hopeless: dict[str, float] = {}
+        self._silent: dict[str, float] = {}
+
+    @classmethod
+    def make(cls, kit: Kit) -> KubernetesDriver:
+        """Return the driver of the cluster that the settings and the environment name."""
+        settings = kit.settings
+        api = Api(
+            kit.environ, context=settings.kubernetes_context, namespace=settings.kubernetes_namespace,
+            connections=_THREADS + 2,
+        )  # fmt: skip
+        return cls(kit, api)
+
+    def open(self) -> None:
+        """Load the credentials, try them, and begin to watch."""
+        self._api.connect()
+        try:
+            self._following.list_now()
+        except Denied as exc:
+            raise PermanentError(str(exc)) from exc
+        self._watch.start()
+
+    # --- starting -----------------------------------------------------------------------------------------------
+
+    def start(self, specs: Sequence[AgentSpec]) -> Sequence[Sighting]:
+        """Have pods created."""
+        return [self._begin(spec) for spec in specs]
+
+    def _begin(self, spec: AgentSpec) -> Sighting:
+        agent_id = spec.agent_id
+        seen = self._following.known.get(agent_id)
+        if seen is not None:
+            return self._told(seen)
+        if agent_id in self._removed or not self._errands.has(agent_id):
+            self._removed.pop(agent_id, None)
+            self._watch.expect([agent_id])
+            self._errands.put(agent_id, partial(self._create, spec), partial(self._explain, agent_id))
+        return Sighting(agent_id, Phase.STARTING)
+
+    def _create(self, spec: AgentSpec) -> None:
+        """Create the pod, or take the one that is there: the answer to an earlier call may have been lost."""
+        try:
+            self._api.create_pod(pod_manifest(spec, self._kit))
+        except Conflict:
+            self._adopt(spec.agent_id)
+        except NotFound as exc:
+            told = f"{exc}: make the namespace, or name another by BRAIN_KUBERNETES_NAMESPACE"
+            raise TemporaryError(told, delay_seconds=10) from exc
+        except PermanentError as exc:
+            self._watch.tell([Sighting(spec.agent_id, Phase.ENDED, reason=str(exc))])
+
+    def _adopt(self, agent_id: str) -> None:
+        try:
+            pod = self._api.get_pod(pod_name(agent_id))
+        except NotFound as exc:
+            raise TemporaryError("an earlier pod of its name is just gone", delay_seconds=0) from exc
+        metadata = pod["metadata"]
+        if status.agent_of(pod) != agent_id:
+            told = f"its pod would be called {metadata['name']}, and that is somebody else's"
+            self._watch.tell([Sighting(agent_id, Phase.ENDED, reason=told)])
+        elif metadata["uid"] in self._gone or metadata["labels"].get(HOST) != label_value(self._kit.host_id):
+            with suppress(NotFound):
+                self._api.delete_pod(metadata["name"], _KILL_SECONDS)
+            raise TemporaryError("an earlier pod of its name has to go first", delay_seconds=0.5)
+        else:
+            log.info("agent=%s has its pod already", agent_id)
+
+    def _explain(self, agent_id: str, exc: TemporaryError) -> None:
+        """Tell why an agent has no pod yet."""
+        log.warning("agent=%s waits for its pod: %s", agent_id, exc)
+        self._tell_beside(agent_id, None, Sighting(agent_id, Phase.STARTING, reason=str(exc)))
+
+    def _tell_beside(self, agent_id: str, before: Seen | None, sighting: Sighting) -> None:
+        """Tell what the watch does not show, unless it shows something else than ``before``, be it by now."""
+        if self._following.known.get(agent_id) is before:
+            self._watch.tell([sighting])
+            after = self._following.known.get(agent_id)
+            if after is not None and after is not before:
+                self._watch.tell([self._told(after)])
+
+    # --- ending -------------------------------------------------------------------------------------------------
+
+    def drain(self, agent_ids: Sequence[str]) -> None:
+        """Leave word in Redis."""
+        self._kit.words.tell(agent_ids, drain=True)
+
+    def resume(self, agent_ids: Sequence[str]) -> None:
+        """Take the word back."""
+        self._kit.words.tell(agent_ids, drain=False)
+
+    def stop(self, agent_ids: Sequence[str], *, now: bool = False) -> None:
+        """Have pods deleted: their kubelet sends SIGTERM, waits as long as the group allows, and kills."""
+        for agent_id in agent_ids:
+            self._errands.put(agent_id, partial(self._kill if now else self._stop, agent_id))
+
+    def _stop(self, agent_id: str) -> None:
+        seen = self._following.known.get(agent_id)
+        grace = _KILL_SECONDS if seen is None else max(_KILL_SECONDS, seen.stop_seconds)
+        self._delete(agent_id, grace)
+
+    def _kill(self, agent_id: str) -> None:
+        since = self._killed.setdefault(agent_id, time.monotonic())
+        given_up = time.monotonic() - since > _GIVE_UP_SECONDS
+        self._delete(agent_id, 0 if given_up else _KILL_SECONDS)
+
+    def _delete(self, agent_id: str, grace_seconds: int) -> None:
+        try:
+            self._api.delete_pod(pod_name(agent_id), grace_seconds)
+        except NotFound:
+            # Else the watch has more to tell of its end.
+            self._tell_beside(agent_id, None, Sighting(agent_id, Phase.ENDED, reason=self._verdicts.get(agent_id)))
+
+    def remove(self, agent_ids: Sequence[str]) -> None:
+        """Have what is left of ended pods deleted."""
+        self._watch.forget(agent_ids)
+        for agent_id in agent_ids:
+            seen = self._following.known.pop(agent_id, None)
+            if seen is not None:
+                self._gone[seen.uid] = None
+            self._removed[agent_id] = None
+            for notes in (self._verdicts, self._killed, self._hopeless, self._silent):
+                notes.pop(agent_id, None)
+            self._errands.put(agent_id, partial(self._delete, agent_id, _KILL_SECONDS))
+        for kept in (self._removed, self._gone):
+            while len(kept) > _REMOVED_KEPT:
+                del kept[next(iter(kept))]
+
+    # --- seeing -------------------------------------------------------------------------------------------------
+
+    def sight(self, agent_ids: Sequence[str] | None = None) -> Sequence[Sighting]:
+        """List the pods; those that are still to be created count, too."""
+        seen = [one for one in self._following.list_now() if one.uid not in self._gone]
+        found = {one.sighting.agent_id: self._told(one) for one in seen}
+        for agent_id in () if agent_ids is None else agent_ids:
+            if self._errands.has(agent_id):
+                found.setdefault(agent_id, Sighting(agent_id, Phase.STARTING))
+        wanted = found.keys() if agent_ids is None else set(agent_ids)
+        return [found[agent_id] for agent_id in found if agent_id in wanted and agent_id not in self._removed]
+
+    def fileno(self) -> int:
+        """Return the descriptor of the watch."""
+        return self._watch.fileno()
+
+    def changes(self) -> Sequence[Sighting]:
+        """Take what the watch told, and go on with what had to wait."""
+        self._errands.go_on()
+        return self._watch.changes()
+
+    def _judge(self, seen: Seen) -> Sighting | None:
+        """Return what is to be told of a pod that the watch shows; None for one that was removed. In its thread."""
+        agent_id = seen.sighting.agent_id
+        if seen.uid in self._gone:
+            return None
+        if agent_id in self._removed and seen.there:
+            # It was created, after all, by a call that was given up: nobody wants it any more.
+            self._errands.put(agent_id, partial(self._delete, agent_id, _KILL_SECONDS))
+        return self._told(seen)
+
+    def _told(self, seen: Seen) -> Sighting:
+        verdict = self._verdicts.get(seen.sighting.agent_id)
+        if verdict is None or seen.sighting.phase is not Phase.ENDED:
+            return seen.sighting
+        return replace(seen.sighting, reason=verdict, code=None)
+
+    def logs(self, agent_id: str, lines: int) -> str:
+        """Read the pod's log."""
+        try:
+            return self._api.read_log(pod_name(agent_id), lines)
+        except (NotFound, PermanentError):
+            return ""
+
+    # --- now and then -------------------------------------------------------------------------------------------
+
+    def upkeep(self, warm: Sequence[Loads] | None) -> Mapping[str, int]:  # noqa: ARG002 - pods share no imports
+        """End what cannot start, and ask why others take long."""
+        starting = {
+            agent_id: seen
+            for agent_id, seen in self._following.known.copy().items()
+            if seen.sighting.phase is Phase.STARTING
+        }
+        hopeless = [agent_id for agent_id, seen in starting.items() if seen.hopeless]
+        for agent_id in _overdue(self._hopeless, hopeless, self._kit.settings.start_timeout_seconds):
+            self._verdicts.setdefault(agent_id, str(starting[agent_id].sighting.reason))
+            self._errands.put(agent_id, partial(self._kill, agent_id))
+        silent = [agent_id for agent_id, seen in starting.items() if seen.sighting.reason is None]
+        if _overdue(self._silent, silent, _WONDER_SECONDS):
+            self._silent.clear()
+            self._errands.put("", partial(self._wonder, {agent_id: starting[agent_id] for agent_id in silent}))
+        return {}
+
+    def _wonder(self, silent: Mapping[str, Seen]) -> None:
+        """Tell what the cluster's events say of pods whose status says nothing, such as a volume that is missing."""
+        try:
+            warnings = self._api.read_warnings()
+        except BrainError as exc:
+            log.warning("the events of pods cannot be read: %s", exc)
+            return
+        for agent_id, seen in silent.items():
+            if seen.uid in warnings:
+                self._tell_beside(agent_id, seen, replace(seen.sighting, reason=warnings[seen.uid]))
+
+    def close(self) -> None:
+        """Finish what was begun, and stop to watch. Pods live on."""
+        self._errands.close()
+        self._watch.close()
+        self._api.close()
+
+
+def _overdue(since: dict[str, float], agent_ids: Sequence[str], seconds: float) -> list[str]:
+    """Return those of whom it is true for so long already; forget those of whom it is true no more."""
+    now = time.monotonic()
+    for agent_id in since.keys() - set(agent_ids):
+        del since[agent_id]
+    return [agent_id for agent_id in agent_ids if now - since.setdefault(agent_id, now) > seconds]
