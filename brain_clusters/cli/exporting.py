@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import click
 
-from brain_clusters import __version__
 from brain_clusters.cli.scaling import API, api_client
 from brain_clusters.config import Settings
 from brain_clusters.domain.specs import Blueprint
@@ -62,17 +61,28 @@ def export() -> None:
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The file; without it, print it.")
 @API
-def kubernetes(cluster: str, file: Path | None, output: Path | None, api_url: str | None, **place: Any) -> None:
+def kubernetes(
+    cluster: str, file: Path | None, output: Path | None, api_url: str | None, image: str | None, secret: str,
+    **where: Any,
+) -> None:  # fmt: skip
     """Write CLUSTER as a Deployment for each group, with a ScaledObject of KEDA where it may have from some to many.
 
     What agents are told by BRAIN_* settings, such as BRAIN_LLM_BASE_URL, is what holds where this is called.
     """
     from brain_clusters.blueprints.validator import load_blueprint
+    from brain_clusters.cli.run import agent_config
+    from brain_clusters.services.exporting import LEASE_SECONDS, Place, manifests
 
-    if file is not None:
-        text = _exported(cluster, load_blueprint(file), place)
-    else:
-        text = _exported(cluster, *_asked(cluster, api_url, place))
+    settings = Settings.from_env()
+    settings = replace(settings, agent_image=image or settings.agent_image, kubernetes_secret=secret)
+    # No host, and nothing of this machine.
+    alone = {"host_id": None, "run_dir": "", "log_dir": "", "handler_path": [], "beat_stale": LEASE_SECONDS}
+    agent = {**agent_config(settings, ""), **alone}
+    place = Place(settings, agent, **where)
+    blueprint, per_day = _asked(cluster, api_url) if file is None else (load_blueprint(file), None)
+    objects = manifests(cluster, blueprint, place, budget_per_day=per_day)
+    head = _head(cluster, blueprint, secret=secret, database=place.redis_database, lease=LEASE_SECONDS)
+    text = head + "".join(f"---\n{_yaml(each)}" for each in objects)
     if output is None:
         click.echo(text, nl=False)
         return
@@ -80,36 +90,25 @@ def kubernetes(cluster: str, file: Path | None, output: Path | None, api_url: st
     click.echo(f"{output}: read what its head says, then kubectl apply -f {output}")
 
 
-def _asked(cluster: str, api_url: str | None, place: Mapping[str, Any]) -> tuple[Blueprint, Mapping[str, Any], Any]:
-    """Return the cluster's blueprint, ``place``, and the cluster's own budget of a day."""
+def _asked(cluster: str, api_url: str | None) -> tuple[Blueprint, float | None]:
+    """Return a cluster's blueprint, and its own budget of a day."""
     from brain_clusters.blueprints.validator import parse_blueprint
 
     with api_client(api_url) as client:
         found = client.get(f"/api/clusters/{quote(cluster, safe='')}")
         version = urlencode({"version": found["blueprint_version"]})
         stored = client.get(f"/api/blueprints/{quote(found['blueprint_id'], safe='')}?{version}")
-    return parse_blueprint(stored["blueprint_yaml"], source=stored["id"]), place, found["budget_per_day"]
+    return parse_blueprint(stored["blueprint_yaml"], source=stored["id"]), found["budget_per_day"]
 
 
-def _exported(cluster: str, blueprint: Blueprint, place: Mapping[str, Any], budget_per_day: float | None = None) -> str:
-    """Return the objects as YAML, below a head that says what to do and what is lost."""
-    from brain_clusters.cli.run import agent_config
-    from brain_clusters.services.exporting import LEASE_SECONDS, Place, manifests
-
-    settings = Settings.from_env()
-    image = place["image"] or settings.agent_image or f"brain-clusters:{__version__}"
-    where = Place(**{**place, "image": image}, config=agent_config(settings, ""))
-    head = _HEAD.format(
-        cluster=cluster, blueprint=blueprint.id, version=blueprint.version, lease=LEASE_SECONDS,
-        secret=where.secret, database=where.redis_database,
-    )  # fmt: skip
+def _head(cluster: str, blueprint: Blueprint, **told: Any) -> str:
+    """Return what is to be done before, and what is lost."""
     left_out = "".join(
         _LEFT_OUT.format(group=group.name, app=group.celery.app, queues=",".join(group.celery.queues))
         for group in blueprint.foreign
         if group.celery is not None
     )
-    objects = manifests(cluster, blueprint, where, budget_per_day=budget_per_day)
-    return head + left_out + "".join(f"---\n{_yaml(each)}" for each in objects)
+    return _HEAD.format(cluster=cluster, blueprint=blueprint.id, version=blueprint.version, **told) + left_out
 
 
 def _yaml(document: Any) -> str:

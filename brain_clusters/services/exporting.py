@@ -7,7 +7,6 @@ control plane has to run.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,14 +14,15 @@ from hashlib import sha256
 from typing import Any
 
 from brain_clusters.broker import names
+from brain_clusters.config import Settings
 from brain_clusters.db.models import Agent
 from brain_clusters.domain.budgets import effective
-from brain_clusters.domain.engines import Engine, Resources
 from brain_clusters.domain.planning import distribute
 from brain_clusters.domain.sleeping import sleeps_after
 from brain_clusters.domain.specs import AgentGroup, Blueprint, ScalingPolicy, slug
 from brain_clusters.domain.states import ClusterType
 from brain_clusters.errors import InvalidInput
+from brain_clusters.genesis.kubernetes.manifest import pod_spec
 from brain_clusters.services.reconcile import spec_of
 
 # An agent whose beats ceased for so many seconds is held for dead, and its jobs are given to others. Longer than a
@@ -42,16 +42,25 @@ _ONE_AGENT = "1000000"
 class Place:
     """Where the objects are to live, and what they find there.
 
-    namespace: None leaves it to kubectl. secret: the name of the Secret with the keys BRAIN_AGENT_REDIS_URL and, for
-    KEDA, address, username and password. redis_database: the number at the end of that URL. config: what every agent
-    is given, an ``agent.config.AgentConfig`` as JSON-ready data.
+    settings: with the image of agents, and as ``kubernetes_secret`` the name of the Secret with BRAIN_AGENT_REDIS_URL
+    and, for KEDA, address, username and password. agent: what every agent is given, as in ``genesis.driver.Kit``.
+    namespace: None leaves it to kubectl. redis_database: the number at the end of the URL.
     """
 
-    image: str
-    secret: str
-    config: Mapping[str, Any]
+    settings: Settings
+    agent: Mapping[str, Any]
     namespace: str | None = None
     redis_database: int = 0
+
+    @property
+    def secret(self) -> str:
+        """The name of the Secret."""
+        return str(self.settings.kubernetes_secret)
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """Nothing: no host's variables are written into a file."""
+        return {}
 
 
 def manifests(
@@ -98,6 +107,8 @@ def _labels(cluster_id: str, group: AgentGroup | None) -> dict[str, str]:
 
 def _deployment(cluster_id: str, blueprint: Blueprint, group: AgentGroup, place: Place) -> Manifest:
     metadata = _metadata(cluster_id, group, place)
+    stated = group.engine.pod
+    annotations = {"annotations": stated["annotations"]} if "annotations" in stated else {}
     # KEDA owns the number of a group that is scaled; stating it would undo that with each `kubectl apply`.
     replicas = {} if group.count.scalable else {"replicas": group.count.minimum}
     return {
@@ -108,7 +119,7 @@ def _deployment(cluster_id: str, blueprint: Blueprint, group: AgentGroup, place:
             **replicas,
             "selector": {"matchLabels": metadata["labels"]},
             "template": {
-                "metadata": {"labels": metadata["labels"]},
+                "metadata": {"labels": {**stated.get("labels", {}), **metadata["labels"]}, **annotations},
                 "spec": _pod(cluster_id, blueprint, group, place),
             },
         },
@@ -116,70 +127,23 @@ def _deployment(cluster_id: str, blueprint: Blueprint, group: AgentGroup, place:
 
 
 def _pod(cluster_id: str, blueprint: Blueprint, group: AgentGroup, place: Place) -> dict[str, Any]:
-    return {
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,  # they would be variables, some of which could begin with BRAIN_
-        # SIGTERM lets an agent finish what it does; what it holds when this is over goes to another.
-        "terminationGracePeriodSeconds": math.ceil(blueprint.scaling.drain_timeout_seconds),
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 10001,
-            "runAsGroup": 10001,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [
-            {
-                "name": "agent",
-                "image": group.engine.image or place.image,
-                "command": ["python", "-P", "-m", "brain_clusters.agent.alone"],
-                "env": _environment(cluster_id, blueprint, group, place),
-                **_resources(group.engine.resources),
-                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - in the pod
-            }
-        ],
-        "volumes": [{"name": "tmp", "emptyDir": {}}],
-    }
+    spec = spec_of(Agent(agent_id="", cluster_id=cluster_id), group, blueprint)
+    variables = {name: _by_secret(group, name, text, place) for name, text in group.engine.environment.items()}
+    pod = pod_spec(replace(spec, engine=replace(group.engine, environment=variables)), place)
+    del pod["restartPolicy"]  # a Deployment's pods are begun anew, each time with another id
+    named = {"name": "BRAIN_AGENT_ID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    [container] = pod["containers"]
+    return {**pod, "containers": [{**container, "env": [*container["env"], named]}]}
 
 
-def _environment(cluster_id: str, blueprint: Blueprint, group: AgentGroup, place: Place) -> list[dict[str, Any]]:
-    # Its id and its environment are not in the spec: the pod has them.
-    spec = replace(spec_of(Agent(agent_id="", cluster_id=cluster_id), group, blueprint), engine=Engine())
-    config = {**place.config, "redis_url": "", "host_id": None, "beat_stale": LEASE_SECONDS}
-    given = json.dumps({"spec": spec.as_dict(), "config": config})
-    return [
-        # In a value Kubernetes puts $(NAME) for the variable NAME, and $ for $$.
-        {"name": "BRAIN_AGENT", "value": given.replace("$", "$$")},
-        {"name": "BRAIN_AGENT_ID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-        {"name": "BRAIN_AGENT_REDIS_URL", "valueFrom": _from_secret(place.secret, "BRAIN_AGENT_REDIS_URL")},
-        *(_variable(group, name, text, place) for name, text in group.engine.environment.items()),
-    ]
-
-
-def _variable(group: AgentGroup, name: str, text: str, place: Place) -> dict[str, Any]:
+def _by_secret(group: AgentGroup, name: str, text: str, place: Place) -> str:
+    """Return a variable of a group as it is found without a host: what that has in its environment, the Secret has."""
     kind, _, rest = text.partition(":")
     if kind == "file":
         raise InvalidInput(
-            f"group {group.name!r}: {name} is {text}, and a pod has no files of its host; write secret:NAME/KEY instead"
+            f"group {group.name!r}: {name} is {text}, and a pod has no files of a host; write secret:NAME/KEY instead"
         )
-    if kind == "env":  # what a host has in its environment, pods have in the Secret
-        return {"name": name, "valueFrom": _from_secret(place.secret, rest)}
-    if kind == "secret":
-        secret, _, key = rest.partition("/")
-        return {"name": name, "valueFrom": _from_secret(secret, key)}
-    return {"name": name, "value": text.replace("$", "$$")}
-
-
-def _from_secret(name: str, key: str) -> dict[str, Any]:
-    return {"secretKeyRef": {"name": name, "key": key}}
-
-
-def _resources(stated: Resources) -> dict[str, Any]:
-    found = {
-        **({} if stated.cpu is None else {"cpu": f"{round(stated.cpu * 1000)}m"}),
-        **({} if stated.memory_bytes is None else {"memory": str(stated.memory_bytes)}),
-    }
-    return {"resources": {"requests": found, "limits": found}} if found else {}
+    return f"secret:{place.secret}/{rest}" if kind == "env" else text
 
 
 # --- KEDA, https://keda.sh/docs/latest/reference/scaledobject-spec ----------------------------------------------
