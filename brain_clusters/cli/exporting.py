@@ -76,7 +76,13 @@ def kubernetes(
     settings = Settings.from_env()
     settings = replace(settings, agent_image=image or settings.agent_image, kubernetes_secret=secret)
     # No host, and nothing of this machine.
-    alone = {"host_id": None, "run_dir": "", "log_dir": "", "handler_path": [], "beat_stale": LEASE_SECONDS}
+    alone: dict[str, object] = {
+        "host_id": None,
+        "run_dir": "",
+        "log_dir": "",
+        "handler_path": [],
+        "beat_stale": LEASE_SECONDS,
+    }
     agent = {**agent_config(settings, ""), **alone}
     place = Place(settings, agent, **where)
     blueprint, per_day = _asked(cluster, api_url) if file is None else (load_blueprint(file), None)
