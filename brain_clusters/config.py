@@ -98,6 +98,10 @@ class Settings:
         "BRAIN_HOST_ON_STOP", setting.one_of("drain", "leave"), "drain",
         "What a host does at SIGTERM: drain its agents, or leave them to the next host, as a rollout wants it.",
     )  # fmt: skip
+    docker_network: str | None = setting.declare(
+        "BRAIN_DOCKER_NETWORK", setting.word, None,
+        "The network of agents' containers: `host`, or a name; the Docker engine's default without it.",
+    )  # fmt: skip
     host_capacity: int = setting.declare(
         "BRAIN_HOST_CAPACITY", setting.number(int, 1, 10_000), 200, "The most agents that this host runs."
     )
@@ -239,10 +243,11 @@ def user_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]
     return {key: value for key, value in environ.items() if not key.startswith("BRAIN_")}
 
 
-def resolve(text: str) -> str:
+def resolve(text: str, environ: Mapping[str, str] | None = None) -> str:
     """Return what ``env:NAME`` or ``file:PATH`` refers to, and other text as it is. Raises ValueError with a sentence.
 
-    No variable of ours is given: agents do not have them, and every process must find the same.
+    environ: the variables, the process's own by default. No variable of ours is given: agents do not have them, and
+    every process must find the same.
     """
     kind, _, name = text.partition(":")
     if kind == "file":
@@ -252,7 +257,7 @@ def resolve(text: str) -> str:
             raise ValueError(f"{text} cannot be read: {type(exc).__name__}") from None
     if kind != "env":
         return text
-    found = user_environment().get(name, "").strip()
+    found = user_environment(environ).get(name, "").strip()
     if not found:
         raise ValueError(f"{text} is not set in the environment of this process; an agent has that of its host")
     return found

@@ -114,8 +114,9 @@ def host(driver: str) -> None:
     control = Control.open(settings, application=f"host.{host_id}"[:60])
     try:
         kit = Kit(
-            settings, host_id, agent_config(settings, host_id), user_environment(), DrainWords(control.broker.redis)
-        )
+            settings, host_id, agent_config(settings, host_id), user_environment(), DrainWords(control.broker.redis),
+            installation=control.database.identity,
+        )  # fmt: skip
         engine: Driver = drivers.installed()[driver].load()(kit)
         desk = HostDesk(control, host_id, settings.host_capacity, driver)
         process = Host(desk, engine, capacity=settings.host_capacity)

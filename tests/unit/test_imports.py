@@ -39,6 +39,8 @@ ROOMS_OF = {
     "yaml": {"blueprints", "api", "cli"},  # cli prints what it exports
     "cerberus": {"blueprints", "api"},
     "cronsim": {"domain"},
+    "docker": {"genesis"},
+    "requests": {"genesis"},
     "redis": {"broker", "agent", "embedded", "client"},
     "httpx2": {"agent"},
     "httpcore2": {"agent"},

@@ -24,7 +24,7 @@ from brain_clusters.genesis.kubernetes.api import Api
 from brain_clusters.genesis.kubernetes.errands import Errands
 from brain_clusters.genesis.kubernetes.following import Following, Seen
 from brain_clusters.genesis.kubernetes.manifest import pod_manifest
-from brain_clusters.genesis.kubernetes.naming import HOST, label_value, pod_name, selector
+from brain_clusters.genesis.kubernetes.naming import Owner
 from brain_clusters.genesis.kubernetes.refusals import Denied
 from brain_clusters.genesis.watching import Watch
 
@@ -48,14 +48,17 @@ class KubernetesDriver(Driver):
         self._kit = kit
         self._api = api
         self._errands = Errands(_THREADS)
-        self._following = Following(api, selector(kit.host_id), self._judge)
-        self._watch = Watch(self._following, gone="its pod is gone")
+        # These exist once the cluster, and this installation's database, have answered.
+        self._owner: Owner
+        self._following: Following
+        self._watch: Watch
         # The agents that were removed, and the uids of their pods.
         self._removed: dict[str, None] = {}
         self._gone: dict[str, None] = {}
         # By agent: why this driver ends one, and since when what is so.
         self._verdicts: dict[str, str] = {}
         self._killed: dict[str, float] = {}
+        self._opened = False
         self._hopeless: dict[str, float] = {}
         self._silent: dict[str, float] = {}
 
@@ -72,11 +75,15 @@ class KubernetesDriver(Driver):
     def open(self) -> None:
         """Load the credentials, try them, and begin to watch."""
         self._api.connect()
+        self._owner = Owner(self._kit.installation(), self._kit.host_id)
+        self._following = Following(self._api, self._owner.selector, self._judge)
         try:
             self._following.list_now()
         except Denied as exc:
             raise PermanentError(str(exc)) from exc
+        self._watch = Watch(self._following, gone="its pod is gone")
         self._watch.start()
+        self._opened = True
 
     # --- starting -----------------------------------------------------------------------------------------------
 
@@ -98,7 +105,7 @@ class KubernetesDriver(Driver):
     def _create(self, spec: AgentSpec) -> None:
         """Create the pod, or take the one that is there: the answer to an earlier call may have been lost."""
         try:
-            self._api.create_pod(pod_manifest(spec, self._kit))
+            self._api.create_pod(pod_manifest(spec, self._kit, self._owner))
         except Conflict:
             self._adopt(spec.agent_id)
         except NotFound as exc:
@@ -109,14 +116,14 @@ class KubernetesDriver(Driver):
 
     def _adopt(self, agent_id: str) -> None:
         try:
-            pod = self._api.get_pod(pod_name(agent_id))
+            pod = self._api.get_pod(self._owner.pod_name(agent_id))
         except NotFound as exc:
             raise TemporaryError("an earlier pod of its name is just gone", delay_seconds=0) from exc
         metadata = pod["metadata"]
         if status.agent_of(pod) != agent_id:
             told = f"its pod would be called {metadata['name']}, and that is somebody else's"
             self._watch.tell([Sighting(agent_id, Phase.ENDED, reason=told)])
-        elif metadata["uid"] in self._gone or metadata["labels"].get(HOST) != label_value(self._kit.host_id):
+        elif metadata["uid"] in self._gone or not self._owner.owns(metadata["labels"]):
             with suppress(NotFound):
                 self._api.delete_pod(metadata["name"], _KILL_SECONDS)
             raise TemporaryError("an earlier pod of its name has to go first", delay_seconds=0.5)
@@ -163,7 +170,7 @@ class KubernetesDriver(Driver):
 
     def _delete(self, agent_id: str, grace_seconds: int) -> None:
         try:
-            self._api.delete_pod(pod_name(agent_id), grace_seconds)
+            self._api.delete_pod(self._owner.pod_name(agent_id), grace_seconds)
         except NotFound:
             # Else the watch has more to tell of its end.
             self._tell_beside(agent_id, None, Sighting(agent_id, Phase.ENDED, reason=self._verdicts.get(agent_id)))
@@ -178,10 +185,14 @@ class KubernetesDriver(Driver):
             self._removed[agent_id] = None
             for notes in (self._verdicts, self._killed, self._hopeless, self._silent):
                 notes.pop(agent_id, None)
-            self._errands.put(agent_id, partial(self._delete, agent_id, _KILL_SECONDS))
+            self._errands.put(agent_id, partial(self._clear, agent_id))
         for kept in (self._removed, self._gone):
             while len(kept) > _REMOVED_KEPT:
                 del kept[next(iter(kept))]
+
+    def _clear(self, agent_id: str) -> None:
+        self._delete(agent_id, _KILL_SECONDS)
+        self._kit.words.tell([agent_id], drain=False)
 
     # --- seeing -------------------------------------------------------------------------------------------------
 
@@ -223,7 +234,7 @@ class KubernetesDriver(Driver):
     def logs(self, agent_id: str, lines: int) -> str:
         """Read the pod's log."""
         try:
-            return self._api.read_log(pod_name(agent_id), lines)
+            return self._api.read_log(self._owner.pod_name(agent_id), lines)
         except (NotFound, PermanentError):
             return ""
 
@@ -260,7 +271,8 @@ class KubernetesDriver(Driver):
     def close(self) -> None:
         """Finish what was begun, and stop to watch. Pods live on."""
         self._errands.close()
-        self._watch.close()
+        if self._opened:
+            self._watch.close()
         self._api.close()
 
 

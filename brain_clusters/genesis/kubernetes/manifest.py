@@ -21,13 +21,10 @@ from brain_clusters.genesis.kubernetes.naming import (
     AGENT_ID,
     CLUSTER,
     GROUP,
-    HOST,
-    MANAGED_BY,
-    MANAGER,
     STOP_SECONDS,
+    Owner,
     label_value,
-    pod_name,
-)  # fmt: skip
+)
 
 CONTAINER = "agent"
 _REDIS_URL = "BRAIN_AGENT_REDIS_URL"
@@ -53,14 +50,13 @@ class Given(Protocol):
         """As in ``Kit``."""
 
 
-def pod_manifest(spec: AgentSpec, kit: Kit) -> dict[str, Any]:
+def pod_manifest(spec: AgentSpec, kit: Kit, owner: Owner) -> dict[str, Any]:
     """Return the manifest of an agent's pod. Raises PermanentError for what no pod can be made of."""
     pod = spec.engine.pod
     labels = {
         **pod.get("labels", {}),
         "app.kubernetes.io/name": "brain-agent",
-        MANAGED_BY: MANAGER,
-        HOST: label_value(kit.host_id),
+        **owner.labels(),
         CLUSTER: label_value(spec.cluster_id),
         GROUP: label_value(spec.group_name),
         AGENT: label_value(spec.agent_id),
@@ -69,7 +65,7 @@ def pod_manifest(spec: AgentSpec, kit: Kit) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": pod_name(spec.agent_id), "labels": labels, "annotations": annotations},
+        "metadata": {"name": owner.pod_name(spec.agent_id), "labels": labels, "annotations": annotations},
         "spec": pod_spec(spec, kit),
     }
 
@@ -87,7 +83,7 @@ def pod_spec(spec: AgentSpec, kit: Given) -> dict[str, Any]:
         "name": CONTAINER,
         "image": spec.engine.image or kit.settings.agent_image or f"brain-clusters:{__version__}",
         "command": ["python", "-P", "-m", "brain_clusters.agent.alone"],
-        "env": [*_environment(spec.engine.environment), *_own_environment(spec, kit)],
+        "env": [*_environment(spec.engine.environment, kit.environ), *_own_environment(spec, kit)],
         "resources": _resources(spec.engine.resources),
         "volumeMounts": mounts,
         "securityContext": {
@@ -183,7 +179,7 @@ def _source(stated: Mapping[str, Any]) -> dict[str, Any]:
 # --- the environment --------------------------------------------------------------------------------------------
 
 
-def _environment(stated: Mapping[str, str]) -> list[dict[str, Any]]:
+def _environment(stated: Mapping[str, str], environ: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return the group's variables; those of Secrets by reference, others as this host finds them."""
     found = []
     for name, text in stated.items():
@@ -194,7 +190,7 @@ def _environment(stated: Mapping[str, str]) -> list[dict[str, Any]]:
         if text.startswith("secret:"):
             raise PermanentError(f"environment.{name}: {text} is not of the form secret:NAME/KEY")
         try:
-            found.append(_variable(name, resolve(text)))
+            found.append(_variable(name, resolve(text, environ)))
         except ValueError as exc:
             raise PermanentError(f"environment.{name}: {exc}") from exc
     return found

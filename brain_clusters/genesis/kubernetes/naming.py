@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "brain-clusters"
 # A prefix of our own, since keys without one belong to the users of a cluster.
 PREFIX = "brain-clusters/"
-HOST, CLUSTER, GROUP, AGENT = (f"{PREFIX}{word}" for word in ("host", "cluster", "group", "agent"))
+_WORDS = ("installation", "host", "cluster", "group", "agent")
+INSTALLATION, HOST, CLUSTER, GROUP, AGENT = (f"{PREFIX}{word}" for word in _WORDS)
 AGENT_ID = f"{PREFIX}agent-id"
 STOP_SECONDS = f"{PREFIX}stop-seconds"
 
@@ -19,10 +22,30 @@ _DIGITS = 10
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
-def pod_name(agent_id: str) -> str:
-    """Return the name of an agent's pod: readable, valid, and with 40 bits of the id's digest never another's."""
-    readable = re.sub(r"[^a-z0-9]+", "-", agent_id.lower())[: _LONGEST - _DIGITS - 1].strip("-")
-    return f"{readable or 'agent'}-{_digest(agent_id)}"
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose pods they are: one host of one installation."""
+
+    installation: str
+    host_id: str
+
+    def labels(self) -> dict[str, str]:
+        """Return the labels by which its pods are found."""
+        return {MANAGED_BY: MANAGER, INSTALLATION: label_value(self.installation), HOST: label_value(self.host_id)}
+
+    def owns(self, labels: Mapping[str, str]) -> bool:
+        """Whether a pod with ``labels`` is one of this host."""
+        return self.labels().items() <= labels.items()
+
+    @property
+    def selector(self) -> str:
+        """What selects the pods of this host, and no others."""
+        return ",".join(f"{key}={value}" for key, value in self.labels().items())
+
+    def pod_name(self, agent_id: str) -> str:
+        """Return the name of an agent's pod: readable, valid, and by 40 bits of a digest never another's."""
+        readable = re.sub(r"[^a-z0-9]+", "-", agent_id.lower())[: _LONGEST - _DIGITS - 1].strip("-")
+        return f"{readable or 'agent'}-{_digest(f'{self.installation} {agent_id}')}"
 
 
 def label_value(text: str) -> str:
@@ -30,12 +53,7 @@ def label_value(text: str) -> str:
     if _LABEL_VALUE.fullmatch(text):
         return text
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[: _LONGEST - _DIGITS - 1].strip("._-")
-    return f"{readable or 'x'}-{_digest(text)}"
-
-
-def selector(host_id: str) -> str:
-    """Return what selects the pods of one host, and no others."""
-    return f"{MANAGED_BY}={MANAGER},{HOST}={label_value(host_id)}"
+    return f"{readable}-{_digest(text)}".lstrip("-")
 
 
 def _digest(text: str) -> str:
