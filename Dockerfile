@@ -18,7 +18,8 @@ WORKDIR /src
 # The libraries first, in a layer that stays until setup.cfg changes.
 COPY setup.cfg .
 RUN python -c "from configparser import ConfigParser; found = ConfigParser(); found.read('setup.cfg'); \
-print(found['options']['install_requires'], found['options.extras_require']['llm'])" >/requirements.txt \
+extras = found['options.extras_require']; \
+print(found['options']['install_requires'], extras['llm'], extras['kubernetes'])" >/requirements.txt \
     && pip install -r /requirements.txt
 COPY . .
 RUN pip install --no-deps --prefix /made/brain . && mkdir -p /made/home/logs /made/home/run /made/app

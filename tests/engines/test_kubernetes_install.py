@@ -51,7 +51,7 @@ def empty_database_url(servers: ServerUrls) -> Iterator[str]:
 def installation(kubeconfig: str, image: str, empty_database_url: str, redis_url: str) -> Iterator[Installation]:
     """The control plane, started and ready."""
     assert kubeconfig
-    prefix = f"brain-test-{uuid.uuid4().hex[:8]}"
+    prefix = f"brain-install-{uuid.uuid4().hex[:8]}"
     found = Installation(prefix, image, free_port(), empty_database_url, redis_url)
     try:
         found.install()
