@@ -76,8 +76,11 @@ class Installation:
         apply([each for each in found if each["kind"] != "Namespace"])
 
     def remove(self) -> None:
-        """Remove it, and wait until nothing is left."""
-        kubectl("delete", "namespace", "--ignore-not-found", self.control_plane, self.agents)
+        """Remove it, the host before its agents, and wait until nothing is left."""
+        kubectl("delete", "namespace", "--ignore-not-found", self.control_plane)
+        # Their namespace would wait for as long as busy ones may finish what they do.
+        kubectl("-n", self.agents, "delete", "pods", "--all", "--grace-period=1", "--wait=false")
+        kubectl("delete", "namespace", "--ignore-not-found", self.agents)
 
     def rollout(self) -> None:
         """Wait until every Deployment has the pods that it should have, and all of them are ready."""
@@ -138,11 +141,12 @@ class Installation:
 
     def _secrets(self) -> Iterator[Manifest]:
         urls = {"BRAIN_DATABASE_URL": self.database_url, "BRAIN_REDIS_URL": self.redis_url}
-        yield _secret("brain-clusters", self.control_plane, {**urls, "BRAIN_API_KEYS": self.key})
-        yield _secret("brain-clusters-agent", self.agents, {"BRAIN_AGENT_REDIS_URL": self.redis_url})
+        yield secret("brain-clusters", self.control_plane, {**urls, "BRAIN_API_KEYS": self.key})
+        yield secret("brain-clusters-agent", self.agents, {"BRAIN_AGENT_REDIS_URL": self.redis_url})
 
 
-def _secret(name: str, namespace: str, data: dict[str, str]) -> Manifest:
+def secret(name: str, namespace: str, data: dict[str, str]) -> Manifest:
+    """Return a Secret."""
     metadata = {"name": name, "namespace": namespace}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
 

@@ -15,6 +15,7 @@ from brain_clusters.cli.client import ApiClient
 from brain_clusters.embedded import ServerUrls
 from brain_clusters.errors import BrainError
 from brain_clusters.ports import free_port
+from tests.engines.images import agent_image
 from tests.engines.installing import MANIFESTS, Installation, apply, built, kubectl
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
@@ -48,11 +49,14 @@ def empty_database_url(servers: ServerUrls) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def installation(kubeconfig: str, image: str, empty_database_url: str, redis_url: str) -> Iterator[Installation]:
-    """The control plane, started and ready."""
+def installation(
+    kubeconfig: str, docker_host: str, empty_database_url: str, redis_url: str
+) -> Iterator[Installation]:  # fmt: skip
+    """The control plane, as it was applied. Its image has what the host needs."""
     assert kubeconfig
+    assert docker_host
     prefix = f"brain-install-{uuid.uuid4().hex[:8]}"
-    found = Installation(prefix, image, free_port(), empty_database_url, redis_url)
+    found = Installation(prefix, agent_image("llm,kubernetes"), free_port(), empty_database_url, redis_url)
     try:
         found.install()
         yield found
@@ -168,7 +172,7 @@ def cluster(api: ApiClient) -> str:
 
 def test_its_host_runs_agents_as_pods(installation: Installation, api: ApiClient, cluster: str, until: Any) -> None:
     job = api.post(f"/api/clusters/{cluster}/jobs", {"payload": {"n": 1}})["job"]["id"]
-    until(lambda: api.get(f"/api/jobs/{job}")["job"]["status"] == "succeeded", "the job is done")
+    until(lambda: api.get(f"/api/jobs/{job}")["status"] == "succeeded", "the job is done")
     assert len(installation.pods(installation.agents)) == 2
 
 
@@ -181,7 +185,7 @@ def test_a_rollout_with_jobs_at_work_ends_no_agent_and_loses_nothing(
     ]
 
     def is_running() -> bool:
-        return any(api.get(f"/api/jobs/{job}")["job"]["status"] == "running" for job in jobs)
+        return any(api.get(f"/api/jobs/{job}")["status"] == "running" for job in jobs)
 
     until(is_running, "a job runs")
     before = installation.pods(installation.agents)
@@ -190,12 +194,12 @@ def test_a_rollout_with_jobs_at_work_ends_no_agent_and_loses_nothing(
 
     def statuses() -> set[str]:
         try:
-            return {api.get(f"/api/jobs/{job}")["job"]["status"] for job in jobs}
+            return {api.get(f"/api/jobs/{job}")["status"] for job in jobs}
         except BrainError:  # the one API of this installation was away
             return set()
 
     until(lambda: statuses() == {"succeeded"}, "all jobs are done", 120)
-    assert {api.get(f"/api/jobs/{job}")["job"]["attempts"] for job in jobs} == {1}
+    assert {api.get(f"/api/jobs/{job}")["attempts"] for job in jobs} == {1}
     assert before.items() <= installation.pods(installation.agents).items()
 
 
