@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
 
 TEXT = """
 metadata: {id: exported, name: Exported, version: "1"}
-cluster: {type: project, min_workers: 1, max_workers: 4, scaling: {drain: {timeout: 30s}}}
+cluster: {type: project, min_workers: 1, max_workers: 4, scaling: {scale_down: {drain_timeout: 30 s}}}
 agents:
   - {role: supervisor, name: Desk, command: [cat], pod: {host_network: true}}
   - {role: worker, name: Sleepers, count: 0-3, command: [sh, -c, "sleep 6; cat"], pod: {host_network: true}}
