@@ -1,8 +1,7 @@
 """A cluster as objects of Kubernetes that need none of our hosts: a Deployment for each group, scaled by KEDA.
 
 Agents are the same, and have ids that nobody gave them: the name of their pod, and something new at each start. They
-say that they are there, and the sweep returns what one held whose beats ceased (``services.workers``), so that the
-control plane has to run.
+say that they are there, and one whose beats cease is given up (``services.alone``), so the control plane has to run.
 """
 
 from __future__ import annotations
@@ -25,9 +24,8 @@ from brain_clusters.errors import InvalidInput
 from brain_clusters.genesis.kubernetes.manifest import pod_spec
 from brain_clusters.services.reconcile import spec_of
 
-# An agent whose beats ceased for so many seconds is held for dead, and its jobs are given to others. Longer than a
-# failover of Redis takes, and than code should keep Python from running its other threads; one that is only cut off
-# does its job a second time at worst, and the first outcome counts.
+# An agent whose beats ceased for so many seconds is given up, and its jobs are given to others. Longer than a failover
+# of Redis takes, and than code should keep Python from running its other threads.
 LEASE_SECONDS = 30.0
 Manifest = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""Who has no host: lifecycle workers, and agents that ``export`` had others start. What dead ones held goes back."""
+"""Lifecycle workers and their messages: a worker says that it lives, and what a dead one held goes back."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def beat_forever(broker: Broker, owner: str, stopped: threading.Event) -> None:
 
 
 def release_dead(control: Control) -> int:
-    """Return to the queue what those held whose beats ceased; return how many messages.
+    """Return to the queue what workers held whose beats ceased; return how many messages.
 
-    Agents of a host are none of these: it knows for certain when one is dead. A worker that only seems dead, frozen
-    for 15 s, runs its command twice at worst, and a command's effect happens once; for agents see ``exporting.LEASE``.
+    Agents are none of these: their hosts know for certain when one is dead. A worker that only seems dead, frozen
+    for 15 s, runs its command twice at worst, and a command's effect happens once.
     """
     released = 0
     client = control.broker.redis
@@ -51,5 +51,5 @@ def release_dead(control: Control) -> int:
             with temporary_when_away():
                 client.srem(names.WORKERS_SET, owner)
     if released:
-        log.warning("%d messages of dead workers and agents are back in their queues", released)
+        log.warning("%d messages of dead workers are back in their queues", released)
     return released

@@ -16,7 +16,7 @@ from brain_clusters.broker import names
 from brain_clusters.cli import main
 from brain_clusters.domain.commands import HibernateCluster
 from brain_clusters.domain.states import JobStatus
-from brain_clusters.services import blueprints, workers
+from brain_clusters.services import alone, blueprints
 from brain_clusters.services.control import Control
 from tests.engines.installing import apply, kubectl, secret
 from tests.integration.stage import Stage
@@ -89,7 +89,7 @@ def has_begun(stage: Stage, job_id: str) -> bool:
 
 def is_done(stage: Stage, job_id: str) -> bool:
     """Do the control plane's part once, and look."""
-    workers.release_dead(stage.control)
+    alone.give_up_silent(stage.control)
     stage.tick()
     return stage.job(job_id).status is JobStatus.SUCCEEDED
 

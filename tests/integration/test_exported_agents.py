@@ -20,7 +20,7 @@ from brain_clusters.config import Settings
 from brain_clusters.domain.commands import HibernateCluster
 from brain_clusters.domain.jobs import Priority
 from brain_clusters.domain.states import JobStatus
-from brain_clusters.services import blueprints, workers
+from brain_clusters.services import alone, blueprints
 from brain_clusters.services.exporting import LEASE_SECONDS, Place, manifests
 from tests.integration.stage import Stage
 
@@ -55,7 +55,7 @@ class Deployment:
         return pod
 
     def agents(self) -> set[str]:
-        found: Any = self.stage.redis.smembers(names.WORKERS_SET)
+        found: Any = self.stage.redis.smembers(names.ALONE_SET)
         return {name.decode() for name in found}
 
     def kill(self, pod: subprocess.Popen[bytes]) -> None:
@@ -127,11 +127,29 @@ def test_what_a_killed_agent_held_is_done_by_another_once_its_beats_have_ceased(
     until(lambda: is_running(stage, job.id), "the job runs")
     [dead] = waiters.agents()
     waiters.kill(pod)
-    assert workers.release_dead(stage.control) == 0  # its last beat still counts
+    assert alone.give_up_silent(stage.control) == 0  # its last beat still counts
     stage.redis.delete(names.beat_key(dead))
-    assert workers.release_dead(stage.control) == 1
+    assert alone.give_up_silent(stage.control) == 1
     assert not waiters.agents()
     (waiters.folder / "go").touch()
+    waiters.start("pod-2")
+    until(lambda: stage.tick() and stage.job(job.id).status is JobStatus.SUCCEEDED, "the job is done")
+    assert stage.job(job.id).attempts == 2
+
+
+def test_what_was_only_cut_off_ends_when_it_is_back_and_nothing_of_it_counts(
+    stage: Stage, cluster_id: str, waiters: Deployment, until: Callable[..., Any]
+) -> None:
+    pod = waiters.start("pod-1")
+    job = stage.post(cluster_id, to="Waiters")
+    until(lambda: is_running(stage, job.id), "the job runs")
+    [silent] = waiters.agents()
+    pod.send_signal(signal.SIGSTOP)
+    stage.redis.delete(names.beat_key(silent))
+    assert alone.give_up_silent(stage.control) == 1
+    (waiters.folder / "go").touch()
+    pod.send_signal(signal.SIGCONT)
+    assert pod.wait(30) == -signal.SIGKILL  # by itself, with all that it started
     waiters.start("pod-2")
     until(lambda: stage.tick() and stage.job(job.id).status is JobStatus.SUCCEEDED, "the job is done")
     assert stage.job(job.id).attempts == 2
@@ -151,7 +169,7 @@ def test_a_pod_that_is_begun_anew_is_another_agent_so_that_its_death_counts(
     assert stage.redis.hlen(names.unacked_key(dead)) == 1
 
 
-def test_told_to_end_it_finishes_its_job_and_is_forgotten(
+def test_told_to_end_it_finishes_its_job_and_says_that_it_leaves(
     stage: Stage, cluster_id: str, waiters: Deployment, until: Callable[..., Any]
 ) -> None:
     pod = waiters.start("pod-1")
@@ -161,10 +179,7 @@ def test_told_to_end_it_finishes_its_job_and_is_forgotten(
     (waiters.folder / "go").touch()
     assert pod.wait(30) == 0
     until(lambda: stage.tick() and stage.job(job.id).status is JobStatus.SUCCEEDED, "the job is done")
-    [left] = waiters.agents()
-    stage.redis.delete(names.beat_key(left))
-    assert workers.release_dead(stage.control) == 0
-    assert not waiters.agents()
+    assert not waiters.agents()  # so that nobody gives it up
 
 
 def test_kedas_question_counts_what_waits(
