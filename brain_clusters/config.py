@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -302,12 +303,17 @@ def agent_environment() -> dict[str, Any]:
 
     Raises ConfigError when it is not given.
     """
-    given, redis_url = os.environ.pop("BRAIN_AGENT", None), os.environ.pop("BRAIN_AGENT_REDIS_URL", None)
+    given, redis_url, agent_id = (
+        os.environ.pop(name, None) for name in ("BRAIN_AGENT", "BRAIN_AGENT_REDIS_URL", "BRAIN_AGENT_ID")
+    )
     if given is None:
         raise ConfigError("BRAIN_AGENT is not set: drivers start agents in containers and pods, nobody else does")
     found: dict[str, Any] = json.loads(given)
     if redis_url is not None:
         found["config"]["redis_url"] = redis_url
+    if agent_id is not None:
+        # Another at each start: what an earlier start held is then known to have died with it, and counts as a death.
+        found["spec"]["agent_id"] = f"{agent_id}.{secrets.token_hex(4)}"
     return found
 
 

@@ -119,7 +119,7 @@ def host(driver: str) -> None:
     control = Control.open(settings, application=f"host.{host_id}"[:60])
     try:
         kit = Kit(
-            settings, host_id, _agent_config(settings, host_id), user_environment(), DrainWords(control.broker.redis),
+            settings, host_id, agent_config(settings, host_id), user_environment(), DrainWords(control.broker.redis),
             installation=control.database.identity,
         )  # fmt: skip
         factory: Factory = drivers.installed()[driver].load()
@@ -154,7 +154,7 @@ def genesis(driver: str, listen: str) -> None:
     if not host or not port.isdecimal() or int(port) > 65535:
         raise click.BadParameter("must be an address and a port, such as 127.0.0.1:8090", param_hint="--listen")
     make_home(settings.home)
-    serve(settings, driver, (host.strip("[]"), int(port)), _agent_config(settings, None))
+    serve(settings, driver, (host.strip("[]"), int(port)), agent_config(settings, None))
 
 
 def _check_driver(name: str) -> None:
@@ -180,7 +180,8 @@ def _resources(settings: Settings, driver: str) -> Resources:
     return Resources(cpu, found.memory_bytes if settings.host_memory is None else settings.host_memory)
 
 
-def _agent_config(settings: Settings, host_id: str | None) -> dict[str, object]:
+def agent_config(settings: Settings, host_id: str | None) -> dict[str, object]:
+    """Return what every agent of a host is given, an ``agent.config.AgentConfig`` as JSON-ready data."""
     from brain_clusters.agent.config import AgentConfig
 
     return asdict(

@@ -36,7 +36,7 @@ ROOMS_OF = {
     "sqlalchemy": {"db", "services", "migrations"},
     "alembic": {"db", "migrations"},
     "psycopg2": {"db", "embedded"},
-    "yaml": {"blueprints", "api"},
+    "yaml": {"blueprints", "api", "cli"},  # cli prints what it exports
     "cerberus": {"blueprints", "api"},
     "cronsim": {"domain"},
     "docker": {"genesis"},
