@@ -24,8 +24,8 @@ SERVERS = ("postgres", "redis")
 PYTHON_VERSION = os.environ.get("PYTHON_VERSION", f"{sys.version_info.major}.{sys.version_info.minor}")
 # Where this machine's pip is told that packages are elsewhere, the build is told so, too.
 PIP = [f"--build-arg={name}" for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT") if name in os.environ]
-# How long requests go on while the API is away: as long as a service takes to come back on a busy machine.
-_PATIENCE_SECONDS = 120.0
+# How long anything is waited for, an answer of the API too: as long as it takes on a machine that is very busy.
+PATIENCE_SECONDS = 600.0
 
 
 def run(*argv: str, check: bool = True, **options: Any) -> str:
@@ -68,7 +68,7 @@ class Project:
 
     def __post_init__(self) -> None:
         self.tag = self.new_tag()
-        self.rest = Rest(f"http://127.0.0.1:{self.port}", KEY, _PATIENCE_SECONDS)
+        self.rest = Rest(f"http://127.0.0.1:{self.port}", KEY, PATIENCE_SECONDS)
 
     def new_tag(self) -> str:
         """Return a tag for an image of this project, which goes with it."""

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from brain_clusters.db.schema import Schema
-from tests.engines.compose import PIP, PYTHON_VERSION, ROOT, Project, clone, need_images, run
+from tests.engines.compose import PATIENCE_SECONDS, PIP, PYTHON_VERSION, ROOT, Project, clone, need_images, run
 from tests.engines.test_compose import HANDS, ended
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(3600)]
 
 HEAD = Schema(ROOT / "migrations").head
 NEWER = """
@@ -112,7 +112,7 @@ def clients(project: Project, cluster: str) -> Iterator[list[str]]:
 def switch(project: Project, cluster: str, tag: str, until: Until) -> list[str]:
     """Bring up the image ``tag`` in place of the one that runs, with jobs in flight; return these, all accepted."""
     jobs = project.submit(cluster, 30)
-    until(lambda: project.statuses(jobs).get("running"), "some of the jobs run", 60)
+    until(lambda: project.statuses(jobs).get("running"), "some of the jobs run", PATIENCE_SECONDS)
     with clients(project, cluster) as sent:
         project.tag = tag
         project.up()
@@ -129,8 +129,8 @@ def test_an_upgrade_loses_no_job(project: Project, tmp_path: Path, until: Until)
     jobs = switch(project, cluster, newer, until)
     assert project.rest.get("/version")["schema"] == HEAD
     assert project.sql("SELECT version_num FROM alembic_version") == [HEAD]
-    until(ended(project, jobs), "every job is done", 180)
-    until(lambda: len(project.agents(cluster)) == 4, "all agents are there", 120)
+    until(ended(project, jobs), "every job is done", PATIENCE_SECONDS)
+    until(lambda: len(project.agents(cluster)) == 4, "all agents are there", PATIENCE_SECONDS)
 
 
 def test_a_way_forth_and_back_loses_no_job(project: Project, tmp_path: Path, until: Until) -> None:
@@ -142,7 +142,7 @@ def test_a_way_forth_and_back_loses_no_job(project: Project, tmp_path: Path, unt
     assert project.sql("SELECT version_num FROM alembic_version") == ["9999"]
     jobs += switch(project, cluster, ours, until)
     assert project.rest.get("/version")["schema"] == HEAD
-    until(ended(project, jobs), "every job is done", 180)
+    until(ended(project, jobs), "every job is done", PATIENCE_SECONDS)
 
 
 def test_a_way_back_that_is_not_possible_is_refused_with_a_sentence(
@@ -162,4 +162,4 @@ def test_a_way_back_that_is_not_possible_is_refused_with_a_sentence(
     )
     project.tag = newer
     project.up()
-    until(ended(project, jobs), "every job is done", 180)
+    until(ended(project, jobs), "every job is done", PATIENCE_SECONDS)
