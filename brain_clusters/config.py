@@ -86,9 +86,38 @@ class Settings:
         "BRAIN_DOCKER_NETWORK", setting.word, None,
         "The network of agents' containers: `host`, or a name; the Docker engine's default without it.",
     )  # fmt: skip
+    genesis_url: str | None = setting.declare(
+        "BRAIN_GENESIS_URL", setting.web_address, None,
+        "The Genesis service that the driver remote has agents started by, such as https://genesis.example.org:8090.",
+    )  # fmt: skip
+    genesis_key: tuple[str, ...] = setting.declare(
+        "BRAIN_GENESIS_KEY", setting.keys, (),
+        "The key of the Genesis service: the driver sends the first, the service accepts each, by commas.",
+        secret=True,
+    )  # fmt: skip
+    genesis_dialect: str = setting.declare(
+        "BRAIN_GENESIS_DIALECT", setting.choice("native", "spawn"), "native",
+        "What the Genesis service speaks: native, or spawn (only POST /api/genesis/spawn).",
+    )  # fmt: skip
+    genesis_plain_http: str = setting.declare(
+        "BRAIN_GENESIS_PLAIN_HTTP", setting.choice("refuse", "allow"), "refuse",
+        "Whether key and Redis address may go to another machine by http://, readable for all in between.",
+    )  # fmt: skip
     host_capacity: int = setting.declare(
         "BRAIN_HOST_CAPACITY", setting.number(int, 1, 10_000), 200, "The most agents that this host runs."
     )
+    host_cpus: float | None = setting.declare(
+        "BRAIN_HOST_CPUS", setting.cores, None,
+        "The cores that this host has for agents; those of the machine without it, unlimited for other drivers.",
+    )  # fmt: skip
+    host_memory: int | None = setting.declare(
+        "BRAIN_HOST_MEMORY", setting.memory, None,
+        "The memory that this host has for agents, as 8GiB; the machine's without it, unlimited for other drivers.",
+    )  # fmt: skip
+    host_lease_seconds: float = setting.declare(
+        "BRAIN_HOST_LEASE_SECONDS", setting.number(float, 3, 3600), 30.0,
+        "A host that PostgreSQL hears nothing of for so long has lost its place; the same for all processes.",
+    )  # fmt: skip
     worker_concurrency: int = setting.declare(
         "BRAIN_WORKER_CONCURRENCY", setting.number(int, 1, 64), 4, "Lifecycle commands that one worker runs at once."
     )

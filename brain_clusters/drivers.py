@@ -11,6 +11,7 @@ ENTRY_POINTS = "brain_clusters.drivers"
 _OURS = {
     "process": "brain_clusters.genesis.process.driver:ProcessDriver.make",
     "docker": "brain_clusters.genesis.docker.driver:DockerDriver.make",
+    "remote": "brain_clusters.genesis.remote.driver:make",
 }
 
 

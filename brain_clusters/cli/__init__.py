@@ -36,6 +36,7 @@ _COMMANDS = {
     "worker": _Command("run", "Run the worker of lifecycle commands."),
     "beat": _Command("run", "Run the clock of the autoscaler."),
     "host": _Command("run", "Run this machine's agents."),
+    "genesis": _Command("run", "Start agents here for hosts elsewhere."),
 }
 
 

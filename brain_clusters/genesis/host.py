@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from brain_clusters.domain.agents import AgentSpec
-from brain_clusters.errors import BrainError, TemporaryError
+from brain_clusters.errors import BrainError, LeaseLost, TemporaryError
 from brain_clusters.genesis.desk import Desk, Wanted
 from brain_clusters.genesis.driver import Driver
 from brain_clusters.genesis.roster import Roster
@@ -50,6 +50,7 @@ class Host:
         self._look_now = True
         self._stopping: float | None = None
         self._abandoned = False
+        self._lost: LeaseLost | None = None
         self._grace = 0.0
         self._memory: Mapping[str, int] = {}
         self._start_failed = False
@@ -71,9 +72,15 @@ class Host:
             os.write(self._wake_write, b"!")
 
     def run(self) -> None:
-        """Be the host. Raises PermanentError when its engine can never be used."""
+        """Be the host. Raises PermanentError when its engine can never be used.
+
+        Raises LeaseLost when another process is the host by now: it has left all agents as they are then.
+        """
         self._selector.register(self._wake_read, selectors.EVENT_READ, "wake")
         self._open()
+        # What it does not own any more goes before anything else is done.
+        if not self._done():
+            self._attempt(self._compare)
         next_look = 0.0
         while not self._done():
             now = time.monotonic()
@@ -88,6 +95,8 @@ class Host:
             # What _tell could not say waits for the next round; with Redis or PostgreSQL away that is a second.
             self._wait(max(0.0, next_look - time.monotonic()))
         self._end()
+        if self._lost is not None:
+            raise self._lost
 
     def _open(self) -> None:
         """Open the driver. An engine that does not answer is waited for, and its agents keep their host meanwhile."""
@@ -129,6 +138,8 @@ class Host:
             step()
         except TemporaryError as exc:
             log.warning("waiting: %s", exc)
+        except LeaseLost as exc:
+            self._lost, self._abandoned = exc, True
         except BrainError:
             log.exception("a look failed; the next one comes in a moment")
 
@@ -197,7 +208,9 @@ class Host:
     def _look(self) -> None:
         """Compare the rows with the engine and act on every difference."""
         if self._stopping is not None:
-            self._attempt(self._let_all_leave)
+            self._attempt(self._check_lease)
+            if not self._abandoned:
+                self._attempt(self._let_all_leave)
             # An engine that does not answer keeps agents from ending; the next host finds them.
             self._abandoned |= self._late() > _KILLING_SECONDS
             return
@@ -226,7 +239,8 @@ class Host:
         rows = [row for agent_id, row in wanted.items() if agent_id in self._roster.living]
         self._drain([row for row in rows if row.draining])
         self._go_on(row.spec.agent_id for row in rows if not row.draining)
-        self._stop(self._roster.living.keys() - wanted.keys())
+        # What has no live row was given up, and what it held is done by others.
+        self._kill(self._roster.living.keys() - wanted.keys())
 
     def _recover(self, rows: Sequence[Wanted]) -> None:
         """Deal with rows of ours that nothing known answers to: find the agent, start it, or report its end."""
@@ -275,6 +289,10 @@ class Host:
         if due:
             self._driver.stop(due, now=True)
             self._roster.note_killed(due)
+
+    def _check_lease(self) -> None:
+        """Ask the desk for anything: the agents may be another's by now."""
+        self._desk.wanted()
 
     def _let_all_leave(self) -> None:
         self._roster.note(self._driver.changes())

@@ -23,7 +23,7 @@ OURS = ("api", "worker", "beat", "host")
 SERVERS = ("postgres", "redis")
 PYTHON_VERSION = os.environ.get("PYTHON_VERSION", f"{sys.version_info.major}.{sys.version_info.minor}")
 # Where this machine's pip is told that packages are elsewhere, the build is told so, too.
-_PIP = [f"--build-arg={name}" for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT") if name in os.environ]
+PIP = [f"--build-arg={name}" for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT") if name in os.environ]
 # How long requests go on while the API is away: as long as a service takes to come back on a busy machine.
 _PATIENCE_SECONDS = 120.0
 
@@ -90,7 +90,7 @@ class Project:
     def build(self) -> None:
         """Build the image, after the servers' images are known to be there."""
         need_images([f"python:{PYTHON_VERSION}-slim", *self.compose("config", "--images", *SERVERS).split()])
-        self.compose("build", "--quiet", *_PIP)
+        self.compose("build", "--quiet", *PIP)
 
     def up(self, *arguments: str) -> None:
         """Bring everything up and wait until all of it is healthy."""
@@ -153,8 +153,8 @@ class Project:
         return [one for one in found if one["beat"] == "fresh"]
 
     def submit(self, cluster: str, many: int, **job: Any) -> list[str]:
-        """Have the API accept jobs; return their ids."""
-        jobs = [{"payload": {}, **job}] * many
+        """Have the API accept jobs, for the group Hands where nothing else is said; return their ids."""
+        jobs = [job or {"to": "Hands"}] * many
         return [one["id"] for one in self.rest.post(f"/api/clusters/{cluster}/jobs", jobs)["jobs"]]
 
     def statuses(self, jobs: Sequence[str]) -> dict[str, int]:

@@ -86,8 +86,8 @@ def test_it_is_up_as_the_checkout_has_it(project: Project) -> None:
 
 def test_agents_get_none_of_our_variables(project: Project, until: Until) -> None:
     cluster = project.cluster("hands")
-    agent = until(lambda: project.agents(cluster), "agents are there", 60)[0]
-    environ = project.python("host", f"print(open('/proc/{agent['pid']}/environ').read())")
+    pids = until(lambda: [one["pid"] for one in project.agents(cluster) if one["pid"]], "agents are there", 60)
+    environ = project.python("host", f"print(open('/proc/{pids[0]}/environ').read())")
     assert "HOME=/var/lib/brain" in environ
     assert "BRAIN_" not in environ
     assert KEY not in environ
@@ -97,7 +97,9 @@ def test_agents_get_none_of_our_variables(project: Project, until: Until) -> Non
 def test_the_main_job(project: Project, until: Until) -> None:
     cluster = project.cluster("demo")
     most = 0
-    jobs = project.submit(cluster, 400, capability="source_digest", payload={"path": "/etc/passwd"})
+    # A file that takes a tenth of a second.
+    path = project.python("host", "import sqlalchemy.sql.selectable as large; print(large.__file__)").strip()
+    jobs = project.submit(cluster, 400, capability="source_digest", payload={"path": path})
 
     def drained() -> bool:
         nonlocal most
@@ -109,7 +111,7 @@ def test_the_main_job(project: Project, until: Until) -> None:
     assert most > 2, "the burst brought more agents than the supervisor and one reader"
     until(lambda: project.seen(cluster)["status"] == "hibernated", "it falls asleep", 60)
     until(lambda: not project.agents(cluster), "no agent is left", 60)
-    [woken] = project.submit(cluster, 1, capability="source_digest", payload={"path": "/etc/passwd"})
+    [woken] = project.submit(cluster, 1, capability="source_digest", payload={"path": path})
     until(ended(project, [woken]), "one more job wakes it", 60)
 
 

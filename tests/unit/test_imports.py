@@ -42,7 +42,7 @@ ROOMS_OF = {
     "docker": {"genesis"},
     "requests": {"genesis"},
     "redis": {"broker", "agent", "embedded", "client"},
-    "httpx2": {"agent"},
+    "httpx2": {"agent", "genesis"},
     "httpcore2": {"agent"},
     "openai": {"agent"},
     "pydantic": {"agent"},

@@ -156,7 +156,7 @@ class Recipe:
     def _value(self, name: str, text: str) -> str:
         if text.startswith("secret:"):
             raise PermanentError(
-                f"environment: {name} is {text}, which only Kubernetes has; use env:NAME or file:PATH, as its host finds it"
+                f"environment: {name}: {text} is for Kubernetes; use env:NAME or file:PATH, as its host finds it"
             )
         try:
             value = resolve(text, self._kit.environ)
