@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ class OtherHost:
         os.kill(self.process.pid, number)
 
     def kill_all(self, cluster: str) -> None:
-        """Kill it and all its agents with -9, as the loss of its machine would."""
+        """Kill it and all its agents with -9, and delete what it knew of them, as the loss of its machine would."""
         agents = self.rows(cluster).values()
         self.process.kill()
         self.process.wait()
@@ -49,6 +50,7 @@ class OtherHost:
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
         until(lambda: not any(ProcessId.of(pid) for pid in agents), "its agents are gone")
+        shutil.rmtree(self.brain.home / "run" / self.host_id)
 
     def end(self) -> None:
         """End it in an orderly way, if it runs."""
