@@ -1,4 +1,4 @@
-"""Which network addresses a blueprint may have an agent connect to: those of the public internet, and allowed ones."""
+"""What network addresses mean: which a blueprint may have an agent connect to, and which are this machine's own."""
 
 from __future__ import annotations
 
@@ -48,3 +48,13 @@ def _public(address: Address) -> bool:
     if isinstance(address, IPv6Address) and address not in _GIVEN_OUT:
         return False
     return address.is_global and not address.is_multicast and not any(address in network for network in _NOT_PUBLIC)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether ``host`` can only mean this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
