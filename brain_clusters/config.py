@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -82,6 +83,25 @@ class Settings:
         "BRAIN_AGENT_REDIS_URL", setting.url("redis", "rediss"), None,
         "Redis as containers and pods reach it; BRAIN_REDIS_URL without it.", secret=True,
     )  # fmt: skip
+    kubernetes_namespace: str | None = setting.declare(
+        "BRAIN_KUBERNETES_NAMESPACE", setting.dns_label, None,
+        "The namespace of pods; that of the kubeconfig's context, or the host's own in a cluster, without it.",
+    )  # fmt: skip
+    kubernetes_context: str | None = setting.declare(
+        "BRAIN_KUBERNETES_CONTEXT", setting.word, None, "The context of the kubeconfig; its current one without it."
+    )
+    kubernetes_secret: str | None = setting.declare(
+        "BRAIN_KUBERNETES_SECRET", setting.dns_subdomain, None,
+        "The Secret of that namespace whose key BRAIN_AGENT_REDIS_URL pods are given; the address itself without it.",
+    )  # fmt: skip
+    host_on_stop: str = setting.declare(
+        "BRAIN_HOST_ON_STOP", setting.one_of("drain", "leave"), "drain",
+        "What a host does at SIGTERM: drain its agents, or leave them to the next host, as a rollout wants it.",
+    )  # fmt: skip
+    docker_network: str | None = setting.declare(
+        "BRAIN_DOCKER_NETWORK", setting.word, None,
+        "The network of agents' containers: `host`, or a name; the Docker engine's default without it.",
+    )  # fmt: skip
     genesis_url: str | None = setting.declare(
         "BRAIN_GENESIS_URL", setting.web_address, None,
         "The Genesis service that the driver remote has agents started by, such as https://genesis.example.org:8090.",
@@ -102,6 +122,18 @@ class Settings:
     host_capacity: int = setting.declare(
         "BRAIN_HOST_CAPACITY", setting.number(int, 1, 10_000), 200, "The most agents that this host runs."
     )
+    host_cpus: float | None = setting.declare(
+        "BRAIN_HOST_CPUS", setting.cores, None,
+        "The cores that this host has for agents; those of the machine without it, unlimited for other drivers.",
+    )  # fmt: skip
+    host_memory: int | None = setting.declare(
+        "BRAIN_HOST_MEMORY", setting.memory, None,
+        "The memory that this host has for agents, as 8GiB; the machine's without it, unlimited for other drivers.",
+    )  # fmt: skip
+    host_lease_seconds: float = setting.declare(
+        "BRAIN_HOST_LEASE_SECONDS", setting.number(float, 3, 3600), 30.0,
+        "A host that PostgreSQL hears nothing of for so long has lost its place; the same for all processes.",
+    )  # fmt: skip
     worker_concurrency: int = setting.declare(
         "BRAIN_WORKER_CONCURRENCY", setting.number(int, 1, 64), 4, "Lifecycle commands that one worker runs at once."
     )
@@ -240,10 +272,11 @@ def user_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]
     return {key: value for key, value in environ.items() if not key.startswith("BRAIN_")}
 
 
-def resolve(text: str) -> str:
+def resolve(text: str, environ: Mapping[str, str] | None = None) -> str:
     """Return what ``env:NAME`` or ``file:PATH`` refers to, and other text as it is. Raises ValueError with a sentence.
 
-    No variable of ours is given: agents do not have them, and every process must find the same.
+    environ: the variables, the process's own by default. No variable of ours is given: agents do not have them, and
+    every process must find the same.
     """
     kind, _, name = text.partition(":")
     if kind == "file":
@@ -253,7 +286,7 @@ def resolve(text: str) -> str:
             raise ValueError(f"{text} cannot be read: {type(exc).__name__}") from None
     if kind != "env":
         return text
-    found = user_environment().get(name, "").strip()
+    found = user_environment(environ).get(name, "").strip()
     if not found:
         raise ValueError(f"{text} is not set in the environment of this process; an agent has that of its host")
     return found
@@ -270,13 +303,25 @@ def agent_environment() -> dict[str, Any]:
 
     Raises ConfigError when it is not given.
     """
-    given, redis_url = os.environ.pop("BRAIN_AGENT", None), os.environ.pop("BRAIN_AGENT_REDIS_URL", None)
+    given, redis_url, agent_id = (
+        os.environ.pop(name, None) for name in ("BRAIN_AGENT", "BRAIN_AGENT_REDIS_URL", "BRAIN_AGENT_ID")
+    )
     if given is None:
         raise ConfigError("BRAIN_AGENT is not set: drivers start agents in containers and pods, nobody else does")
-    found: dict[str, Any] = json.loads(given)
+    try:
+        found = json.loads(given)
+        spec, config = dict(found["spec"]), dict(found["config"])
+    except (ValueError, KeyError, TypeError) as exc:
+        # Its text is not shown: it may hold the password of Redis.
+        raise ConfigError(
+            f"BRAIN_AGENT: must be JSON with the objects spec and config ({type(exc).__name__})"
+        ) from None
     if redis_url is not None:
-        found["config"]["redis_url"] = redis_url
-    return found
+        config["redis_url"] = redis_url
+    if agent_id is not None:
+        # Another at each start: what an earlier start held is then known to have died with it, and counts as a death.
+        spec["agent_id"] = f"{agent_id}.{secrets.token_hex(4)}"
+    return {"spec": spec, "config": config}
 
 
 def child_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from brain_clusters.domain.addresses import parse_networks
 from brain_clusters.domain.currencies import CODES
+from brain_clusters.domain.engines import parse_cpu, parse_memory
 from brain_clusters.drivers import check_name
 
 
@@ -40,6 +41,16 @@ def url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def cores(text: str) -> float:
+    """Return ``text`` in cores."""
+    return parse_cpu(text)
+
+
+def memory(text: str) -> int:
+    """Return ``text`` in bytes."""
+    return parse_memory(text)
+
+
 def path(text: str) -> Path:
     """Return ``text`` as an absolute path, with ~ expanded."""
     return Path(text).expanduser().absolute()
@@ -54,6 +65,31 @@ def word(text: str) -> str:
     """Return ``text`` when it holds no blanks."""
     if not re.fullmatch(r"\S+", text):
         raise ValueError("must not hold blanks")
+    return text
+
+
+def one_of(*allowed: str) -> Callable[[str], str]:
+    """Return a parser of one of a few words."""
+
+    def parse(text: str) -> str:
+        if text.lower() not in allowed:
+            raise ValueError(f"must be {' or '.join(allowed)}")
+        return text.lower()
+
+    return parse
+
+
+def dns_label(text: str) -> str:
+    """Return ``text`` when it can name a namespace of Kubernetes (RFC 1123)."""
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", text):
+        raise ValueError("must be up to 63 lower-case letters, digits and '-', a letter or digit first and last")
+    return text
+
+
+def dns_subdomain(text: str) -> str:
+    """Return ``text`` when it can name an object of Kubernetes (RFC 1123)."""
+    if len(text) > 253 or not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", text):
+        raise ValueError("must be lower-case letters, digits, '-' and '.', a letter or digit first and last")
     return text
 
 

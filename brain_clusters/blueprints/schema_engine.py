@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from brain_clusters.blueprints.rules import Rule, free, keys, text
+from brain_clusters.blueprints.rules import Rule, keys, text
+from brain_clusters.blueprints.schema_docker import DOCKER
+from brain_clusters.blueprints.schema_pod import POD
 
 _SIZE = ["number", "string"]
 
@@ -39,6 +41,6 @@ ENGINE: dict[str, Rule] = {
             "description": "Variables of its agents: texts, or where these are (env:NAME, file:PATH, secret:NAME/KEY)."
         },
     },
-    "docker": free("How its containers are run."),
-    "pod": free("How its pods are run."),
+    "docker": DOCKER,
+    "pod": POD,
 }

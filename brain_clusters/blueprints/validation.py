@@ -20,7 +20,7 @@ from brain_clusters import drivers
 from brain_clusters.blueprints.messages import KeyFault, faults_of, name_of, pointer_to, shown
 from brain_clusters.domain.cron import check_cron
 from brain_clusters.domain.durations import parse_duration, parse_end, parse_instant, parse_percent
-from brain_clusters.domain.engines import parse_cpu, parse_memory
+from brain_clusters.domain.engines import parse_cpu, parse_gpus, parse_memory
 from brain_clusters.domain.specs import parse_count
 from brain_clusters.errors import Fault
 
@@ -131,6 +131,12 @@ def _end(value: object) -> None:
     parse_end(value, datetime(2000, 1, 1, tzinfo=UTC))  # any time serves: whether it can be read is asked
 
 
+def _volume(value: object) -> None:
+    kinds = ("config_map", "secret", "claim", "empty_dir")
+    if isinstance(value, dict) and sum(kind in value for kind in kinds) != 1:
+        raise ValueError(f"must state one of {', '.join(kinds)}")
+
+
 def _threshold(value: object) -> None:
     if isinstance(value, str):
         parse_percent(value)
@@ -219,6 +225,8 @@ class _Strict(Validator):  # type: ignore[misc]
 
     _check_with_cpu = _parses(parse_cpu)
     _check_with_memory = _parses(parse_memory)
+    _check_with_volume = _parses(_volume)
+    _check_with_gpus = _parses(parse_gpus)
     _check_with_driver = _parses(drivers.check_name)
     _check_with_duration = _parses(parse_duration)
     _check_with_instant = _parses(parse_instant)

@@ -13,8 +13,10 @@ from dataclasses import asdict
 import click
 
 from brain_clusters.config import Settings, user_environment
-from brain_clusters.domain.engines import PROCESS
+from brain_clusters.domain.engines import PROCESS, Resources
 from brain_clusters.embedded import connected, make_home
+from brain_clusters.genesis.process import machine
+from brain_clusters.processes import LifeLock
 
 
 def _settings() -> Settings:
@@ -98,11 +100,16 @@ def beat() -> None:
     "--driver", default=PROCESS, help="The engine whose agents it runs: process, docker, kubernetes, remote, ..."
 )
 def host(driver: str) -> None:
-    """Run the agents of this machine, or of another engine, until SIGTERM; SIGHUP leaves them to the next host."""
+    """Run the agents of this machine, or of another engine, until SIGTERM; SIGHUP leaves them to the next host.
+
+    While another process is the same host, it stands by, and takes over when that one is dead or silent.
+    With BRAIN_HOST_ON_STOP=leave SIGTERM leaves them, too.
+    """
     settings = _settings()
     from brain_clusters import drivers
     from brain_clusters.broker.words import DrainWords
-    from brain_clusters.genesis.driver import Driver, Kit
+    from brain_clusters.cli.turns import Turns
+    from brain_clusters.genesis.driver import Factory, Kit
     from brain_clusters.genesis.host import Host
     from brain_clusters.services.control import Control
     from brain_clusters.services.hosting import HostDesk
@@ -112,15 +119,18 @@ def host(driver: str) -> None:
     control = Control.open(settings, application=f"host.{host_id}"[:60])
     try:
         kit = Kit(
-            settings, host_id, _agent_config(settings, host_id), user_environment(), DrainWords(control.broker.redis)
-        )
-        engine: Driver = drivers.installed()[driver].load()(kit)
-        desk = HostDesk(control, host_id, settings.host_capacity, driver)
-        process = Host(desk, engine, capacity=settings.host_capacity)
-        signal.signal(signal.SIGTERM, lambda *_: process.stop(settings.stop_grace_seconds))
-        signal.signal(signal.SIGINT, lambda *_: process.stop(settings.stop_grace_seconds))
-        signal.signal(signal.SIGHUP, lambda *_: process.abandon())
-        process.run()
+            settings, host_id, agent_config(settings, host_id), user_environment(), DrainWords(control.broker.redis),
+            installation=control.database.identity,
+        )  # fmt: skip
+        factory: Factory = drivers.installed()[driver].load()
+        capacity, lock = settings.host_capacity, LifeLock(settings.home / "run" / host_id / "host.held")
+        desk = HostDesk(control, host_id, capacity, driver, has=_resources(settings, driver), lock=lock)
+        turns = Turns(desk, lambda: Host(desk, factory(kit), capacity=capacity), local=driver == PROCESS)
+        leaves = settings.host_on_stop == "leave"
+        signal.signal(signal.SIGTERM, lambda *_: turns.abandon() if leaves else turns.stop(settings.stop_grace_seconds))
+        signal.signal(signal.SIGINT, lambda *_: turns.stop(settings.stop_grace_seconds))
+        signal.signal(signal.SIGHUP, lambda *_: turns.abandon())
+        turns.run()
     finally:
         control.close()
 
@@ -144,7 +154,7 @@ def genesis(driver: str, listen: str) -> None:
     if not host or not port.isdecimal() or int(port) > 65535:
         raise click.BadParameter("must be an address and a port, such as 127.0.0.1:8090", param_hint="--listen")
     make_home(settings.home)
-    serve(settings, driver, (host.strip("[]"), int(port)), _agent_config(settings, None))
+    serve(settings, driver, (host.strip("[]"), int(port)), agent_config(settings, None))
 
 
 def _check_driver(name: str) -> None:
@@ -163,7 +173,15 @@ def _host_id(settings: Settings, driver: str) -> str:
     return f"{settings.host_id}.{driver}" if settings.host_id else driver
 
 
-def _agent_config(settings: Settings, host_id: str | None) -> dict[str, object]:
+def _resources(settings: Settings, driver: str) -> Resources:
+    """Return what the host has for agents: what is set, else the machine's where they run on it, else no limit."""
+    found = machine.resources() if driver == PROCESS else Resources()
+    cpu = found.cpu if settings.host_cpus is None else settings.host_cpus
+    return Resources(cpu, found.memory_bytes if settings.host_memory is None else settings.host_memory)
+
+
+def agent_config(settings: Settings, host_id: str | None) -> dict[str, object]:
+    """Return what every agent of a host is given, an ``agent.config.AgentConfig`` as JSON-ready data."""
     from brain_clusters.agent.config import AgentConfig
 
     return asdict(

@@ -75,6 +75,15 @@ def parse_memory(value: object) -> int:
     return int(size)
 
 
+def parse_gpus(value: object) -> int:
+    """Return ``value`` as a number of GPUs, -1 for "all". Raise ValueError with a sentence."""
+    if value == "all":
+        return -1
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 64:
+        raise ValueError("must be a number of GPUs from 1 to 64, or `all`")
+    return value
+
+
 def resources(stated: Mapping[str, Any]) -> Resources:
     """Return what a group's ``resources`` says, which was checked."""
     cpu, memory = stated.get("cpu"), stated.get("memory")

@@ -53,7 +53,8 @@ class Kit:
     """What a driver is made with.
 
     agent: what every agent is given with its spec, an ``agent.config.AgentConfig`` as JSON-ready data. environ: the
-    variables of this host, without those of ours.
+    variables of this host, without those of ours. installation: asks what tells this installation from others that use
+    the same engine; raises TemporaryError.
     """
 
     settings: Settings
@@ -61,6 +62,7 @@ class Kit:
     agent: Mapping[str, Any]
     environ: Mapping[str, str]
     words: Words
+    installation: Callable[[], str] = lambda: ""
 
 
 class Driver(ABC):

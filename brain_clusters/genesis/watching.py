@@ -99,6 +99,11 @@ class Watch:
             untold, self._untold = self._untold, {}
         return list(untold.values())
 
+    def last(self, agent_id: str) -> Sighting | None:
+        """Return what was last noted of an agent that is not removed."""
+        with self._lock:
+            return self._last.get(agent_id)
+
     def expect(self, agent_ids: Iterable[str]) -> None:
         """Note that agents are to be started, be it once more after they were removed."""
         with self._lock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -75,6 +75,15 @@ def reconcile(session: Session, cluster_id: str, first: Sequence[str] = ()) -> F
         agents = [*agents, *_add(session, cluster, blueprint, agents, wanted_first)]
     _observe(session, cluster, blueprint, agents, followup)
     return followup
+
+
+def reconcile_each(control: Control, cluster_ids: Iterable[str]) -> None:
+    """Reconcile clusters one after the other, and act on each."""
+    for cluster_id in sorted(cluster_ids):
+        followup = Followup()
+        with control.database.transaction() as session:
+            followup = reconcile(session, cluster_id)
+        act(control, followup)
 
 
 def act(control: Control, followup: Followup) -> None:
@@ -211,6 +220,8 @@ def spec_of(agent_id: str, cluster_id: str, group: AgentGroup, blueprint: Bluepr
             if below.reports_to == group.name and below.celery is None  # that knows no jobs of ours
         },
         memory=shared_memory(blueprint.resources.get("memory")),
+        drain_timeout_seconds=blueprint.scaling.drain_timeout_seconds,
+        on_drain_timeout=blueprint.scaling.on_drain_timeout,
         engine=group.engine,
     )
 
