@@ -123,10 +123,10 @@ class Installation:
     def _to_the_node(self, found: Manifest) -> None:
         if found["kind"] != "Deployment":
             return
-        # Two pods of one node cannot have the same port.
-        found["spec"] |= {"replicas": 1, "strategy": {"type": "Recreate"}}
         pod = found["spec"]["template"]["spec"]
         pod["hostNetwork"] = True
+        if any("ports" in container for container in pod["containers"]):  # which two pods of a node cannot share
+            found["spec"] |= {"replicas": 1, "strategy": {"type": "Recreate"}}
         for container in [*pod["initContainers"], *pod["containers"]]:
             container["image"] = self.image
             container["env"] = [*container.get("env", ()), *_api_server()]

@@ -83,7 +83,7 @@ def api(installation: Installation, until: Callable[..., Any]) -> Iterator[ApiCl
 
 def test_every_object_is_one_that_the_server_takes(installation: Installation) -> None:
     applied = kubectl("-n", installation.control_plane, "get", "deployments,services,pdb,networkpolicies", "-o", "name")
-    assert len(applied.split()) == 4 + 1 + 2 + 3
+    assert len(applied.split()) == 4 + 1 + 3 + 3
     assert kubectl("-n", installation.agents, "get", "networkpolicies", "-o", "name").strip()
 
 
