@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -101,9 +102,38 @@ class Settings:
         "BRAIN_DOCKER_NETWORK", setting.word, None,
         "The network of agents' containers: `host`, or a name; the Docker engine's default without it.",
     )  # fmt: skip
+    genesis_url: str | None = setting.declare(
+        "BRAIN_GENESIS_URL", setting.web_address, None,
+        "The Genesis service that the driver remote has agents started by, such as https://genesis.example.org:8090.",
+    )  # fmt: skip
+    genesis_key: tuple[str, ...] = setting.declare(
+        "BRAIN_GENESIS_KEY", setting.keys, (),
+        "The key of the Genesis service: the driver sends the first, the service accepts each, by commas.",
+        secret=True,
+    )  # fmt: skip
+    genesis_dialect: str = setting.declare(
+        "BRAIN_GENESIS_DIALECT", setting.choice("native", "spawn"), "native",
+        "What the Genesis service speaks: native, or spawn (only POST /api/genesis/spawn).",
+    )  # fmt: skip
+    genesis_plain_http: str = setting.declare(
+        "BRAIN_GENESIS_PLAIN_HTTP", setting.choice("refuse", "allow"), "refuse",
+        "Whether key and Redis address may go to another machine by http://, readable for all in between.",
+    )  # fmt: skip
     host_capacity: int = setting.declare(
         "BRAIN_HOST_CAPACITY", setting.number(int, 1, 10_000), 200, "The most agents that this host runs."
     )
+    host_cpus: float | None = setting.declare(
+        "BRAIN_HOST_CPUS", setting.cores, None,
+        "The cores that this host has for agents; those of the machine without it, unlimited for other drivers.",
+    )  # fmt: skip
+    host_memory: int | None = setting.declare(
+        "BRAIN_HOST_MEMORY", setting.memory, None,
+        "The memory that this host has for agents, as 8GiB; the machine's without it, unlimited for other drivers.",
+    )  # fmt: skip
+    host_lease_seconds: float = setting.declare(
+        "BRAIN_HOST_LEASE_SECONDS", setting.number(float, 3, 3600), 30.0,
+        "A host that PostgreSQL hears nothing of for so long has lost its place; the same for all processes.",
+    )  # fmt: skip
     worker_concurrency: int = setting.declare(
         "BRAIN_WORKER_CONCURRENCY", setting.number(int, 1, 64), 4, "Lifecycle commands that one worker runs at once."
     )
@@ -273,13 +303,25 @@ def agent_environment() -> dict[str, Any]:
 
     Raises ConfigError when it is not given.
     """
-    given, redis_url = os.environ.pop("BRAIN_AGENT", None), os.environ.pop("BRAIN_AGENT_REDIS_URL", None)
+    given, redis_url, agent_id = (
+        os.environ.pop(name, None) for name in ("BRAIN_AGENT", "BRAIN_AGENT_REDIS_URL", "BRAIN_AGENT_ID")
+    )
     if given is None:
         raise ConfigError("BRAIN_AGENT is not set: drivers start agents in containers and pods, nobody else does")
-    found: dict[str, Any] = json.loads(given)
+    try:
+        found = json.loads(given)
+        spec, config = dict(found["spec"]), dict(found["config"])
+    except (ValueError, KeyError, TypeError) as exc:
+        # Its text is not shown: it may hold the password of Redis.
+        raise ConfigError(
+            f"BRAIN_AGENT: must be JSON with the objects spec and config ({type(exc).__name__})"
+        ) from None
     if redis_url is not None:
-        found["config"]["redis_url"] = redis_url
-    return found
+        config["redis_url"] = redis_url
+    if agent_id is not None:
+        # Another at each start: what an earlier start held is then known to have died with it, and counts as a death.
+        spec["agent_id"] = f"{agent_id}.{secrets.token_hex(4)}"
+    return {"spec": spec, "config": config}
 
 
 def child_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict[str, str]:

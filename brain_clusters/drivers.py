@@ -12,6 +12,7 @@ _OURS = {
     "kubernetes": "brain_clusters.genesis.kubernetes.driver:KubernetesDriver.make",
     "process": "brain_clusters.genesis.process.driver:ProcessDriver.make",
     "docker": "brain_clusters.genesis.docker.driver:DockerDriver.make",
+    "remote": "brain_clusters.genesis.remote.driver:make",
 }
 
 

@@ -77,6 +77,10 @@ class SchemaMismatch(TemporaryError):
     """The database's schema is not one that this code works with. Passes when it is migrated, or newer code runs."""
 
 
+class LeaseLost(BrainError):
+    """This process is not the host any more: it was silent for too long. Whoever is it now owns the agents."""
+
+
 class PermanentError(BrainError):
     """Our fault or the machine's: trying again changes nothing until somebody mends it."""
 

@@ -5,7 +5,9 @@ A pid alone names nobody: the system gives it to others later. A pid with its st
 
 from __future__ import annotations
 
+import fcntl
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -72,6 +74,47 @@ class ProcessId:
             self.send(number)
             if self.wait(seconds):
                 return
+
+
+class LifeLock:
+    """A lock file that one process at a time holds, until it ends: the kernel frees it, however that ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def name(self) -> str | None:
+        """Lock the file, unless it is locked here already; return what names it, None where another process holds it.
+
+        The name stays the same for as long as the file does, and no copy of it has the same. So who finds that a former
+        holder knew it by this name knows that this one is dead, be it in another container. None, too, where the
+        system cannot make or lock it.
+        """
+        try:
+            if self._descriptor < 0:
+                self._lock()
+            written = os.pread(self._descriptor, 100, 0).decode()
+            return f"{_boot()}-{os.fstat(self._descriptor).st_ino}-{written}"
+        except OSError:
+            return None
+
+    def _lock(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(descriptor).st_size:
+                os.write(descriptor, secrets.token_hex(8).encode())
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let others lock it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def _start_time(pid: int) -> str | None:

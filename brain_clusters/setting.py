@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from brain_clusters.domain.addresses import parse_networks
 from brain_clusters.domain.currencies import CODES
+from brain_clusters.domain.engines import parse_cpu, parse_memory
 from brain_clusters.drivers import check_name
 
 
@@ -38,6 +39,16 @@ def url(*schemes: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def cores(text: str) -> float:
+    """Return ``text`` in cores."""
+    return parse_cpu(text)
+
+
+def memory(text: str) -> int:
+    """Return ``text`` in bytes."""
+    return parse_memory(text)
 
 
 def path(text: str) -> Path:
@@ -90,6 +101,17 @@ def drivers(text: str) -> tuple[str, ...]:
     return found
 
 
+def choice(*allowed: str) -> Callable[[str], str]:
+    """Return a parser that accepts one of ``allowed``."""
+
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"must be {' or '.join(allowed)}")
+        return text
+
+    return parse
+
+
 def keys(text: str) -> tuple[str, ...]:
     """Return the comma-separated API keys of ``text``; a short key is refused."""
     found = words(text)
@@ -112,6 +134,14 @@ def web_hook(text: str) -> str:
         raise ValueError("must be a URL such as https://hooks.example.org/brain")
     _ = found.port  # raises ValueError where it is no port
     return text
+
+
+def web_address(text: str) -> str:
+    """Return ``text``, without a slash at its end, when it is a URL that paths can be put after."""
+    found = urlsplit(web_hook(text))
+    if found.query or found.fragment or "@" in found.netloc:
+        raise ValueError("must be a URL without a user, a query and a fragment")
+    return text.rstrip("/")
 
 
 def currency(text: str) -> str:

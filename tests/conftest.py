@@ -24,6 +24,8 @@ from brain_clusters.services.blueprints import store
 from brain_clusters.services.control import Control
 from brain_clusters.shipped import shipped
 
+# Its assertions say what they found, as ours do.
+pytest.register_assert_rewrite("brain_clusters.genesis.contract")
 # No bounds on time in tests, nothing left behind, the same examples every time, and few: the rules are small.
 # Nothing here judges by the clock: neither a deadline for an example nor the time that examples take to be made.
 hypothesis.settings.register_profile(

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _EWMA_WEIGHT = 0.2
 # EX_UNAVAILABLE of sysexits.h: everything it needs has gone.
 EXIT_ORPHANED = 69
+# EX_NOPERM of sysexits.h: this agent was given up, and others do its work.
+EXIT_FENCED = 77
 _DAY_SECONDS = 86_400
 # A tick that missed this many days of beats would miss what an agent did before them.
 _DAYS_KEPT = 3
@@ -166,8 +168,13 @@ class Beats:
 
     The key lives for ``stale`` seconds, so its presence is its freshness and no clocks need to agree.
 
+    An agent without a host also says that it is there, until it leaves, so that it is given up once its beats cease.
+
     An agent that nobody would ever stop ends by itself after ``orphan`` seconds: it leaves when Redis answers and its
     host's key is not there, and is gone at once when Redis is away and its zygote, too, has died.
+
+    An agent that was given up, as its host was lost, ends at once and takes what it started along: what it held is
+    given to others.
     """
 
     def __init__(
@@ -178,6 +185,7 @@ class Beats:
         self._hearing = hearing
         self._agent_id = agent_id
         self._snapshot = snapshot
+        self._fenced_key = names.fenced_key(agent_id)
         self._host_key = names.host_key(host_id) if host_id else None
         self._usage = Usage()
         self._host_seen = time.monotonic()
@@ -192,6 +200,7 @@ class Beats:
         """Write what was done up to the end; whoever sees that the agent left reads it."""
         try:
             self._client.set(names.beat_key(self._agent_id), self._text(), px=int(stale * 1000))
+            self._client.srem(names.ALONE_SET, self._agent_id)
         except (redis.RedisError, OSError) as exc:
             log.warning("the last beat was not written: %s", type(exc).__name__)
 
@@ -213,11 +222,16 @@ class Beats:
 
     def _once(self, stale: float, orphan: float) -> None:
         try:
+            if self._host_key is None:
+                self._client.sadd(names.ALONE_SET, self._agent_id)
             pipe = self._client.pipeline(transaction=False)
             pipe.set(names.beat_key(self._agent_id), self._text(), px=int(stale * 1000))
+            pipe.exists(self._fenced_key)
             if self._host_key:
                 pipe.exists(self._host_key)
-            replies = pipe.execute()
+            _, fenced, *host_is_there = pipe.execute()
+            if fenced:
+                _end_at_once()
             self._hearing.check()
         except (redis.RedisError, OSError) as exc:
             log.warning("beat was not written: %s", type(exc).__name__)
@@ -226,8 +240,15 @@ class Beats:
                 log.error("Redis and the host are gone; what this agent held is in Redis, if that ever returns")
                 os._exit(EXIT_ORPHANED)  # a worker without its broker hears no other signal
             return
-        if self._host_key is None or replies[1]:
+        if all(host_is_there):
             self._host_seen = time.monotonic()
         elif time.monotonic() - self._host_seen > orphan:
             log.warning("host is gone; leaving")
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _end_at_once() -> None:
+    log.error("this agent was given up, as its host did not answer; others do its work")
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(EXIT_FENCED)

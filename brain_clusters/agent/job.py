@@ -93,9 +93,9 @@ class JobRunner:
             outcome = self._explained(job_id, refused, delivery)
             begun = max(delivery.attempt - 1, int(delivery.goes_on))
             report = self._report(job_id, begun, None, outcome, self._with_lost(delivery, None))
-        self._settle(attempt, report, outcome.again)
+        counts = self._settle(attempt, report, outcome.again)
         failpoint("finished")
-        if outcome.again is not None:
+        if outcome.again is not None or not counts:
             raise Ignore
         if outcome.error is not None:
             raise JobFailed(outcome.error["message"])
@@ -160,14 +160,20 @@ class JobRunner:
             trace = traceback.format_exc(limit=-20)
             return attempt.failed(_error(type(exc).__name__, _said(exc) or type(exc).__name__, trace), jitter)
 
-    def _settle(self, attempt: Attempt, report: JobReport, again: float | None) -> None:
-        """Record the outcome and acknowledge the message in one step; Celery has nothing left to acknowledge."""
+    def _settle(self, attempt: Attempt, report: JobReport, again: float | None) -> bool:
+        """Record the outcome and acknowledge the message in one step; Celery has nothing left to acknowledge.
+
+        Return whether the outcome counts.
+        """
         delivery, parent = attempt.delivery, attempt.options.parent_id
         if again is None:
-            _patiently(report.id, lambda: self._records.finish(report, delivery, parent_id=parent))
-        elif not _patiently(report.id, lambda: self._records.again(report, delivery, again)):
-            log.warning("job %s is not held here any more, and is tried again elsewhere", report.id)
+            counts = _patiently(report.id, lambda: self._records.finish(report, delivery, parent_id=parent))
+        else:
+            counts = _patiently(report.id, lambda: self._records.again(report, delivery, again))
+        if not counts:
+            log.warning("job %s is not held here any more, and is done elsewhere", report.id)
         self._acknowledged(delivery)
+        return counts
 
     def _acknowledged(self, delivery: Delivery) -> None:
         if delivery.tag and self._acks:

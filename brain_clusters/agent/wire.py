@@ -8,12 +8,11 @@ deadline are looked at, however slowly the other side drips.
 
 from __future__ import annotations
 
-import email.utils
 import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -29,7 +28,6 @@ from brain_clusters.domain.addresses import Network, may_connect
 _SLICE_SECONDS = 0.25
 _PIECE_BYTES = 65_536
 _CONNECT_SECONDS = 30.0
-MOST_RETRY_AFTER_SECONDS = 3600.0
 
 Resolve = Callable[[str, int], Sequence[str]]
 
@@ -196,17 +194,3 @@ def client(context: JobContext, rules: Rules, *, resolving: Resolve = resolve) -
     backend = PinnedBackend(Pace(context, rules), rules.allowed, resolving)
     # Its own timeouts are off: ``Pace`` has them all.
     return httpx2.Client(transport=_Transport(backend), trust_env=False, follow_redirects=False, timeout=None)
-
-
-def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds of a Retry-After header, given as such or as a date; at most an hour, None without it."""
-    text = headers.get("retry-after", "").strip()
-    try:
-        seconds = float(text) if text.isascii() and text.isdigit() else _date(text) - now
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return min(max(0.0, seconds), MOST_RETRY_AFTER_SECONDS)
-
-
-def _date(text: str) -> float:
-    return email.utils.parsedate_to_datetime(text).timestamp()

@@ -14,6 +14,7 @@ from brain_clusters.api.routes import (
     clusters,
     costs,
     dead_letters,
+    hosts,
     jobs,
     lifecycle,
     operations,
@@ -36,7 +37,7 @@ def create_app(control: Control) -> flask.Flask:
     app.after_request(_name_version)
     app.after_request(_protect)
     problems.register(app)
-    for module in (clusters, costs, lifecycle, scaling, jobs, dead_letters, operations, blueprints, system):
+    for module in (clusters, costs, lifecycle, scaling, jobs, dead_letters, operations, blueprints, hosts, system):
         app.register_blueprint(module.routes)
     return app
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import flask
 from gunicorn.app.base import BaseApplication
 
 from brain_clusters.api.app import create_app
-from brain_clusters.api.auth import is_loopback
 from brain_clusters.config import Settings
+from brain_clusters.domain.addresses import is_loopback
 from brain_clusters.errors import ConfigError
 from brain_clusters.services.control import Control
 
@@ -24,28 +25,43 @@ def serve(settings: Settings) -> None:
         raise ConfigError(
             f"BRAIN_API_HOST={settings.api_host} can be reached by others; set BRAIN_API_KEYS first, or keep 127.0.0.1"
         )
-    _Server(settings).run()
+
+    def make() -> flask.Flask:
+        control = Control.open(settings, application="brain-api")
+        threading.Thread(target=control.broker.warm_up, name="warm-up", daemon=True).start()
+        return create_app(control)
+
+    Server(settings.api_host, settings.api_port, settings.api_threads, make).run()
 
 
-class _Server(BaseApplication):  # type: ignore[misc]
-    """Gunicorn's entry. ``load`` runs in the worker, after the fork, where connections may be opened."""
+class Server(BaseApplication):  # type: ignore[misc]
+    """Gunicorn's entry. ``make`` is called in the worker, after the fork, where connections may be opened.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    at_exit: called in the worker when that ends.
+    """
+
+    def __init__(
+        self, host: str, port: int, threads: int, make: Callable[[], flask.Flask],
+        at_exit: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self._bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._threads = threads
+        self._make = make
+        self._at_exit = at_exit
         super().__init__()
 
     def load_config(self) -> None:
         """Tell gunicorn what it is to do."""
-        host = f"[{self._settings.api_host}]" if ":" in self._settings.api_host else self._settings.api_host
         chosen: dict[str, Any] = {
-            "bind": f"{host}:{self._settings.api_port}",
+            "bind": self._bind,
             "workers": 1,
             "worker_class": "gthread",
-            "threads": self._settings.api_threads,
+            "threads": self._threads,
             "keepalive": _KEEPALIVE_SECONDS,
             "graceful_timeout": _STOP_SECONDS,
             "loglevel": "warning",
             "control_socket_disable": True,  # it would lie in the user's home
+            "worker_exit": lambda _arbiter, _worker: self._at_exit(),
         }
         for name, value in chosen.items():
             if name in self.cfg.settings:  # older versions know fewer
@@ -53,6 +69,4 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> flask.Flask:
         """Return the application with connections of its own."""
-        control = Control.open(self._settings, application="brain-api")
-        threading.Thread(target=control.broker.warm_up, name="warm-up", daemon=True).start()
-        return create_app(control)
+        return self._make()

@@ -17,6 +17,7 @@ from brain_clusters.broker.scripts import TIMES
 #   {message, queue, tag, settled, attempt, deaths, cancelled}, see ``transport.Claimed``;
 #   {message} for one that nobody can read; it lies in the claim list;
 #   in how many seconds the next message is due, or false, when nothing is there.
+# An owner that was given up is told that nothing is there, and what lies in its claim list goes back.
 #
 # enter: the entry is kombu's, [message, exchange, routing key], and names the list that the message came from. The
 # message goes in as the text that it came as: what cjson reads and writes again is another. Parked is what is not due
@@ -123,6 +124,12 @@ local function next_message()
   return take(3 + 2 * queues, #KEYS, take_listed)
 end
 
+if redis.call('EXISTS', 'FENCED' .. owner) == 1 then
+  while redis.call('LLEN', claim) > 0 do
+    redis.call('RPUSH', ARGV[4] ~= '' and ARGV[4] or ARGV[5], redis.call('RPOP', claim))
+  end
+  return false
+end
 for _ = 1, 100 do
   local found = next_message()
   if not found then return next_in and string.format('%.6f', next_in) or false end
@@ -132,4 +139,5 @@ return '0'
 """.replace("ETA_PREFIX", names.ETA_PREFIX)
     .replace("HIGH", "".join(c if c.isprintable() else f"\\{ord(c):03d}" for c in names.high_list("")))
     .replace("JOB_TASK", names.JOB_TASK)
+    .replace("FENCED", names.fenced_key(""))
 )

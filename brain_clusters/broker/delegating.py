@@ -85,7 +85,7 @@ class Joins:
         """Hand ``children`` down and let their parent wait, at once. most: jobs that the tree may hold."""
         keys = [
             names.job_key(parent.id), names.join_key(parent.id), names.tree_key(parent.root_id),
-            names.ACCEPTED_STREAM, names.unacked_key(parent.owner),
+            names.ACCEPTED_STREAM, names.unacked_key(parent.owner), names.fenced_key(parent.owner),
         ]  # fmt: skip
         args: list[Any] = [
             parent.id, parent.root_id, parent.options.parent_id or "", parent.delivery.tag, parent.round,

@@ -6,7 +6,8 @@ from brain_clusters.broker import names
 from brain_clusters.broker.joining import JOINED, named
 from brain_clusters.broker.record_scripts import FINISHED
 
-# KEYS: the parent's record, its join, its tree, the stream of what was handed down, the owner's unacked hash. ARGV:
+# KEYS: the parent's record, its join, its tree, the stream of what was handed down, the owner's unacked hash, what
+# tells that the owner was given up. ARGV:
 # parent, root, the parent's own parent or ''; tag, round; the most jobs of the tree; ttl of records and of joins; the
 # stream's limit; state; started_at; usage; cluster, group; ids; then for each child id, group, list, message, and the
 # stream's entry.
@@ -22,7 +23,7 @@ HAND_DOWN = named(
     FINISHED
     + JOINED
     + """
-local record, join, tree, stream, unacked = unpack(KEYS)
+local record, join, tree, stream, unacked, fenced = unpack(KEYS)
 local parent, root, above, tag, round, most, ttl, join_ttl, limit = unpack(ARGV, 1, 9)
 local state, started_at, usage, cluster, group, ids = unpack(ARGV, 10, 15)
 local first = 16
@@ -53,7 +54,7 @@ local function push(list, message)
   redis.call('LPUSH', is_high and redis.call('LLEN', normal) == 0 and normal or list, message)
 end
 
-local entry = redis.call('HGET', unacked, tag)
+local entry = redis.call('EXISTS', fenced) == 0 and redis.call('HGET', unacked, tag)
 if not entry then return {'gone'} end
 local reached = tonumber(redis.call('HGET', join, 'round')) or 0
 if finished[redis.call('HGET', record, 'status')] or reached >= tonumber(round) then

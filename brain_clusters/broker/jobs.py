@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,23 +83,25 @@ class JobRecords:
             raise TemporaryError(f"the record of job {job_id} cannot be written")
         return Delivery(attempt, deaths, bool(cancelled))
 
-    def finish(self, report: JobReport, delivery: Delivery | None = None, *, parent_id: str | None = None) -> None:
+    def finish(self, report: JobReport, delivery: Delivery | None = None, *, parent_id: str | None = None) -> bool:
         """Record the outcome, announce it, and acknowledge the message, at once. The first outcome of a job counts.
 
+        Return False, and record nothing, when this agent was given up, or another has the job by now.
         parent_id: the job that waits for this one.
         """
         tag = delivery.tag if delivery is not None else ""
-        keys = [names.job_key(report.id), names.FINISHED_STREAM, names.unacked_key(report.agent_id)]
+        keys = [names.job_key(report.id), names.FINISHED_STREAM, *_of_owner(report.agent_id)]
         fixed: list[str | float] = [tag, self._ttl, STREAM_LIMIT, report.id, parent_id or ""]
         with temporary_when_away():
-            self._finish(keys=keys, args=[*fixed, *_as_fields(report)])
+            return bool(self._finish(keys=keys, args=[*fixed, *_as_fields(report)]))
 
     def again(self, report: JobReport, delivery: Delivery, after: float) -> bool:
         """Record a failed attempt, and park the message for another in ``after`` seconds, at once.
 
-        Return False when this agent does not hold the message any more: then another agent has it.
+        Return False when this agent was given up, or does not hold the message any more: then another agent has it.
         """
-        keys = [names.job_key(report.id), names.unacked_key(report.agent_id), names.eta_key(delivery.queue)]
+        unacked, fenced = _of_owner(report.agent_id)
+        keys = [names.job_key(report.id), unacked, names.eta_key(delivery.queue), fenced]
         with temporary_when_away():
             return bool(self._again(keys=keys, args=[delivery.tag, self._ttl, after, *_as_fields(report)]))
 
@@ -132,6 +134,20 @@ class JobRecords:
         reports = {job_id: _sound(job_id, entry) for job_id, entry in zip(job_ids, found, strict=True) if entry}
         return {job_id: report for job_id, report in reports.items() if report is not None}
 
+    def held(self, reports: Iterable[JobReport]) -> set[str]:
+        """Return the ids of those whose message the agent that began them holds, also one that no host looks after."""
+        running = [report for report in reports if report.status is JobStatus.RUNNING]
+        with temporary_when_away():
+            pipe = self._client.pipeline(transaction=False)
+            for report in running:
+                pipe.hvals(names.unacked_key(report.agent_id))
+            found = replies(pipe)
+        return {
+            report.id
+            for report, entries in zip(running, found, strict=True)
+            if any(report.id.encode() in entry for entry in entries or ())
+        }
+
     def finished(self, limit: int) -> list[tuple[str, JobReport]]:
         """Return up to ``limit`` outcomes that nobody has stored yet, oldest first, each with its place.
 
@@ -151,6 +167,11 @@ class JobRecords:
         with temporary_when_away():
             if places:
                 self._client.xdel(names.FINISHED_STREAM, *places)
+
+
+def _of_owner(agent_id: str) -> tuple[str, str]:
+    """Return the keys of what an agent holds, and of the word that it was given up."""
+    return names.unacked_key(agent_id), names.fenced_key(agent_id)
 
 
 def _as_fields(report: JobReport) -> list[str]:

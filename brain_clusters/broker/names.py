@@ -33,10 +33,15 @@ FINISHED_STREAM = "brain:finished"
 ACCEPTED_STREAM = "brain:accepted"
 # A set: every lifecycle worker that ever said it lives and is not known to have died.
 WORKERS_SET = "brain:workers"
+# A set: the agents without a host that said that they live, and have not said that they leave.
+ALONE_SET = "brain:alone"
 # Two hashes, by agent: where agents take the messages of other applications from, and those of them that died and whose
 # messages are still to be returned. See ``debts``.
 FOREIGN = "brain:foreign"
 OWED = "brain:owed"
+# A sorted set, by the time they were given up: agents whose host was lost, and that may hold messages still. See
+# ``fences``.
+LOST = "brain:lost"
 # A hash: how many tasks of other applications were done since the last tick; and, by time, hashes of how many were in
 # the last minute. See ``counts``.
 COUNTS = "brain:counts"
@@ -119,6 +124,11 @@ def host_key(host_id: str) -> str:
 def drain_key(agent_id: str) -> str:
     """Return the key whose presence tells an agent to drain that nothing on its machine can tell."""
     return f"brain:drain:{agent_id}"
+
+
+def fenced_key(agent_id: str) -> str:
+    """Return the key whose presence tells that an agent was given up: nothing that it does counts any more."""
+    return f"brain:fenced:{agent_id}"
 
 
 def job_key(job_id: str) -> str:

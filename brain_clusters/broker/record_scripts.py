@@ -54,9 +54,11 @@ if was[1] == 'running' and was[2] == ARGV[1] then
 end
 """
 
-# KEYS: record, the stream, the owner's unacked hash. ARGV: the delivery's tag, or ''; ttl; the stream's limit; job;
-# parent, or ''; then the record's fields. The first outcome of a job counts. Acknowledged last: a full Redis refuses
-# the first writing command, and with it all.
+# KEYS: record, the stream, the owner's unacked hash, what tells that the owner was given up. ARGV: the delivery's tag,
+# or ''; ttl; the stream's limit; job; parent, or ''; then the record's fields. The first outcome of a job counts.
+# Returns 0, and changes nothing, when the job is not the owner's any more: it was given up, or the message was taken
+# from it and another has begun the job. Acknowledged last: a full Redis refuses the first writing command, and with it
+# all.
 FINISH = (
     FINISHED
     + JOINED
@@ -65,11 +67,14 @@ local function announced()
   return redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'id', ARGV[4])
 end
 
-local was = redis.pcall('HMGET', KEYS[1], 'status', 'round')
+if redis.call('EXISTS', KEYS[4]) == 1 then return 0 end
+local was = redis.pcall('HMGET', KEYS[1], 'status', 'round', 'agent_id')
 if was.err then
   redis.call('DEL', KEYS[1])
   was = {}
 end
+local taken = was[1] == 'running' and was[3] and 'UNACKED' .. was[3] ~= KEYS[3]
+if taken and redis.pcall('HEXISTS', KEYS[3], ARGV[1]) == 0 then return 0 end
 if not finished[was[1]] then
   redis.call('HSET', KEYS[1], unpack(ARGV, 6))
   redis.call('EXPIRE', KEYS[1], ARGV[2])
@@ -82,13 +87,16 @@ if not finished[was[1]] then
   if was[2] then left(ARGV[4], ARGV[2]) end
 end
 if ARGV[1] ~= '' then redis.pcall('HDEL', KEYS[3], ARGV[1]) end
-"""
+return 1
+""".replace("UNACKED", names.unacked_key(""))
 )
 
-# KEYS: record, the owner's unacked hash, the queue's sorted set. ARGV: tag, ttl, seconds to wait, then the record's
-# fields. Returns whether the message was there to be parked. It is taken out of its entry as text, as it stands there.
-# What the attempt used is kept, a line for each, as the next one's outcome takes the place of its own.
+# KEYS: record, the owner's unacked hash, the queue's sorted set, what tells that the owner was given up. ARGV: tag,
+# ttl, seconds to wait, then the record's fields. Returns whether the message was there to be parked. It is taken out of
+# its entry as text, as it stands there. What the attempt used is kept, a line for each, as the next one's outcome takes
+# the place of its own.
 AGAIN = """
+if redis.call('EXISTS', KEYS[4]) == 1 then return 0 end
 local entry = redis.call('HGET', KEYS[2], ARGV[1])
 local message = entry and string.match(entry, '^%[(.*),"","[^"]*"%]$')
 if not message then return 0 end

@@ -13,16 +13,22 @@ from dataclasses import asdict
 import click
 
 from brain_clusters.config import Settings, user_environment
-from brain_clusters.domain.engines import PROCESS
-from brain_clusters.embedded import connected
+from brain_clusters.domain.engines import PROCESS, Resources
+from brain_clusters.embedded import connected, make_home
+from brain_clusters.genesis.process import machine
+from brain_clusters.processes import LifeLock
 
 
 def _settings() -> Settings:
     settings = connected(Settings.from_env())
+    _log_to_stderr(settings)
+    return settings
+
+
+def _log_to_stderr(settings: Settings) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    return settings
 
 
 @click.command()
@@ -96,39 +102,68 @@ def beat() -> None:
 def host(driver: str) -> None:
     """Run the agents of this machine, or of another engine, until SIGTERM; SIGHUP leaves them to the next host.
 
+    While another process is the same host, it stands by, and takes over when that one is dead or silent.
     With BRAIN_HOST_ON_STOP=leave SIGTERM leaves them, too.
     """
     settings = _settings()
     from brain_clusters import drivers
     from brain_clusters.broker.words import DrainWords
-    from brain_clusters.genesis.driver import Driver, Kit
+    from brain_clusters.cli.turns import Turns
+    from brain_clusters.genesis.driver import Factory, Kit
     from brain_clusters.genesis.host import Host
     from brain_clusters.services.control import Control
     from brain_clusters.services.hosting import HostDesk
 
-    try:
-        drivers.check_name(driver)
-    except ValueError as exc:
-        raise click.BadParameter(str(exc), param_hint="--driver") from None
+    _check_driver(driver)
     host_id = _host_id(settings, driver)
     control = Control.open(settings, application=f"host.{host_id}"[:60])
     try:
         kit = Kit(
-            settings, host_id, _agent_config(settings, host_id), user_environment(), DrainWords(control.broker.redis),
+            settings, host_id, agent_config(settings, host_id), user_environment(), DrainWords(control.broker.redis),
             installation=control.database.identity,
         )  # fmt: skip
-        engine: Driver = drivers.installed()[driver].load()(kit)
-        desk = HostDesk(control, host_id, settings.host_capacity, driver)
-        process = Host(desk, engine, capacity=settings.host_capacity)
+        factory: Factory = drivers.installed()[driver].load()
+        capacity, lock = settings.host_capacity, LifeLock(settings.home / "run" / host_id / "host.held")
+        desk = HostDesk(control, host_id, capacity, driver, has=_resources(settings, driver), lock=lock)
+        turns = Turns(desk, lambda: Host(desk, factory(kit), capacity=capacity), local=driver == PROCESS)
         leaves = settings.host_on_stop == "leave"
-        signal.signal(
-            signal.SIGTERM, lambda *_: process.abandon() if leaves else process.stop(settings.stop_grace_seconds)
-        )
-        signal.signal(signal.SIGINT, lambda *_: process.stop(settings.stop_grace_seconds))
-        signal.signal(signal.SIGHUP, lambda *_: process.abandon())
-        process.run()
+        signal.signal(signal.SIGTERM, lambda *_: turns.abandon() if leaves else turns.stop(settings.stop_grace_seconds))
+        signal.signal(signal.SIGINT, lambda *_: turns.stop(settings.stop_grace_seconds))
+        signal.signal(signal.SIGHUP, lambda *_: turns.abandon())
+        turns.run()
     finally:
         control.close()
+
+
+@click.command()
+@click.option("--driver", default=PROCESS, help="The engine that runs the agents: process, docker, kubernetes, ...")
+@click.option("--listen", default="127.0.0.1:8090", metavar="HOST:PORT", help="Where to listen; 127.0.0.1:8090.")
+def genesis(driver: str, listen: str) -> None:
+    """Run a Genesis service until SIGTERM: it starts agents for hosts elsewhere, whose driver is remote.
+
+    Needs no database. The agents live on when it ends, and are found again by the next one of this BRAIN_HOME.
+    """
+    settings = Settings.from_env()
+    _log_to_stderr(settings)
+    from brain_clusters.api.genesis.server import serve
+
+    _check_driver(driver)
+    if driver == "remote":
+        raise click.BadParameter("must be an engine, and no other Genesis service", param_hint="--driver")
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise click.BadParameter("must be an address and a port, such as 127.0.0.1:8090", param_hint="--listen")
+    make_home(settings.home)
+    serve(settings, driver, (host.strip("[]"), int(port)), agent_config(settings, None))
+
+
+def _check_driver(name: str) -> None:
+    from brain_clusters import drivers
+
+    try:
+        drivers.check_name(name)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param_hint="--driver") from None
 
 
 def _host_id(settings: Settings, driver: str) -> str:
@@ -138,15 +173,22 @@ def _host_id(settings: Settings, driver: str) -> str:
     return f"{settings.host_id}.{driver}" if settings.host_id else driver
 
 
-def _agent_config(settings: Settings, host_id: str) -> dict[str, object]:
+def _resources(settings: Settings, driver: str) -> Resources:
+    """Return what the host has for agents: what is set, else the machine's where they run on it, else no limit."""
+    found = machine.resources() if driver == PROCESS else Resources()
+    cpu = found.cpu if settings.host_cpus is None else settings.host_cpus
+    return Resources(cpu, found.memory_bytes if settings.host_memory is None else settings.host_memory)
+
+
+def agent_config(settings: Settings, host_id: str | None) -> dict[str, object]:
+    """Return what every agent of a host is given, an ``agent.config.AgentConfig`` as JSON-ready data."""
     from brain_clusters.agent.config import AgentConfig
 
-    assert settings.redis_url is not None  # noqa: S101 - connected() made sure
     return asdict(
         AgentConfig(
-            redis_url=settings.redis_url,
+            redis_url=settings.redis_url or "",
             host_id=host_id,
-            run_dir=str(settings.home / "run" / host_id),
+            run_dir=str(settings.home / "run" / (host_id or "")),
             log_dir=str(settings.home / "logs" / "agents"),
             handler_path=(*settings.handler_path, os.getcwd()),
             beat_interval=settings.beat_interval_seconds,

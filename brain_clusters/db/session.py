@@ -43,7 +43,11 @@ class Database:
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
-                "options": "-c timezone=UTC -c lock_timeout=15000 -c statement_timeout=60000",
+                # The same while what was sent is not acknowledged, where keepalives do not help. Milliseconds.
+                "tcp_user_timeout": 10_000,
+                # The last: who is cut off in a transaction must not hold its locks for long.
+                "options": "-c timezone=UTC -c lock_timeout=15000 -c statement_timeout=60000 "
+                "-c idle_in_transaction_session_timeout=30000",
             },
         )
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
@@ -69,13 +73,6 @@ class Database:
             finally:
                 session.close()
 
-    def identity(self) -> str:
-        """Return what tells this database from every other, wherever it is reached. Raises TemporaryError."""
-        with self.transaction() as session:
-            system = session.scalar(text("SELECT system_identifier FROM pg_control_system()"))
-            name = session.scalar(text("SELECT current_database()"))
-        return sha256(f"{system} {name}".encode()).hexdigest()[:12]
-
     def check_schema(self) -> None:
         """Raise SchemaMismatch unless this code works with the database's schema, TemporaryError without PostgreSQL."""
         self._schema_seen = -_SCHEMA_SECONDS
@@ -91,6 +88,13 @@ class Database:
             raise mismatch from exc
         except TemporaryError:
             pass
+
+    def identity(self) -> str:
+        """Return what tells this database from every other, wherever it is reached. Raises TemporaryError."""
+        with self.transaction() as session:
+            system = session.scalar(text("SELECT system_identifier FROM pg_control_system()"))
+            name = session.scalar(text("SELECT current_database()"))
+        return sha256(f"{system} {name}".encode()).hexdigest()[:12]
 
     def close(self) -> None:
         """Close every connection."""

@@ -1,4 +1,4 @@
-"""Which network addresses a blueprint may have an agent connect to: those of the public internet, and allowed ones."""
+"""What network addresses mean: which a blueprint may have an agent connect to, and which are this machine's own."""
 
 from __future__ import annotations
 
@@ -51,8 +51,10 @@ def _public(address: Address) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host`` is this machine by a loopback address, or by its name localhost."""
+    """Return whether ``host`` can only mean this machine."""
+    if host.lower() == "localhost":
+        return True
     try:
-        return host == "localhost" or ip_address(host).is_loopback
+        return ip_address(host).is_loopback
     except ValueError:
         return False

@@ -79,6 +79,7 @@ class AgentSpec:
 
     agent_id: str
     cluster_id: str
+    blueprint_id: str = ""
     group_name: str
     role: str
     queue: str

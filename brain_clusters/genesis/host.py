@@ -11,11 +11,11 @@ import logging
 import os
 import selectors
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from brain_clusters.domain.agents import AgentSpec, Loads
-from brain_clusters.errors import BrainError, TemporaryError
+from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.errors import BrainError, LeaseLost, TemporaryError
 from brain_clusters.genesis.desk import Desk, Wanted
 from brain_clusters.genesis.driver import Driver
 from brain_clusters.genesis.roster import Roster
@@ -29,7 +29,8 @@ _BEAT_LOOK_SECONDS = 0.1
 _HOST_BEAT_SECONDS = 2.0
 # What was to be killed and still is there is killed again.
 _KILL_AGAIN_SECONDS = 5.0
-# How long a host that ends tries to report the last deaths.
+# How long a host that ends tries to kill the last agents, and to report the last deaths.
+_KILLING_SECONDS = 30.0
 _TELLING_SECONDS = 5.0
 _LAST_WORDS_LINES = 3
 
@@ -46,11 +47,14 @@ class Host:
         self._wake_read, self._wake_write = wake_pipe()
         self._listening = -1
         self._next_beat = 0.0
-        self._warm: Sequence[Loads] | None = None
         self._look_now = True
         self._stopping: float | None = None
         self._abandoned = False
+        self._lost: LeaseLost | None = None
         self._grace = 0.0
+        self._memory: Mapping[str, int] = {}
+        self._start_failed = False
+        self._unremoved: set[str] = set()
 
     def stop(self, grace_seconds: float) -> None:
         """Drain every agent, kill those still busy after ``grace_seconds``, and end. A second call kills at once."""
@@ -68,9 +72,15 @@ class Host:
             os.write(self._wake_write, b"!")
 
     def run(self) -> None:
-        """Be the host. Raises PermanentError when its engine can never be used."""
+        """Be the host. Raises PermanentError when its engine can never be used.
+
+        Raises LeaseLost when another process is the host by now: it has left all agents as they are then.
+        """
         self._selector.register(self._wake_read, selectors.EVENT_READ, "wake")
         self._open()
+        # What it does not own any more goes before anything else is done.
+        if not self._done():
+            self._attempt(self._compare)
         next_look = 0.0
         while not self._done():
             now = time.monotonic()
@@ -81,40 +91,55 @@ class Host:
             if time.monotonic() >= self._next_beat:
                 self._next_beat = time.monotonic() + _HOST_BEAT_SECONDS
                 self._attempt(self._beat)
+                self._attempt(self._upkeep)
             # What _tell could not say waits for the next round; with Redis or PostgreSQL away that is a second.
             self._wait(max(0.0, next_look - time.monotonic()))
         self._end()
+        if self._lost is not None:
+            raise self._lost
 
     def _open(self) -> None:
-        """Open the driver; an engine that does not answer is waited for."""
+        """Open the driver. An engine that does not answer is waited for, and its agents keep their host meanwhile."""
         while not self._done():
             try:
                 self._driver.open()
             except TemporaryError as exc:
                 log.warning("waiting: %s", exc)
-                self._wait(exc.delay_seconds)
+                self._attempt(self._beat)
+                self._wait(min(exc.delay_seconds, _HOST_BEAT_SECONDS))
             else:
                 self._selector.register(self._driver.fileno(), selectors.EVENT_READ, "engine")
                 self._attempt(lambda: self._roster.note(self._driver.sight()))
                 return
 
     def _beat(self) -> None:
-        # That it lives comes first: Redis hears it while PostgreSQL is away, and agents leave a host that is silent.
-        self._desk.beat(self._driver.upkeep(self._warm))
-        self._warm = self._desk.warm()[: self._capacity] if self._stopping is None else None
+        # Whatever its engine and PostgreSQL do: Redis has to hear that it lives, as agents leave a host that is silent.
+        self._desk.beat(self._memory)
+
+    def _upkeep(self) -> None:
+        warm = None
+        if self._stopping is None:
+            with suppress(TemporaryError):
+                warm = self._desk.warm()[: self._capacity]
+        self._memory = self._driver.upkeep(warm)
 
     def _done(self) -> bool:
-        if self._stopping is None or self._roster.living:
+        if self._abandoned or self._stopping is None or self._roster.living:
             return self._abandoned
         # With the servers gone nobody can be told of the dead; the next host sees that they are.
-        patient = time.monotonic() - self._stopping < self._grace + _TELLING_SECONDS
-        return self._abandoned or not (self._roster.dead and patient)
+        return not self._roster.dead or self._late() > _TELLING_SECONDS
+
+    def _late(self) -> float:
+        """Return how long ago the grace of a host that stops was over; negative while it is not."""
+        return time.monotonic() - (self._stopping or 0.0) - self._grace
 
     def _attempt(self, step: Callable[[], None]) -> None:
         try:
             step()
         except TemporaryError as exc:
             log.warning("waiting: %s", exc)
+        except LeaseLost as exc:
+            self._lost, self._abandoned = exc, True
         except BrainError:
             log.exception("a look failed; the next one comes in a moment")
 
@@ -158,6 +183,9 @@ class Host:
             self._roster.reasons = {}
         if self._roster.dead:
             self._bury()
+        if self._unremoved:
+            self._driver.remove(sorted(self._unremoved))
+            self._unremoved.clear()
 
     def _bury(self) -> None:
         """Return what the dead held, then report them. In this order: a crash in between repeats both, harmlessly."""
@@ -168,7 +196,7 @@ class Host:
             [kept.obituary("" if kept.left_as_asked else self._last_words(kept.agent_id)) for kept in dead]
         )
         self._roster.bury(dead)
-        self._driver.remove([kept.agent_id for kept in dead])
+        self._unremoved.update(kept.agent_id for kept in dead)
 
     def _last_words(self, agent_id: str) -> str:
         with suppress(BrainError):
@@ -180,7 +208,11 @@ class Host:
     def _look(self) -> None:
         """Compare the rows with the engine and act on every difference."""
         if self._stopping is not None:
-            self._attempt(self._let_all_leave)
+            self._attempt(self._check_lease)
+            if not self._abandoned:
+                self._attempt(self._let_all_leave)
+            # An engine that does not answer keeps agents from ending; the next host finds them.
+            self._abandoned |= self._late() > _KILLING_SECONDS
             return
         # New agents first: somebody may be waiting for them.
         self._attempt(self._take_new)
@@ -188,22 +220,27 @@ class Host:
 
     def _take_new(self) -> None:
         room = self._capacity - len(self._roster.living)
-        if room > 0:
+        # While its engine does not answer, a host leaves agents to others.
+        if room > 0 and not self._start_failed:
             self._start(self._desk.claim(room))
 
     def _start(self, specs: Sequence[AgentSpec]) -> None:
         if specs:
+            self._start_failed = True
             self._roster.note(self._driver.start(specs))
+            self._start_failed = False
 
     def _compare(self) -> None:
         wanted = {row.spec.agent_id: row for row in self._desk.wanted()}
         self._roster.note(self._driver.changes())
         known = self._roster.living.keys() | self._roster.dead.keys()
         self._recover([row for agent_id, row in wanted.items() if agent_id not in known])
+        self._start_failed = False
         rows = [row for agent_id, row in wanted.items() if agent_id in self._roster.living]
         self._drain([row for row in rows if row.draining])
         self._go_on(row.spec.agent_id for row in rows if not row.draining)
-        self._stop(self._roster.living.keys() - wanted.keys())
+        # What has no live row was given up, and what it held is done by others.
+        self._kill(self._roster.living.keys() - wanted.keys())
 
     def _recover(self, rows: Sequence[Wanted]) -> None:
         """Deal with rows of ours that nothing known answers to: find the agent, start it, or report its end."""
@@ -221,10 +258,10 @@ class Host:
         self._start([row.spec for row in missing if not (row.draining or row.started)])
 
     def _drain(self, rows: Sequence[Wanted]) -> None:
-        """Have agents drain. One that does not consume yet just ends, and one that takes too long is killed."""
+        """Have agents drain. One that never consumed just ends, and one that takes too long is killed."""
         living = self._roster.living
         drained = [row.spec.agent_id for row in rows]
-        self._stop(agent_id for agent_id in drained if not living[agent_id].ready)
+        self._stop(row.spec.agent_id for row in rows if not (row.started or living[row.spec.agent_id].ready))
         told = [one for one in drained if living[one].may_be_told and not living[one].drains]
         if told:
             self._driver.drain(told)
@@ -253,11 +290,14 @@ class Host:
             self._driver.stop(due, now=True)
             self._roster.note_killed(due)
 
+    def _check_lease(self) -> None:
+        """Ask the desk for anything: the agents may be another's by now."""
+        self._desk.wanted()
+
     def _let_all_leave(self) -> None:
-        assert self._stopping is not None  # noqa: S101 - for the type checker
         self._roster.note(self._driver.changes())
         self._stop(list(self._roster.living))
-        if time.monotonic() - self._stopping > self._grace:
+        if self._late() > 0:
             self._kill(list(self._roster.living))
 
     # --- the end ------------------------------------------------------------------------------------------------

@@ -47,11 +47,12 @@ class Roster:
         if sighting.reason != before:
             self.reasons[sighting.agent_id] = sighting.reason
         kept.sighting = sighting
-        if sighting.ready:
+        if sighting.ready and sighting.phase is Phase.RUNNING:
             self._note_ready(kept)
 
     def _note_end(self, sighting: Sighting) -> None:
-        kept = self.living.pop(sighting.agent_id, None) or self.dead.get(sighting.agent_id) or Kept(sighting)
+        known = self.living.pop(sighting.agent_id, None) or self.dead.get(sighting.agent_id)
+        kept = known or Kept(sighting, lost=_leaves_no_reason(sighting))
         kept.sighting = sighting
         self.ready.pop(sighting.agent_id, None)
         self.reasons.pop(sighting.agent_id, None)
@@ -96,3 +97,8 @@ class Roster:
         """Forget the dead, whose ends were told."""
         for kept in dead:
             self.dead.pop(kept.agent_id, None)
+
+
+def _leaves_no_reason(ended: Sighting) -> bool:
+    """Whether an agent of an earlier host ended without a fault that anybody saw."""
+    return ended.code == 0 or (ended.code is None and ended.reason is None)

@@ -27,12 +27,14 @@ from brain_clusters.services import (
     budgets,
     ledger,
     lifecycle,
+    lost_hosts,
     memory,
     metrics,
     observation,
     observed,
     operations,
     outcomes,
+    placement,
     scheduled,
     sensing,
     ticks,
@@ -104,6 +106,7 @@ def _look_at_all(control: Control) -> None:
     choices.write_down(clusters)
     memory.save(control.broker, remembered)
     _settle(control, clusters)
+    lost_hosts.watch(control)
     outcomes.sweep(control, lambda: _idle_groups(clusters, reading))
     metrics.sample(control, clusters, reading)
     alerts.watch(control, clusters, reading)
@@ -252,7 +255,12 @@ def _blind(control: Control, clusters: Mapping[str, SeenCluster]) -> None:
 
 
 def _settle(control: Control, clusters: Mapping[str, SeenCluster]) -> None:
-    """Look again at clusters on their way: deadlines pass, and an agent's first beat may have told nobody."""
+    """Look again at clusters on their way: deadlines pass, and an agent's first beat may have told nobody.
+
+    First say why agents wait: that is the error of what ends with its deadline.
+    """
+    with control.database.transaction() as session:
+        placement.explain(session, control.settings.host_lease_seconds)
     for cluster in clusters.values():
         if cluster.unfinished:
             with _alone(cluster):

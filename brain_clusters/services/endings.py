@@ -70,9 +70,17 @@ def _late(session: Session, cluster: Cluster, census: Census) -> dict[str, Any]:
         .limit(1)
     ).first()
     message = f"{census.ready} of {cluster.target_workers} agents were ready in time; more are still being started"
+    waits = session.scalars(
+        select(Agent.reason)
+        .where(Agent.cluster_id == cluster.id, Agent.reason.is_not(None), Agent.status == AgentStatus.STARTING)
+        .order_by(Agent.spawned_at)
+        .limit(1)
+    ).first()
+    if waits:
+        message += f". The first of them waits: {waits}"
     if last:
         message += f". The last one that failed: {last}"
-    elif census.starting and census.ready == 0:
+    elif not waits and census.starting and census.ready == 0:
         message += ". No host took them: is one running, and has it room?"
     return {"type": "timeout", "message": message}
 

@@ -1,10 +1,12 @@
-"""Which agents of a cluster leave and which of those stay after all, and how that is written into their rows."""
+"""Which agents of a cluster leave and which of those stay after all, and how that, and their end, is written down."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
@@ -15,6 +17,7 @@ from brain_clusters.domain.commands import AUTOSCALER
 from brain_clusters.domain.planning import AgentView, Plan
 from brain_clusters.domain.specs import Blueprint
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, Intent, OperationKind
+from brain_clusters.services import history, observed
 
 log = logging.getLogger(__name__)
 
@@ -122,3 +125,50 @@ def _changed(session: Session, agents: Sequence[Agent], changed: Sequence[str], 
             if agent.status is status:
                 found.append(agent.agent_id)
     return found
+
+
+# --- agents that are gone ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """An agent that is gone. error: why, for a person. asked: it left because it was told to. beat: its last one.
+
+    lost: its host is, which is no fault of its own: where it had not begun, it did not fail.
+    """
+
+    agent_id: str
+    host_id: str
+    error: str | None = None
+    asked: bool = False
+    lost: bool = False
+    beat: Mapping[str, Any] | None = None
+
+
+def end_agents(session: Session, endings: Sequence[Ending]) -> set[str]:
+    """Mark agents as stopped, or as failed when nobody asked them to leave; return the clusters of those that lived."""
+    lock_agents(session, [one.agent_id for one in endings])
+    ended = (_end_agent(session, one) for one in endings)
+    return {cluster_id for cluster_id in ended if cluster_id is not None}
+
+
+def _end_agent(session: Session, one: Ending) -> str | None:
+    agent = session.scalars(
+        select(Agent).where(Agent.agent_id == one.agent_id, Agent.status.in_(LIVE_AGENT_STATUSES))
+    ).first()
+    if agent is None:
+        return None
+    asked = one.asked or agent.status is AgentStatus.DRAINING or (one.lost and agent.ready_at is None)
+    agent.status = AgentStatus.STOPPED if asked else AgentStatus.FAILED
+    agent.stopped_at = func.now()
+    if one.lost:
+        agent.reason = one.error
+    if one.beat is not None:
+        observed.take_over(agent, one.beat)
+    if not asked:  # else the error of its last task that failed stays
+        agent.last_error, agent.health_score = one.error, 0.0
+        history.record(
+            session, "agent.died", one.error or "ended unasked", cluster_id=agent.cluster_id,
+            agent_id=agent.agent_id, data={"group": agent.group_name, "host": one.host_id},
+        )  # fmt: skip
+    return agent.cluster_id

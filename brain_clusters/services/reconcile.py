@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -75,6 +75,15 @@ def reconcile(session: Session, cluster_id: str, first: Sequence[str] = ()) -> F
         agents = [*agents, *_add(session, cluster, blueprint, agents, wanted_first)]
     _observe(session, cluster, blueprint, agents, followup)
     return followup
+
+
+def reconcile_each(control: Control, cluster_ids: Iterable[str]) -> None:
+    """Reconcile clusters one after the other, and act on each."""
+    for cluster_id in sorted(cluster_ids):
+        followup = Followup()
+        with control.database.transaction() as session:
+            followup = reconcile(session, cluster_id)
+        act(control, followup)
 
 
 def act(control: Control, followup: Followup) -> None:
@@ -175,14 +184,15 @@ def _recent_failures(session: Session, cluster_id: str, *, young: bool = False) 
     return dict(rows.all())
 
 
-def spec_of(agent: Agent, group: AgentGroup, blueprint: Blueprint) -> AgentSpec:
-    """Return what a driver needs to start ``agent``."""
+def spec_of(agent_id: str, cluster_id: str, group: AgentGroup, blueprint: Blueprint) -> AgentSpec:
+    """Return what a driver needs to start an agent of ``group``."""
     return AgentSpec(
-        agent_id=agent.agent_id,
-        cluster_id=agent.cluster_id,
+        agent_id=agent_id,
+        cluster_id=cluster_id,
+        blueprint_id=blueprint.id,
         group_name=group.name,
         role=str(group.role),
-        queue=names.group_queue(agent.cluster_id, group.slug),
+        queue=names.group_queue(cluster_id, group.slug),
         handler=group.handler,
         command=group.command,
         celery=group.celery,
@@ -203,7 +213,7 @@ def spec_of(agent: Agent, group: AgentGroup, blueprint: Blueprint) -> AgentSpec:
         tree=blueprint.tree,
         delegates={
             below.name: {
-                "queue": names.group_queue(agent.cluster_id, below.slug),
+                "queue": names.group_queue(cluster_id, below.slug),
                 "capabilities": list(below.capabilities),
             }
             for below in blueprint.groups

@@ -23,6 +23,7 @@ def upgrade() -> None:
     op.add_column("hosts", sa.Column("cpus", sa.Float(precision=53), nullable=True))
     op.add_column("hosts", sa.Column("memory_bytes", sa.BigInteger(), nullable=True))
     op.add_column("hosts", sa.Column("holder", sa.Text(), nullable=True))
+    op.add_column("hosts", sa.Column("suspected_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("cluster_agents", sa.Column("reason", sa.Text(), nullable=True))
     op.add_column("cluster_agents", sa.Column("cpu", sa.Float(precision=53), server_default=_ZERO, nullable=False))
     op.add_column("cluster_agents", sa.Column("memory_bytes", sa.BigInteger(), server_default=_ZERO, nullable=False))
@@ -31,5 +32,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     for column in ("memory_bytes", "cpu", "reason"):
         op.drop_column("cluster_agents", column)
-    for column in ("holder", "memory_bytes", "cpus", "driver"):
+    for column in ("suspected_at", "holder", "memory_bytes", "cpus", "driver"):
         op.drop_column("hosts", column)

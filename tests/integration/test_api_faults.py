@@ -103,6 +103,7 @@ def test_without_postgres_everything_is_503_with_retry_after(without_postgres: F
         ("POST", "/api/clusters/x/jobs", {}),
         ("GET", "/api/jobs/x", None),
         ("GET", "/api/operations/00000000-0000-0000-0000-000000000000", None),
+        ("GET", "/api/hosts", None),
         ("GET", "/readyz", None),
     ]:
         response = without_postgres.open(path, method=method, json=body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from brain_clusters.domain.engines import Engine
+from brain_clusters.examples.plain_driver import PlainDriver
 from brain_clusters.genesis.contract.suite import DriverContract
 from brain_clusters.genesis.driver import Factory
 from brain_clusters.genesis.process.driver import ProcessDriver
@@ -18,3 +19,13 @@ class TestProcessDriver(DriverContract):
     @pytest.fixture
     def engine(self) -> Engine:
         return Engine()
+
+
+class TestPlainDriver(DriverContract):
+    @pytest.fixture
+    def factory(self) -> Factory:
+        return PlainDriver
+
+    @pytest.fixture
+    def engine(self) -> Engine:
+        return Engine(driver="plain")

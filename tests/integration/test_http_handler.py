@@ -21,6 +21,7 @@ from brain_clusters.agent.context import JobContext
 from brain_clusters.agent.errors import HandlerError, JobTimeout, Retry
 from brain_clusters.agent.handlers import http
 from brain_clusters.domain.addresses import parse_networks
+from brain_clusters.domain.retry_after import retry_after
 from brain_clusters.domain.work import HttpCall
 from brain_clusters.ports import free_port
 from tests.integration.cancelling import ends_when_cancelled
@@ -236,7 +237,7 @@ def test_a_server_that_is_busy_or_broken_is_asked_again_when_it_says(site: Site)
      ("Thu, 01 Jan 1970 00:10:00 GMT", 500), ("Thu, 01 Jan 1970 00:00:10 GMT", 0), ("Thu, 99 Jan", None)],
 )  # fmt: skip
 def test_retry_after_is_seconds_or_a_date_and_at_most_an_hour(text: str, seconds: float | None) -> None:
-    assert wire.retry_after({"retry-after": text}, 100.0) == seconds
+    assert retry_after({"retry-after": text}, 100.0) == seconds
 
 
 def test_any_other_answer_is_a_failure_with_the_start_of_its_body(site: Site) -> None:

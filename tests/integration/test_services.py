@@ -459,9 +459,12 @@ def test_two_hosts_that_claim_at_once_never_take_the_same_and_none_takes_more_th
 
     with ThreadPoolExecutor(4) as pool:
         found = [batch for batches in pool.map(grab, desks) for batch in batches]
-    taken = [agent_id for batch in found for agent_id in batch]
-    assert len(taken) == len(set(taken)) == 40
     assert max(len(batch) for batch in found) <= 3
+    # One may have left to another what that was to take, and which had looked for the last time.
+    stage.earlier("cluster_agents", "spawned_at", 60)
+    rest = [spec.agent_id for spec in desks[0].claim(40)]
+    taken = [agent_id for batch in [*found, rest] for agent_id in batch]
+    assert len(taken) == len(set(taken)) == 40
 
 
 def test_a_host_is_told_what_to_run_and_how(stage: Stage) -> None:

@@ -9,9 +9,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from brain_clusters.api.app import create_app
-from brain_clusters.api.auth import is_loopback
 from brain_clusters.api.server import serve
 from brain_clusters.config import Settings
+from brain_clusters.domain.addresses import is_loopback
 from brain_clusters.errors import ConfigError
 from brain_clusters.services.control import Control
 

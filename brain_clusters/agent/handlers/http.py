@@ -21,6 +21,7 @@ from brain_clusters.agent.errors import HandlerError, Retry
 from brain_clusters.agent.handlers.functions import Handler
 from brain_clusters.agent.secrets import resolved, without
 from brain_clusters.domain.addresses import Network
+from brain_clusters.domain.retry_after import retry_after
 from brain_clusters.domain.work import HttpCall
 
 ANSWER_LIMIT_BYTES = 1024 * 1024
@@ -129,7 +130,7 @@ def _judged(answer: httpx2.Response) -> Any:
         return _parsed(answer, body)
     said = f"{answer.request.url.host} answered {status} {answer.reason_phrase}: {_start(body)}"
     if status in _AGAIN or status >= 500:
-        raise Retry(wire.retry_after(answer.headers, time.time()), said)
+        raise Retry(retry_after(answer.headers, time.time()), said)
     raise HandlerError(said)
 
 

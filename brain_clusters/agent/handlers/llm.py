@@ -24,6 +24,7 @@ from brain_clusters.agent.handlers.llm_answer import Answer
 from brain_clusters.agent.handlers.llm_model import Model, Spending
 from brain_clusters.agent.secrets import without
 from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.domain.retry_after import retry_after
 from brain_clusters.domain.work import LlmCall
 from brain_clusters.errors import PermanentError
 
@@ -168,7 +169,7 @@ class Conversation:
             spending.refused = True
             said = f"the endpoint answered {exc.status_code}: {self._clean(_words(exc))}"
             if exc.status_code in (408, 409, 429) or exc.status_code >= 500:
-                raise Retry(wire.retry_after(exc.response.headers, time.time()), said) from None
+                raise Retry(retry_after(exc.response.headers, time.time()), said) from None
             raise HandlerError(said) from None
         except openai.APIConnectionError as exc:
             cause = exc.__cause__

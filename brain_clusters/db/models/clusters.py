@@ -106,7 +106,8 @@ class Cluster(Base):
 class Host(Base):
     """A host: it runs agents of one driver. cpus (cores), memory_bytes: what it has for them; None is unlimited.
 
-    holder: which process is this host, as several may stand by for one engine.
+    holder: which process is this host, as several may stand by for it; None once it was given up. seen_at: when that
+    told of itself, by the database's clock; suspected_at: since when that is longer ago than its lease lasts.
     """
 
     __tablename__ = "hosts"
@@ -119,6 +120,7 @@ class Host(Base):
     cpus: Mapped[float | None]
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     holder: Mapped[str | None]
+    suspected_at: Mapped[datetime | None]
 
 
 class Agent(Base):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from brain_clusters import __version__
-from brain_clusters.config import resolve
+from brain_clusters.config import Settings, resolve
 from brain_clusters.domain.addresses import is_loopback
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.domain.engines import Resources, parse_memory
@@ -34,6 +34,22 @@ _NOTHING_TO_AGENTS = frozenset(("engine", "drain_timeout_seconds", "on_drain_tim
 _LONGEST_VARIABLE = 131_072 - 100
 
 
+class Given(Protocol):
+    """What a pod is made with besides its spec: the part of a ``Kit`` that is needed where there is no host, too."""
+
+    @property
+    def settings(self) -> Settings:
+        """As in ``Kit``."""
+
+    @property
+    def agent(self) -> Mapping[str, Any]:
+        """As in ``Kit``."""
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """As in ``Kit``."""
+
+
 def pod_manifest(spec: AgentSpec, kit: Kit, owner: Owner) -> dict[str, Any]:
     """Return the manifest of an agent's pod. Raises PermanentError for what no pod can be made of."""
     pod = spec.engine.pod
@@ -50,7 +66,7 @@ def pod_manifest(spec: AgentSpec, kit: Kit, owner: Owner) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": owner.pod_name(spec.agent_id), "labels": labels, "annotations": annotations},
-        "spec": {**_placement(pod), **_pod_spec(spec, kit)},
+        "spec": pod_spec(spec, kit),
     }
 
 
@@ -59,7 +75,8 @@ def _stop_seconds(spec: AgentSpec) -> int:
     return int(spec.drain_timeout_seconds) if spec.on_drain_timeout == "stop" else VISIBILITY_SECONDS
 
 
-def _pod_spec(spec: AgentSpec, kit: Kit) -> dict[str, Any]:
+def pod_spec(spec: AgentSpec, kit: Given) -> dict[str, Any]:
+    """Return the ``spec`` of an agent's pod. Raises PermanentError for what no pod can be made of."""
     pod = spec.engine.pod
     volumes, mounts = _volumes(pod.get("volumes", ()))
     container = {
@@ -78,6 +95,7 @@ def _pod_spec(spec: AgentSpec, kit: Kit) -> dict[str, Any]:
     if "image_pull_policy" in pod:
         container["imagePullPolicy"] = pod["image_pull_policy"]
     return {
+        **_placement(pod),
         "restartPolicy": "Never",
         # For deletions by others, such as a drained node: they wait for a busy agent as long as a scale-down may.
         "terminationGracePeriodSeconds": max(1, int(spec.drain_timeout_seconds)),
@@ -178,7 +196,7 @@ def _environment(stated: Mapping[str, str], environ: Mapping[str, str]) -> list[
     return found
 
 
-def _own_environment(spec: AgentSpec, kit: Kit) -> list[dict[str, Any]]:
+def _own_environment(spec: AgentSpec, kit: Given) -> list[dict[str, Any]]:
     """Return what ``agent.alone`` reads. How its pod is made is nothing to an agent."""
     told = {key: value for key, value in spec.as_dict().items() if key not in _NOTHING_TO_AGENTS}
     given = json.dumps({"spec": told, "config": {**kit.agent, "redis_url": ""}})
@@ -190,7 +208,7 @@ def _own_environment(spec: AgentSpec, kit: Kit) -> list[dict[str, Any]]:
     return [_variable("BRAIN_AGENT", given), _redis_variable(spec, kit)]
 
 
-def _redis_variable(spec: AgentSpec, kit: Kit) -> dict[str, Any]:
+def _redis_variable(spec: AgentSpec, kit: Given) -> dict[str, Any]:
     secret = kit.settings.kubernetes_secret
     if secret is not None:
         return _from_secret(_REDIS_URL, secret, _REDIS_URL)
