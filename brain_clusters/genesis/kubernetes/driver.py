@@ -22,7 +22,7 @@ from brain_clusters.genesis.driver import Driver, Kit, Phase, Sighting
 from brain_clusters.genesis.kubernetes import status
 from brain_clusters.genesis.kubernetes.api import Api
 from brain_clusters.genesis.kubernetes.errands import Errands
-from brain_clusters.genesis.kubernetes.following import Following, Seen
+from brain_clusters.genesis.kubernetes.following import GONE, Following, Seen
 from brain_clusters.genesis.kubernetes.manifest import pod_manifest
 from brain_clusters.genesis.kubernetes.naming import Owner
 from brain_clusters.genesis.kubernetes.refusals import Denied
@@ -36,7 +36,9 @@ _THREADS = 8
 _KILL_SECONDS = 1
 # Kubelets before 1.22 do not shorten a grace that has begun, and one that is cut off ends nothing: then the pod is
 # given up, which has a kubelet that hears of it kill at once.
-_GIVE_UP_SECONDS = 15.0
+_GIVE_UP_SECONDS = 10.0
+_LOG_LINES = 200
+_WONDERING = ""  # no agent's id
 _WONDER_SECONDS = 10.0
 _REMOVED_KEPT = 10_000
 
@@ -55,8 +57,11 @@ class KubernetesDriver(Driver):
         # The agents that were removed, and the uids of their pods.
         self._removed: dict[str, None] = {}
         self._gone: dict[str, None] = {}
-        # By agent: why this driver ends one, and since when what is so.
+        # The ends of those whose pods are gone.
+        self._ended: dict[str, Sighting] = {}
+        # By agent: why this driver ends one, what one had written, and since when what is so.
         self._verdicts: dict[str, str] = {}
+        self._logs: dict[str, str] = {}
         self._killed: dict[str, float] = {}
         self._opened = False
         self._hopeless: dict[str, float] = {}
@@ -81,7 +86,7 @@ class KubernetesDriver(Driver):
             self._following.list_now()
         except Denied as exc:
             raise PermanentError(str(exc)) from exc
-        self._watch = Watch(self._following, gone="its pod is gone")
+        self._watch = Watch(self._following, gone=GONE)
         self._watch.start()
         self._opened = True
 
@@ -89,14 +94,17 @@ class KubernetesDriver(Driver):
 
     def start(self, specs: Sequence[AgentSpec]) -> Sequence[Sighting]:
         """Have pods created."""
-        return [self._begin(spec) for spec in specs]
+        pending = self._errands.pending() - self._removed.keys()
+        return [self._begin(spec, asked=spec.agent_id in pending) for spec in specs]
 
-    def _begin(self, spec: AgentSpec) -> Sighting:
+    def _begin(self, spec: AgentSpec, *, asked: bool) -> Sighting:
         agent_id = spec.agent_id
         seen = self._following.known.get(agent_id)
         if seen is not None:
             return self._told(seen)
-        if agent_id in self._removed or not self._errands.has(agent_id):
+        if agent_id in self._ended:
+            return self._ended[agent_id]
+        if not asked:
             self._removed.pop(agent_id, None)
             self._watch.expect([agent_id])
             self._errands.put(agent_id, partial(self._create, spec), partial(self._explain, agent_id))
@@ -112,7 +120,7 @@ class KubernetesDriver(Driver):
             told = f"{exc}: make the namespace, or name another by BRAIN_KUBERNETES_NAMESPACE"
             raise TemporaryError(told, delay_seconds=10) from exc
         except PermanentError as exc:
-            self._watch.tell([Sighting(spec.agent_id, Phase.ENDED, reason=str(exc))])
+            self._tell_end(Sighting(spec.agent_id, Phase.ENDED, reason=str(exc)))
 
     def _adopt(self, agent_id: str) -> None:
         try:
@@ -122,7 +130,7 @@ class KubernetesDriver(Driver):
         metadata = pod["metadata"]
         if status.agent_of(pod) != agent_id:
             told = f"its pod would be called {metadata['name']}, and that is somebody else's"
-            self._watch.tell([Sighting(agent_id, Phase.ENDED, reason=told)])
+            self._tell_end(Sighting(agent_id, Phase.ENDED, reason=told))
         elif metadata["uid"] in self._gone or not self._owner.owns(metadata["labels"]):
             with suppress(NotFound):
                 self._api.delete_pod(metadata["name"], _KILL_SECONDS)
@@ -160,20 +168,35 @@ class KubernetesDriver(Driver):
 
     def _stop(self, agent_id: str) -> None:
         seen = self._following.known.get(agent_id)
-        grace = _KILL_SECONDS if seen is None else max(_KILL_SECONDS, seen.stop_seconds)
-        self._delete(agent_id, grace)
+        self._end(agent_id, _KILL_SECONDS if seen is None else max(_KILL_SECONDS, seen.stop_seconds))
 
     def _kill(self, agent_id: str) -> None:
         since = self._killed.setdefault(agent_id, time.monotonic())
         given_up = time.monotonic() - since > _GIVE_UP_SECONDS
-        self._delete(agent_id, 0 if given_up else _KILL_SECONDS)
+        self._end(agent_id, 0 if given_up else _KILL_SECONDS)
+
+    def _end(self, agent_id: str, grace_seconds: int) -> None:
+        """Have the pod of an agent deleted that lives. What it wrote goes with it, and is kept here."""
+        seen = self._following.known.get(agent_id)
+        if seen is not None and seen.sighting.phase is Phase.ENDED:
+            return
+        if seen is not None and seen.sighting.phase is Phase.RUNNING:
+            with suppress(BrainError):
+                self._logs[agent_id] = self._api.read_log(self._owner.pod_name(agent_id), _LOG_LINES)
+        self._delete(agent_id, grace_seconds)
 
     def _delete(self, agent_id: str, grace_seconds: int) -> None:
         try:
             self._api.delete_pod(self._owner.pod_name(agent_id), grace_seconds)
         except NotFound:
-            # Else the watch has more to tell of its end.
-            self._tell_beside(agent_id, None, Sighting(agent_id, Phase.ENDED, reason=self._verdicts.get(agent_id)))
+            if agent_id not in self._following.known:  # else the watch has more to tell of its end
+                self._tell_end(Sighting(agent_id, Phase.ENDED))
+
+    def _tell_end(self, ended: Sighting) -> None:
+        """Tell of an end that no pod shows."""
+        if ended.agent_id not in self._removed:
+            self._ended.setdefault(ended.agent_id, ended)
+            self._watch.tell([ended])
 
     def remove(self, agent_ids: Sequence[str]) -> None:
         """Have what is left of ended pods deleted."""
@@ -183,7 +206,7 @@ class KubernetesDriver(Driver):
             if seen is not None:
                 self._gone[seen.uid] = None
             self._removed[agent_id] = None
-            for notes in (self._verdicts, self._killed, self._hopeless, self._silent):
+            for notes in (self._ended, self._verdicts, self._logs, self._killed, self._hopeless, self._silent):
                 notes.pop(agent_id, None)
             self._errands.put(agent_id, partial(self._clear, agent_id))
         for kept in (self._removed, self._gone):
@@ -200,9 +223,10 @@ class KubernetesDriver(Driver):
         """List the pods; those that are still to be created count, too."""
         seen = [one for one in self._following.list_now() if one.uid not in self._gone]
         found = {one.sighting.agent_id: self._told(one) for one in seen}
-        for agent_id in () if agent_ids is None else agent_ids:
-            if self._errands.has(agent_id):
-                found.setdefault(agent_id, Sighting(agent_id, Phase.STARTING))
+        # Those whose pods are gone, and those whose pods are still to be created.
+        found |= self._ended
+        for agent_id in self._errands.pending() - found.keys() - {_WONDERING}:
+            found[agent_id] = Sighting(agent_id, Phase.STARTING)
         wanted = found.keys() if agent_ids is None else set(agent_ids)
         return [found[agent_id] for agent_id in found if agent_id in wanted and agent_id not in self._removed]
 
@@ -223,6 +247,8 @@ class KubernetesDriver(Driver):
         if agent_id in self._removed and seen.there:
             # It was created, after all, by a call that was given up: nobody wants it any more.
             self._errands.put(agent_id, partial(self._delete, agent_id, _KILL_SECONDS))
+        elif not seen.there:
+            self._ended[agent_id] = self._told(seen)
         return self._told(seen)
 
     def _told(self, seen: Seen) -> Sighting:
@@ -232,7 +258,10 @@ class KubernetesDriver(Driver):
         return replace(seen.sighting, reason=verdict, code=None)
 
     def logs(self, agent_id: str, lines: int) -> str:
-        """Read the pod's log."""
+        """Read the pod's log; of one that was stopped and has ended, what it had written when it was stopped."""
+        seen = self._following.known.get(agent_id)
+        if agent_id in self._logs and (seen is None or seen.sighting.phase is Phase.ENDED):
+            return "\n".join(self._logs[agent_id].splitlines()[-lines:])
         try:
             return self._api.read_log(self._owner.pod_name(agent_id), lines)
         except (NotFound, PermanentError):
@@ -251,10 +280,13 @@ class KubernetesDriver(Driver):
         for agent_id in _overdue(self._hopeless, hopeless, self._kit.settings.start_timeout_seconds):
             self._verdicts.setdefault(agent_id, str(starting[agent_id].sighting.reason))
             self._errands.put(agent_id, partial(self._kill, agent_id))
+        for agent_id, since in list(self._killed.items()):
+            if time.monotonic() - since > _GIVE_UP_SECONDS and agent_id in self._following.known:
+                self._errands.put(agent_id, partial(self._kill, agent_id))
         silent = [agent_id for agent_id, seen in starting.items() if seen.sighting.reason is None]
         if _overdue(self._silent, silent, _WONDER_SECONDS):
             self._silent.clear()
-            self._errands.put("", partial(self._wonder, {agent_id: starting[agent_id] for agent_id in silent}))
+            self._errands.put(_WONDERING, partial(self._wonder, {agent_id: starting[agent_id] for agent_id in silent}))
         return {}
 
     def _wonder(self, silent: Mapping[str, Seen]) -> None:

@@ -47,10 +47,10 @@ class Errands:
             self._wanted[agent_id] = _Errand(agent_id, act, waits)
             self._submit_due()
 
-    def has(self, agent_id: str) -> bool:
-        """Whether something is to be done for an agent."""
+    def pending(self) -> set[str]:
+        """Return the agents for whom something is to be done."""
         with self._lock:
-            return agent_id in self._wanted
+            return set(self._wanted)
 
     def go_on(self) -> None:
         """Try again what is due. Called often."""

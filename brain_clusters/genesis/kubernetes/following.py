@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from brain_clusters.errors import TemporaryError
-from brain_clusters.genesis.driver import Sighting
+from brain_clusters.genesis.driver import Phase, Sighting
 from brain_clusters.genesis.kubernetes import status
 from brain_clusters.genesis.kubernetes.api import Api, Pod
 from brain_clusters.genesis.kubernetes.naming import STOP_SECONDS
 from brain_clusters.genesis.kubernetes.refusals import Expired
 
+GONE = "its pod is gone"
 # A watch that ends sooner than this, and told nothing, is no stream that can be followed.
 _SOON_SECONDS = 1.0
 
@@ -52,10 +53,10 @@ class Following:
     def follow(self) -> Iterator[Sequence[Sighting]]:
         """Yield all, then those that change. A watch that was cut goes on where it was."""
         pods, version = self._api.list_pods(self._selector)
-        found = [sighting for pod in pods for sighting in self._note(_seen(pod))]
-        for agent_id in self.known.keys() - {sighting.agent_id for sighting in found}:
-            self.known.pop(agent_id, None)
-        yield found
+        seen = [one for pod in pods if (one := _seen(pod)) is not None]
+        missing = self.known.keys() - {one.sighting.agent_id for one in seen}
+        seen += [_lost(self.known[agent_id]) for agent_id in missing]
+        yield [sighting for one in seen for sighting in self._note(one)]
         while not self._hung_up:
             began, told = time.monotonic(), False
             try:
@@ -82,6 +83,14 @@ class Following:
         else:
             self.known.pop(told.agent_id, None)
         return [told]
+
+
+def _lost(seen: Seen) -> Seen:
+    """Return what is seen of a pod whose end was not: it was deleted while nobody watched."""
+    last = seen.sighting
+    if last.phase is not Phase.ENDED:
+        last = Sighting(last.agent_id, Phase.ENDED, last.handle, reason=GONE)
+    return replace(seen, sighting=last, there=False)
 
 
 def _seen(pod: Pod, *, there: bool = True) -> Seen | None:
