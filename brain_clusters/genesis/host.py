@@ -264,6 +264,7 @@ class Host:
         self._stop(row.spec.agent_id for row in rows if not (row.started or living[row.spec.agent_id].ready))
         told = [one for one in drained if living[one].may_be_told and not living[one].drains]
         if told:
+            self._roster.note_told(told, drains=None)
             self._driver.drain(told)
             self._roster.note_told(told, drains=True)
         self._kill(
@@ -275,12 +276,14 @@ class Host:
         living = self._roster.living
         told = [one for one in agent_ids if living[one].may_be_told and living[one].drains is not False]
         if told:
+            self._roster.note_told(told, drains=None)
             self._driver.resume(told)
             self._roster.note_told(told, drains=False)
 
     def _stop(self, agent_ids: Iterable[str]) -> None:
         told = [agent_id for agent_id in agent_ids if self._roster.living[agent_id].may_be_told]
         if told:
+            self._roster.note_asked_to_leave(told)
             self._driver.stop(told)
             self._roster.note_stopped(told)
 
