@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -81,6 +82,21 @@ class Settings:
     agent_redis_url: str | None = setting.declare(
         "BRAIN_AGENT_REDIS_URL", setting.url("redis", "rediss"), None,
         "Redis as containers and pods reach it; BRAIN_REDIS_URL without it.", secret=True,
+    )  # fmt: skip
+    kubernetes_namespace: str | None = setting.declare(
+        "BRAIN_KUBERNETES_NAMESPACE", setting.dns_label, None,
+        "The namespace of pods; that of the kubeconfig's context, or the host's own in a cluster, without it.",
+    )  # fmt: skip
+    kubernetes_context: str | None = setting.declare(
+        "BRAIN_KUBERNETES_CONTEXT", setting.word, None, "The context of the kubeconfig; its current one without it."
+    )
+    kubernetes_secret: str | None = setting.declare(
+        "BRAIN_KUBERNETES_SECRET", setting.dns_subdomain, None,
+        "The Secret of that namespace whose key BRAIN_AGENT_REDIS_URL pods are given; the address itself without it.",
+    )  # fmt: skip
+    host_on_stop: str = setting.declare(
+        "BRAIN_HOST_ON_STOP", setting.one_of("drain", "leave"), "drain",
+        "What a host does at SIGTERM: drain its agents, or leave them to the next host, as a rollout wants it.",
     )  # fmt: skip
     docker_network: str | None = setting.declare(
         "BRAIN_DOCKER_NETWORK", setting.word, None,
@@ -287,7 +303,9 @@ def agent_environment() -> dict[str, Any]:
 
     Raises ConfigError when it is not given.
     """
-    given, redis_url = os.environ.pop("BRAIN_AGENT", None), os.environ.pop("BRAIN_AGENT_REDIS_URL", None)
+    given, redis_url, agent_id = (
+        os.environ.pop(name, None) for name in ("BRAIN_AGENT", "BRAIN_AGENT_REDIS_URL", "BRAIN_AGENT_ID")
+    )
     if given is None:
         raise ConfigError("BRAIN_AGENT is not set: drivers start agents in containers and pods, nobody else does")
     try:
@@ -300,6 +318,9 @@ def agent_environment() -> dict[str, Any]:
         ) from None
     if redis_url is not None:
         config["redis_url"] = redis_url
+    if agent_id is not None:
+        # Another at each start: what an earlier start held is then known to have died with it, and counts as a death.
+        spec["agent_id"] = f"{agent_id}.{secrets.token_hex(4)}"
     return {"spec": spec, "config": config}
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 ENTRY_POINTS = "brain_clusters.drivers"
 # Here, so that what is not imported need not be installed either.
 _OURS = {
+    "kubernetes": "brain_clusters.genesis.kubernetes.driver:KubernetesDriver.make",
     "process": "brain_clusters.genesis.process.driver:ProcessDriver.make",
     "docker": "brain_clusters.genesis.docker.driver:DockerDriver.make",
     "remote": "brain_clusters.genesis.remote.driver:make",

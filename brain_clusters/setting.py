@@ -68,6 +68,31 @@ def word(text: str) -> str:
     return text
 
 
+def one_of(*allowed: str) -> Callable[[str], str]:
+    """Return a parser of one of a few words."""
+
+    def parse(text: str) -> str:
+        if text.lower() not in allowed:
+            raise ValueError(f"must be {' or '.join(allowed)}")
+        return text.lower()
+
+    return parse
+
+
+def dns_label(text: str) -> str:
+    """Return ``text`` when it can name a namespace of Kubernetes (RFC 1123)."""
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", text):
+        raise ValueError("must be up to 63 lower-case letters, digits and '-', a letter or digit first and last")
+    return text
+
+
+def dns_subdomain(text: str) -> str:
+    """Return ``text`` when it can name an object of Kubernetes (RFC 1123)."""
+    if len(text) > 253 or not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", text):
+        raise ValueError("must be lower-case letters, digits, '-' and '.', a letter or digit first and last")
+    return text
+
+
 def drivers(text: str) -> tuple[str, ...]:
     """Return the comma-separated drivers of ``text``, which are installed."""
     found = words(text)

@@ -14,6 +14,8 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
+# The oldest revision whose code works with the schema that this leaves; itself where older code does not.
+works_with = ${repr(down_revision)}
 
 
 def upgrade() -> None:

@@ -12,7 +12,7 @@ from celery import Celery
 
 from brain_clusters.broker import names
 from brain_clusters.errors import TemporaryError
-from brain_clusters.services import alerts, autoscale, metering, metrics, notify, served, workers
+from brain_clusters.services import alerts, alone, autoscale, metering, metrics, notify, served, workers
 from brain_clusters.services.control import Control
 
 
@@ -26,6 +26,7 @@ def register(app: Celery, control: Callable[[], Control]) -> None:
     @app.task(name=names.SWEEP_TASK, ignore_result=True, acks_late=False)  # type: ignore[untyped-decorator]
     def sweep() -> None:
         workers.release_dead(control())
+        alone.give_up_silent(control())
         served.pay(control())
         alerts.end_destroyed(control())
         metering.keep(control())

@@ -1,9 +1,10 @@
 """An agent that is started by itself, as the process of a container or a pod: ``python -m brain_clusters.agent.alone``.
 
 BRAIN_AGENT holds {"spec": {...}, "config": {...}} as JSON, and BRAIN_AGENT_REDIS_URL the address of Redis where that
-comes from a secret. Handlers are found in the working directory. It writes to standard error, drains when the word for
-it is in Redis, ends by SIGTERM once it has finished what it does, and exits with 0 then. It exits with 78 (EX_CONFIG)
-when it can never be what it was asked to be, and with 75 (EX_TEMPFAIL) when something that it needs did not answer.
+comes from a secret. Where many are started from one spec (``brain-clusters export``), their ids begin with
+BRAIN_AGENT_ID. Handlers are found in the working directory. It writes to standard error, drains when the word for it is
+in Redis, ends by SIGTERM once it has finished what it does, and exits with 0 then. It exits with 78 (EX_CONFIG) when it
+can never be what it was asked to be, and with 75 (EX_TEMPFAIL) when something that it needs did not answer.
 """
 
 from __future__ import annotations

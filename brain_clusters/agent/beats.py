@@ -168,6 +168,8 @@ class Beats:
 
     The key lives for ``stale`` seconds, so its presence is its freshness and no clocks need to agree.
 
+    An agent without a host also says that it is there, until it leaves, so that it is given up once its beats cease.
+
     An agent that nobody would ever stop ends by itself after ``orphan`` seconds: it leaves when Redis answers and its
     host's key is not there, and is gone at once when Redis is away and its zygote, too, has died.
 
@@ -198,6 +200,7 @@ class Beats:
         """Write what was done up to the end; whoever sees that the agent left reads it."""
         try:
             self._client.set(names.beat_key(self._agent_id), self._text(), px=int(stale * 1000))
+            self._client.srem(names.ALONE_SET, self._agent_id)
         except (redis.RedisError, OSError) as exc:
             log.warning("the last beat was not written: %s", type(exc).__name__)
 
@@ -219,6 +222,8 @@ class Beats:
 
     def _once(self, stale: float, orphan: float) -> None:
         try:
+            if self._host_key is None:
+                self._client.sadd(names.ALONE_SET, self._agent_id)
             pipe = self._client.pipeline(transaction=False)
             pipe.set(names.beat_key(self._agent_id), self._text(), px=int(stale * 1000))
             pipe.exists(self._fenced_key)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from brain_clusters.blueprints.rules import Rule, free, keys, text
+from brain_clusters.blueprints.rules import Rule, keys, text
 from brain_clusters.blueprints.schema_docker import DOCKER
+from brain_clusters.blueprints.schema_pod import POD
 
 _SIZE = ["number", "string"]
 
@@ -41,5 +42,5 @@ ENGINE: dict[str, Rule] = {
         },
     },
     "docker": DOCKER,
-    "pod": free("How its pods are run."),
+    "pod": POD,
 }

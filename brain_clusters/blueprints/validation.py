@@ -131,6 +131,12 @@ def _end(value: object) -> None:
     parse_end(value, datetime(2000, 1, 1, tzinfo=UTC))  # any time serves: whether it can be read is asked
 
 
+def _volume(value: object) -> None:
+    kinds = ("config_map", "secret", "claim", "empty_dir")
+    if isinstance(value, dict) and sum(kind in value for kind in kinds) != 1:
+        raise ValueError(f"must state one of {', '.join(kinds)}")
+
+
 def _threshold(value: object) -> None:
     if isinstance(value, str):
         parse_percent(value)
@@ -219,6 +225,7 @@ class _Strict(Validator):  # type: ignore[misc]
 
     _check_with_cpu = _parses(parse_cpu)
     _check_with_memory = _parses(parse_memory)
+    _check_with_volume = _parses(_volume)
     _check_with_gpus = _parses(parse_gpus)
     _check_with_driver = _parses(drivers.check_name)
     _check_with_duration = _parses(parse_duration)

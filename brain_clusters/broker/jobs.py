@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,6 +133,20 @@ class JobRecords:
             found = replies(pipe)
         reports = {job_id: _sound(job_id, entry) for job_id, entry in zip(job_ids, found, strict=True) if entry}
         return {job_id: report for job_id, report in reports.items() if report is not None}
+
+    def held(self, reports: Iterable[JobReport]) -> set[str]:
+        """Return the ids of those whose message the agent that began them holds, also one that no host looks after."""
+        running = [report for report in reports if report.status is JobStatus.RUNNING]
+        with temporary_when_away():
+            pipe = self._client.pipeline(transaction=False)
+            for report in running:
+                pipe.hvals(names.unacked_key(report.agent_id))
+            found = replies(pipe)
+        return {
+            report.id
+            for report, entries in zip(running, found, strict=True)
+            if any(report.id.encode() in entry for entry in entries or ())
+        }
 
     def finished(self, limit: int) -> list[tuple[str, JobReport]]:
         """Return up to ``limit`` outcomes that nobody has stored yet, oldest first, each with its place.

@@ -33,6 +33,8 @@ FINISHED_STREAM = "brain:finished"
 ACCEPTED_STREAM = "brain:accepted"
 # A set: every lifecycle worker that ever said it lives and is not known to have died.
 WORKERS_SET = "brain:workers"
+# A set: the agents without a host that said that they live, and have not said that they leave.
+ALONE_SET = "brain:alone"
 # Two hashes, by agent: where agents take the messages of other applications from, and those of them that died and whose
 # messages are still to be returned. See ``debts``.
 FOREIGN = "brain:foreign"

@@ -28,6 +28,7 @@ _COMMANDS = {
     "down": _Command("up", "Stop the system that runs for this BRAIN_HOME."),
     "blueprint": _Command("blueprint", "Check blueprints; print their JSON Schema."),
     "import": _Command("importing", "Write a blueprint for an existing application."),
+    "export": _Command("exporting", "Write a cluster for something else to run, such as Kubernetes and KEDA."),
     "explain": _Command("scaling", "Say what the autoscaler would do with a cluster now, and why."),
     "replay": _Command("scaling", "Make stored scaling decisions again by another blueprint."),
     "config": _Command("config", "Show the settings in force and where they come from."),

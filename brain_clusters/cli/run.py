@@ -103,6 +103,7 @@ def host(driver: str) -> None:
     """Run the agents of this machine, or of another engine, until SIGTERM; SIGHUP leaves them to the next host.
 
     While another process is the same host, it stands by, and takes over when that one is dead or silent.
+    With BRAIN_HOST_ON_STOP=leave SIGTERM leaves them, too.
     """
     settings = _settings()
     from brain_clusters import drivers
@@ -118,14 +119,15 @@ def host(driver: str) -> None:
     control = Control.open(settings, application=f"host.{host_id}"[:60])
     try:
         kit = Kit(
-            settings, host_id, _agent_config(settings, host_id), user_environment(), DrainWords(control.broker.redis),
+            settings, host_id, agent_config(settings, host_id), user_environment(), DrainWords(control.broker.redis),
             installation=control.database.identity,
         )  # fmt: skip
         factory: Factory = drivers.installed()[driver].load()
         capacity, lock = settings.host_capacity, LifeLock(settings.home / "run" / host_id / "host.held")
         desk = HostDesk(control, host_id, capacity, driver, has=_resources(settings, driver), lock=lock)
         turns = Turns(desk, lambda: Host(desk, factory(kit), capacity=capacity), local=driver == PROCESS)
-        signal.signal(signal.SIGTERM, lambda *_: turns.stop(settings.stop_grace_seconds))
+        leaves = settings.host_on_stop == "leave"
+        signal.signal(signal.SIGTERM, lambda *_: turns.abandon() if leaves else turns.stop(settings.stop_grace_seconds))
         signal.signal(signal.SIGINT, lambda *_: turns.stop(settings.stop_grace_seconds))
         signal.signal(signal.SIGHUP, lambda *_: turns.abandon())
         turns.run()
@@ -152,7 +154,7 @@ def genesis(driver: str, listen: str) -> None:
     if not host or not port.isdecimal() or int(port) > 65535:
         raise click.BadParameter("must be an address and a port, such as 127.0.0.1:8090", param_hint="--listen")
     make_home(settings.home)
-    serve(settings, driver, (host.strip("[]"), int(port)), _agent_config(settings, None))
+    serve(settings, driver, (host.strip("[]"), int(port)), agent_config(settings, None))
 
 
 def _check_driver(name: str) -> None:
@@ -178,7 +180,8 @@ def _resources(settings: Settings, driver: str) -> Resources:
     return Resources(cpu, found.memory_bytes if settings.host_memory is None else settings.host_memory)
 
 
-def _agent_config(settings: Settings, host_id: str | None) -> dict[str, object]:
+def agent_config(settings: Settings, host_id: str | None) -> dict[str, object]:
+    """Return what every agent of a host is given, an ``agent.config.AgentConfig`` as JSON-ready data."""
     from brain_clusters.agent.config import AgentConfig
 
     return asdict(

@@ -16,7 +16,7 @@ from brain_clusters.cli.upfile import UpFile
 from brain_clusters.config import Settings
 from brain_clusters.errors import InvalidInput, PermanentError
 
-_API = click.option("--api", "api_url", metavar="URL", help="The API to ask; the one of the running 'up' without it.")
+API = click.option("--api", "api_url", metavar="URL", help="The API to ask; the one of the running 'up' without it.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as it is.")
 # What comes first in a line for a person.
 _MARKS = {
@@ -32,11 +32,11 @@ _JOBS = {"ready": "waiting", "reserved": "taken", "running": "running", "held": 
 
 @click.command()
 @click.argument("cluster")
-@_API
+@API
 @_JSON
 def explain(cluster: str, api_url: str | None, as_json: bool) -> None:
     """Say what the autoscaler would do with CLUSTER now, why, and which gate holds what."""
-    with _client(api_url) as client:
+    with api_client(api_url) as client:
         found = client.get(f"/api/clusters/{quote(cluster, safe='')}/scaling/explain")
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -90,7 +90,7 @@ def _number(value: Any) -> str:
     "--blueprint", "file", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The other blueprint."
 )
 @click.option("--limit", default=1000, show_default=True, type=click.IntRange(1, 10_000), help="The newest so many.")
-@_API
+@API
 @_JSON
 def replay(cluster: str, file: Path, limit: int, api_url: str | None, as_json: bool) -> None:
     """Make the stored decisions about CLUSTER again by another blueprint, and show where they differ.
@@ -102,7 +102,7 @@ def replay(cluster: str, file: Path, limit: int, api_url: str | None, as_json: b
     except (OSError, ValueError) as exc:
         raise InvalidInput(f"{file} cannot be read: {exc}") from exc
     _check(file)
-    with _client(api_url) as client:
+    with api_client(api_url) as client:
         path = f"/api/clusters/{quote(cluster, safe='')}/scaling/replay"
         found = client.post(path, {"yaml": text, "limit": limit})
     if as_json:
@@ -131,7 +131,8 @@ def _counts(after: Mapping[str, int]) -> str:
 
 
 @contextmanager
-def _client(api_url: str | None) -> Iterator[ApiClient]:
+def api_client(api_url: str | None) -> Iterator[ApiClient]:
+    """Yield a client of the API at ``api_url``, or of the ``up`` that runs; raise PermanentError where none does."""
     settings = Settings.from_env()
     if api_url is None:
         running = UpFile.of_running(settings.home)

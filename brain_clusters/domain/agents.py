@@ -73,7 +73,8 @@ class AgentSpec:
 
     delegates: the groups that report to its own, by name: {"queue": ..., "capabilities": [...]}.
     memory: the bounds of ``resources.memory``, None where there is none. budget, tree: the cluster's.
-    engine: how it is run.
+    engine: how it is run. drain_timeout_seconds, on_drain_timeout: how long it may finish what it does once it is to
+    leave, and whether it is stopped then.
     """
 
     agent_id: str
@@ -102,6 +103,8 @@ class AgentSpec:
     tree: Tree = field(default_factory=Tree)
     delegates: Mapping[str, Any] = field(default_factory=dict)
     memory: SharedMemory | None = None
+    drain_timeout_seconds: float = 3600.0
+    on_drain_timeout: str = "wait"
     engine: Engine = field(default_factory=Engine)
 
     def as_dict(self) -> dict[str, Any]:

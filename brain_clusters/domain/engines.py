@@ -11,7 +11,8 @@ from typing import Any
 from brain_clusters.domain.sharing import parse_bytes
 
 PROCESS = "process"
-# T0 before anything was measured: what a fork, a container and a pod with its image in place were seen to take.
+# T0 before anything was measured: what a fork, a container and a pod with its image in place were seen to take; of the
+# fork several times that, which still is a third of a cold `celery worker`.
 _START_SECONDS = {PROCESS: 0.3, "docker": 1.0}
 _OTHER_START_SECONDS = 3.0
 _CPU = re.compile(r"([0-9]{1,7})m")

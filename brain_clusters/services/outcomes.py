@@ -172,12 +172,14 @@ def sweep(control: Control, idle_groups: IdleGroups) -> int:
         return 0
     with control.database.transaction() as guard:
         hold_lives(guard)
-        reports = JobRecords(control.broker.redis).get([job.id for job, _ in found])
+        records = JobRecords(control.broker.redis)
+        reports = records.get([job.id for job, _ in found])
+        held = records.held(reports.values())
         store_sound(control, [report for report in reports.values() if is_finished(report)])
     lost: dict[str, list[Job]] = {}
     waiting = trees.leave_waiting(control, [job.id for job, _ in found])
     for job, queue in found:
-        if job.id not in waiting and not is_finished(reports.get(job.id)):
+        if job.id not in waiting | held and not is_finished(reports.get(job.id)):
             lost.setdefault(queue, []).append(job)
     for queue, jobs in lost.items():
         log.warning("queue=%s: %d jobs were lost or not delivered; published again", queue, len(jobs))

@@ -130,6 +130,12 @@ def explain(session: Session, lease_seconds: float) -> None:
 # --- what there is ----------------------------------------------------------------------------------------------
 
 
+def others_run(session: Session, host_id: str, driver: str, lease_seconds: float) -> bool:
+    """Return whether another host of this driver has a lease."""
+    others = Host.driver == driver, Host.id != host_id, alive(lease_seconds)
+    return session.execute(select(Host.id).where(*others).limit(1)).first() is not None
+
+
 def hosts(session: Session, lease_seconds: float) -> list[dict[str, Any]]:
     """Return all hosts with what they have and how much of it is in use. lease: "held", "ended" or "given_up"."""
     columns = (

@@ -220,6 +220,8 @@ def spec_of(agent_id: str, cluster_id: str, group: AgentGroup, blueprint: Bluepr
             if below.reports_to == group.name and below.celery is None  # that knows no jobs of ours
         },
         memory=shared_memory(blueprint.resources.get("memory")),
+        drain_timeout_seconds=blueprint.scaling.drain_timeout_seconds,
+        on_drain_timeout=blueprint.scaling.on_drain_timeout,
         engine=group.engine,
     )
 

@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ SERVERS = ("postgres", "redis")
 PYTHON_VERSION = os.environ.get("PYTHON_VERSION", f"{sys.version_info.major}.{sys.version_info.minor}")
 # Where this machine's pip is told that packages are elsewhere, the build is told so, too.
 PIP = [f"--build-arg={name}" for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT") if name in os.environ]
-# How long requests go on while the API is away: as long as a service takes to come back on a busy machine.
-_PATIENCE_SECONDS = 120.0
+# How long anything is waited for, an answer of the API too: as long as it takes on a machine that is very busy.
+PATIENCE_SECONDS = 600.0
+_POLL_SECONDS = 0.5
 
 
 def run(*argv: str, check: bool = True, **options: Any) -> str:
@@ -33,6 +35,15 @@ def run(*argv: str, check: bool = True, **options: Any) -> str:
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options)
     assert not check or done.returncode == 0, f"{' '.join(argv)} ended with {done.returncode}:\n{done.stdout}"
     return done.stdout
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """Wait until ``condition`` returns something true and return that; fail with a sentence when it never does."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{what} did not happen in {PATIENCE_SECONDS:g} s"
+        time.sleep(_POLL_SECONDS)
+    return found
 
 
 def clone(folder: Path, commit: str = "HEAD") -> Path:
@@ -68,7 +79,7 @@ class Project:
 
     def __post_init__(self) -> None:
         self.tag = self.new_tag()
-        self.rest = Rest(f"http://127.0.0.1:{self.port}", KEY, _PATIENCE_SECONDS)
+        self.rest = Rest(f"http://127.0.0.1:{self.port}", KEY, PATIENCE_SECONDS)
 
     def new_tag(self) -> str:
         """Return a tag for an image of this project, which goes with it."""

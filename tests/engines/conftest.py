@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 
 from tests.engines.images import agent_image
+from tests.engines.kube import Kube
+
+# Before it is imported: what its assertions compare is told as in a test file.
+pytest.register_assert_rewrite("tests.engines.story")
 
 
 def _missing(what: str) -> None:
@@ -45,3 +50,11 @@ def kubeconfig() -> str:
     if subprocess.run(["kubectl", "get", "--raw", "/readyz"], capture_output=True, check=False).returncode:
         _missing(f"no Kubernetes answers by {path}")
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def kube(kubeconfig: str) -> Iterator[Kube]:
+    """A namespace for the whole run, deleted at its end."""
+    assert kubeconfig
+    with Kube.made() as found:
+        yield found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,6 +109,10 @@ class Cluster:
         except AssertionError as exc:
             raise AssertionError(f"{exc}; {seen}") from None
 
+    def busy(self) -> set[str]:
+        """Return the agents that are known to work."""
+        return {row["agent_id"] for row in self.brain.agents(self.id) if row["status"] == "busy"}
+
     def payload(self, do: str) -> dict[str, Any]:
         """Return what a job is told: where it tells what it does, and a name of its own."""
         return {"redis": self.brain.redis_url, "keys": self._keys, "job": secrets.token_hex(6), "do": do}
@@ -195,6 +200,7 @@ class EngineStory:
         jobs = [cluster.send("wait") for _ in range(5)]
         for _, name in jobs:
             cluster.until_begun(name)
+        until(lambda: len(cluster.busy()) == 5, "five are known to be busy", _PATIENCE_SECONDS)
         operation = cluster.scale(3)
         until(lambda: len(cluster.running()) <= 6, "the idle ones have left", _PATIENCE_SECONDS)
         # Two of the busy ones are to leave, and do so when they are done. The supervisor is the sixth.
@@ -261,7 +267,7 @@ class EngineStory:
         cluster = story.cluster(target_workers=2)
         job, name = cluster.send("wait")
         cluster.until_begun(name)
-        busy = self._busy(story, cluster)
+        (busy,) = until(cluster.busy, "it is known to be busy", _PATIENCE_SECONDS)
         story.engine.kill(busy)
         cluster.until_begun(name, 2)
         cluster.open_gate(name)
@@ -296,17 +302,34 @@ class EngineStory:
         cluster.until_agents(6)
         cluster.destroy()
 
-    def test_agents_go_on_while_the_control_plane_is_killed_in_mid_spawn_and_comes_back(self, story: Story) -> None:
+    def test_agents_go_on_while_the_whole_control_plane_is_killed_in_mid_spawn(self, story: Story) -> None:
         cluster, brain = story.cluster(target_workers=3), story.brain
         job, name = cluster.send("wait")
         cluster.until_begun(name)
+        operation = cluster.scale(8)
+        until(lambda: len(cluster.running()) > 4, "some were started", _PATIENCE_SECONDS)
+        children = [brain.child(child) for child in ("api", "worker", "beat", "host", f"host {story.engine.driver}")]
+        for child in children:
+            child.send(signal.SIGKILL)
+        until(lambda: brain.call("GET", "/readyz").status == 200, "the API is back", _PATIENCE_SECONDS)
+        until(lambda: brain.get(operation)["status"] == "succeeded", "it is scaled", _PATIENCE_SECONDS)
+        cluster.until_agents(8)
+        cluster.open_gate(name)
+        done = brain.outcome(job, _PATIENCE_SECONDS)
+        assert done | {"status": "succeeded", "attempts": 1} == done
+        cluster.destroy()
+
+    def test_after_the_loss_of_everything_but_the_engine_the_cluster_is_as_large_as_it_was_to_be(
+        self, story: Story
+    ) -> None:
+        cluster, brain = story.cluster(target_workers=3), story.brain
         operation = cluster.scale(8)
         until(lambda: len(cluster.running()) > 4, "some were started", _PATIENCE_SECONDS)
         brain.kill_everything()
         brain.start()
         until(lambda: brain.get(operation)["status"] == "succeeded", "it is scaled", _PATIENCE_SECONDS)
         cluster.until_agents(8)
-        cluster.open_gate(name)
+        job, _ = cluster.send()
         assert brain.outcome(job, _PATIENCE_SECONDS)["status"] == "succeeded"
         cluster.destroy()
 
@@ -339,13 +362,3 @@ class EngineStory:
         assert story.brain.outcome(job)["status"] == "succeeded"
         assert len(cluster.ended()) <= 20
         cluster.destroy()
-
-    @staticmethod
-    def _busy(story: Story, cluster: Cluster) -> str:
-        """Return the one agent that works."""
-
-        def find() -> str | None:
-            rows = [row["agent_id"] for row in story.brain.agents(cluster.id) if row["status"] == "busy"]
-            return rows[0] if len(rows) == 1 else None
-
-        return str(until(find, "one agent is busy", _PATIENCE_SECONDS))

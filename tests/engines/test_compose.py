@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
 from brain_clusters import __version__
-from tests.engines.compose import KEY, OURS, SERVERS, Project, clone, run, run_git
+from tests.engines.compose import KEY, OURS, SERVERS, Project, clone, run, run_git, until
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(3600)]
 
 HANDS = """
 metadata: {id: hands, name: Hands, version: "1"}
@@ -23,7 +22,6 @@ agents:
   - {role: supervisor, name: Head}
   - {role: worker, name: Hands, count: 3, command: [sh, -c, "sleep 1; echo done"], max_attempts: 20, max_deliveries: 20}
 """
-Until = Callable[..., Any]
 
 # Everything in a container but its init and this very program.
 SIGNAL_ALL = """
@@ -84,9 +82,9 @@ def test_it_is_up_as_the_checkout_has_it(project: Project) -> None:
         assert project.python(service, "import os; print(os.getuid(), os.getgid())").split() == ["10001", "10001"]
 
 
-def test_agents_get_none_of_our_variables(project: Project, until: Until) -> None:
+def test_agents_get_none_of_our_variables(project: Project) -> None:
     cluster = project.cluster("hands")
-    pids = until(lambda: [one["pid"] for one in project.agents(cluster) if one["pid"]], "agents are there", 60)
+    pids = until(lambda: [one["pid"] for one in project.agents(cluster) if one["pid"]], "agents are there")
     environ = project.python("host", f"print(open('/proc/{pids[0]}/environ').read())")
     assert "HOME=/var/lib/brain" in environ
     assert "BRAIN_" not in environ
@@ -94,70 +92,68 @@ def test_agents_get_none_of_our_variables(project: Project, until: Until) -> Non
     destroy(project, cluster)
 
 
-def test_the_main_job(project: Project, until: Until) -> None:
+def test_the_main_job(project: Project) -> None:
     cluster = project.cluster("demo")
     most = 0
     # A file that takes a tenth of a second.
     path = project.python("host", "import sqlalchemy.sql.selectable as large; print(large.__file__)").strip()
-    jobs = project.submit(cluster, 400, capability="source_digest", payload={"path": path})
+    jobs = project.submit(cluster, 100, capability="source_digest", payload={"path": path})
 
     def drained() -> bool:
         nonlocal most
         most = max(most, len(project.agents(cluster)))
         return not project.rest.get(f"/api/clusters/{cluster}/jobs?status=queued,running&limit=1")["jobs"]
 
-    until(drained, "the burst is done", 120)
-    assert project.statuses(jobs) == {"succeeded": 400}
+    until(drained, "the burst is done")
+    assert project.statuses(jobs) == {"succeeded": 100}
     assert most > 2, "the burst brought more agents than the supervisor and one reader"
-    until(lambda: project.seen(cluster)["status"] == "hibernated", "it falls asleep", 60)
-    until(lambda: not project.agents(cluster), "no agent is left", 60)
+    until(lambda: project.seen(cluster)["status"] == "hibernated", "it falls asleep")
+    until(lambda: not project.agents(cluster), "no agent is left")
     [woken] = project.submit(cluster, 1, capability="source_digest", payload={"path": path})
-    until(ended(project, [woken]), "one more job wakes it", 60)
+    until(ended(project, [woken]), "one more job wakes it")
 
 
-def test_a_shipped_blueprint_is_scaled_put_to_sleep_and_woken(project: Project, until: Until) -> None:
+def test_a_shipped_blueprint_is_scaled_put_to_sleep_and_woken(project: Project) -> None:
     cluster = project.cluster("marketing-v1", target_workers=6)
-    until(lambda: len(project.agents(cluster)) == 6, "six agents are there", 60)
+    until(lambda: len(project.agents(cluster)) == 6, "six agents are there")
     for target in (10, 5):
         project.rest.post(f"/api/clusters/{cluster}/scale", {"target_workers": target})
-        until(lambda target=target: len(project.agents(cluster)) == target, f"{target} agents are there", 90)
+        until(lambda target=target: len(project.agents(cluster)) == target, f"{target} agents are there")
     project.rest.post(f"/api/clusters/{cluster}/hibernate", {})
-    until(lambda: not project.agents(cluster), "no agent is left", 60)
+    until(lambda: not project.agents(cluster), "no agent is left")
     [job] = project.submit(cluster, 1, to="Campaign Figures", payload={"path": "/etc/passwd"})
-    until(lambda: project.statuses([job]) in ({"succeeded": 1}, {"failed": 1}), "the job woke it", 90)
+    until(lambda: project.statuses([job]) in ({"succeeded": 1}, {"failed": 1}), "the job woke it")
     project.rest.post(f"/api/clusters/{cluster}/hibernate", {})
 
 
 @pytest.mark.parametrize("service", [*OURS, *SERVERS])
-def test_no_accepted_job_is_lost_when_a_service_is_killed(project: Project, until: Until, service: str) -> None:
+def test_no_accepted_job_is_lost_when_a_service_is_killed(project: Project, service: str) -> None:
     cluster = project.cluster("hands")
     jobs = project.submit(cluster, 12)
-    until(lambda: project.statuses(jobs).get("running"), "some of the jobs run", 60)
+    until(lambda: set(project.statuses(jobs)) - {"queued"}, "some of the jobs run")
     project.compose("kill", "--signal", "KILL", service)
     if service not in ("api", "postgres"):
         jobs += project.submit(cluster, 6)  # accepted while it is away
     project.up()
     jobs += project.submit(cluster, 6)
-    until(ended(project, jobs), "every job is done", 180)
-    until(lambda: len(project.agents(cluster)) == 4, "all agents are there", 120)
+    until(ended(project, jobs), "every job is done")
+    until(lambda: len(project.agents(cluster)) == 4, "all agents are there")
     destroy(project, cluster)
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_what_crashes_is_started_again_by_the_engine(project: Project, until: Until, service: str) -> None:
+def test_what_crashes_is_started_again_by_the_engine(project: Project, service: str) -> None:
     [before] = project.containers(service)
     project.compose("exec", "-T", service, "python", "-c", SIGNAL_ALL, KILL)
-    until(lambda: project.containers(service)[0]["RestartCount"] > before["RestartCount"], "it is restarted", 60)
-    until(lambda: project.health(service)[service] == "healthy", "it is healthy again", 120)
+    until(lambda: project.containers(service)[0]["RestartCount"] > before["RestartCount"], "it is restarted")
+    until(lambda: project.health(service)[service] == "healthy", "it is healthy again")
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_no_accepted_job_is_lost_when_all_is_killed_and_comes_back_in_any_order(
-    project: Project, until: Until, seed: int
-) -> None:
+def test_no_accepted_job_is_lost_when_all_is_killed_and_comes_back_in_any_order(project: Project, seed: int) -> None:
     cluster = project.cluster("hands")
     jobs = project.submit(cluster, 12)
-    until(lambda: project.statuses(jobs).get("running"), "some of the jobs run", 60)
+    until(lambda: set(project.statuses(jobs)) - {"queued"}, "some of the jobs run")
     project.compose("kill", "--signal", "KILL")
     ids = [one["Id"] for one in project.containers()]
     assert len(ids) == len(OURS) + len(SERVERS)
@@ -165,44 +161,44 @@ def test_no_accepted_job_is_lost_when_all_is_killed_and_comes_back_in_any_order(
     for one in ids:
         run("docker", "container", "start", one)
     jobs += project.submit(cluster, 6)
-    until(ended(project, jobs), "every job is done", 180)
-    until(lambda: set(project.health().values()) == {"healthy"}, "everything is healthy", 180)
+    until(ended(project, jobs), "every job is done")
+    until(lambda: set(project.health().values()) == {"healthy"}, "everything is healthy")
     destroy(project, cluster)
 
 
-def test_three_workers_and_three_hosts_share_the_load(project: Project, until: Until) -> None:
+def test_three_workers_and_three_hosts_share_the_load(project: Project) -> None:
     project.up("--scale", "worker=3", "--scale", "host=3")
     clusters = [project.cluster("hands", name=f"share {number}") for number in range(12)]
-    until(lambda: sum(len(project.agents(one)) for one in clusters) == 48, "all agents are there", 120)
+    until(lambda: sum(len(project.agents(one)) for one in clusters) == 48, "all agents are there")
     hosts = {agent["host_id"] for one in clusters for agent in project.agents(one)}
     assert hosts == {one["Config"]["Hostname"] for one in project.containers("host")}
     # A worker connects to PostgreSQL with its first command.
     asked = (
         "SELECT DISTINCT split_part(application_name, '.', 2) FROM pg_stat_activity WHERE application_name ~ '^worker'"
     )
-    until(lambda: len(project.sql(asked)) == 3, "all workers run commands and ticks", 60)
+    until(lambda: len(project.sql(asked)) == 3, "all workers run commands and ticks")
     jobs = [job for one in clusters for job in project.submit(one, 5)]
     project.up("--scale", "worker=1", "--scale", "host=1")  # two of each leave in order, with jobs in their agents
-    until(ended(project, jobs), "every job is done", 180)
-    until(lambda: sum(len(project.agents(one)) for one in clusters) == 48, "one host has all agents", 180)
+    until(ended(project, jobs), "every job is done")
+    until(lambda: sum(len(project.agents(one)) for one in clusters) == 48, "one host has all agents")
     for one in clusters:
         destroy(project, one)
 
 
-def test_health_checks_notice_processes_that_hang_and_servers_that_are_away(project: Project, until: Until) -> None:
+def test_health_checks_notice_processes_that_hang_and_servers_that_are_away(project: Project) -> None:
     def all_are(status: str, *services: str) -> Callable[[], bool]:
         return lambda: set(project.health(*services).values()) == {status}
 
     for service in OURS:
         project.compose("exec", "-T", service, "python", "-c", SIGNAL_ALL, STOP)
-    until(all_are("unhealthy", *OURS), "what hangs is unhealthy", 240)
+    until(all_are("unhealthy", *OURS), "what hangs is unhealthy")
     for service in OURS:
         project.compose("exec", "-T", service, "python", "-c", SIGNAL_ALL, CONTINUE)
-    until(all_are("healthy", *OURS), "what goes on is healthy", 240)
+    until(all_are("healthy", *OURS), "what goes on is healthy")
     project.compose("stop", "redis")
-    until(all_are("unhealthy", "worker", "beat", "host"), "who needs Redis is unhealthy", 240)
+    until(all_are("unhealthy", "worker", "beat", "host"), "who needs Redis is unhealthy")
     assert project.health("api") == {"api": "healthy"}  # it stores what comes
     project.compose("stop", "postgres")
-    until(all_are("unhealthy", "api"), "who needs PostgreSQL is unhealthy", 240)
+    until(all_are("unhealthy", "api"), "who needs PostgreSQL is unhealthy")
     project.up()
     assert set(project.health().values()) == {"healthy"}

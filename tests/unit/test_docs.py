@@ -45,6 +45,8 @@ def _default(setting: Field[Any]) -> str:
         if setting.default in (None, ())
         else f"{setting.default:g}"
         if isinstance(setting.default, float)
+        else ",".join(setting.default)
+        if isinstance(setting.default, tuple)
         else str(setting.default)
     )
     return f"`{shown}`" if shown else "none"

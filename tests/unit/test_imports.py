@@ -36,7 +36,7 @@ ROOMS_OF = {
     "sqlalchemy": {"db", "services", "migrations"},
     "alembic": {"db", "migrations"},
     "psycopg2": {"db", "embedded"},
-    "yaml": {"blueprints", "api"},
+    "yaml": {"blueprints", "api", "cli"},  # cli prints what it exports
     "cerberus": {"blueprints", "api"},
     "cronsim": {"domain"},
     "docker": {"genesis"},
@@ -44,6 +44,8 @@ ROOMS_OF = {
     "redis": {"broker", "agent", "embedded", "client"},
     "httpx2": {"agent", "genesis"},
     "httpcore2": {"agent"},
+    "kubernetes": {"genesis"},
+    "urllib3": {"genesis"},
     "openai": {"agent"},
     "pydantic": {"agent"},
     "click": {"cli"},

@@ -185,7 +185,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _size(number: int) -> str:
-    return f"{number / 1024**3:.4g} GiB" if number >= 1024**3 else f"{number / 1024**2:.4g} MiB"
+    return f"{round(number / 1024**3, 1):.7g} GiB" if number >= 1024**3 else f"{number / 1024**2:.4g} MiB"
 
 
 def out_of_memory(limit: int) -> str:

@@ -35,6 +35,7 @@ class DockerDriver(Driver):
         self._calls = ThreadPoolExecutor(_CALLS_AT_ONCE, thread_name_prefix="docker-call")
         self._cleaner = Cleaner(self._calls, self._remove)
         self._api: APIClient
+        self._work: APIClient
         self._owner: Owner
         self._containers: Containers
         self._watch: Watch | None = None
@@ -49,7 +50,7 @@ class DockerDriver(Driver):
         """Connect, begin to watch, and start what an earlier host had only made."""
         self._owner = Owner(self._kit.installation(), self._kit.host_id)
         self._api = connect(self._kit.environ, timeout_seconds=_CALL_SECONDS)
-        work = connect(self._kit.environ, timeout_seconds=_WORK_SECONDS)
+        work = self._work = connect(self._kit.environ, timeout_seconds=_WORK_SECONDS)
         self._containers = Containers(self._api, self._owner, self._address)
         with translated(self._address):
             memory = int(self._api.info()["MemTotal"])
@@ -157,3 +158,4 @@ class DockerDriver(Driver):
         self._calls.shutdown()
         self._watch.close()
         self._api.close()
+        self._work.close()

@@ -68,17 +68,21 @@ class Containers:
     def follow(self) -> Iterator[Sequence[Sighting]]:
         """Yield all, then each that an event is about, as it is by then: what an event says may be out of date."""
         with translated(self._address):
-            stream = self._open()
+            response = self._open()
+        # Its end, by silence or by a cut, is no error.
+        self._stream = CancellableStream(response.iter_lines(chunk_size=None), response)
         try:
+            if self._ending:
+                return
             yield self.all()
-            for line in stream:
+            for line in self._stream:
                 agent_id = json.loads(line)["Actor"]["Attributes"][AGENT_LABEL]
                 yield [self.one(agent_id) or Sighting(agent_id, Phase.ENDED, reason=GONE)]
         finally:
             self._stream = None
-            self._cut(stream)
+            response.close()
 
-    def _open(self) -> CancellableStream[bytes]:
+    def _open(self) -> requests.Response:
         """Open the stream; a listing is made after it began. Not by ``APIClient.events``: that waits for ever."""
         filters = {**self._owner.filter, "type": ["container"], "event": _TOLD}
         response = self._api.get(
@@ -86,20 +90,15 @@ class Containers:
             params={"filters": json.dumps(filters)}, stream=True, timeout=(_CONNECT_SECONDS, _SILENCE_SECONDS),
         )  # fmt: skip
         response.raise_for_status()
-        self._stream = CancellableStream(response.iter_lines(chunk_size=None), response)
-        if self._ending:
-            self._cut(self._stream)
-        return self._stream
+        return response
 
     def hang_up(self) -> None:
         """Close the stream, also one that is being opened."""
         self._ending = True
-        if self._stream is not None:
-            self._cut(self._stream)
-
-    def _cut(self, stream: CancellableStream[bytes]) -> None:
-        with suppress(OSError, AttributeError, requests.RequestException):  # it may have ended just now
-            stream.close()
+        stream = self._stream
+        if stream is not None:
+            with suppress(OSError, AttributeError):  # it may have ended just now
+                stream.close()
 
 
 def sighting_of(found: Mapping[str, Any]) -> Sighting:

@@ -132,7 +132,7 @@ class Spawner:
             return Sighting(start.agent_id, Phase.ENDED, reason=f"the driver failed: {type(exc).__name__}")
 
     def _bring_up(self, start: _Start) -> Sighting:
-        found = self._make(start.spec) if start.spec is not None else self._containers.one(start.agent_id)
+        found = self._containers.one(start.agent_id) if start.spec is None else self._make(start, start.spec)
         if found is None:
             raise PermanentError("its container was removed before it was started")
         if found.phase is not Phase.STARTING:
@@ -155,12 +155,12 @@ class Spawner:
             pass
         return Sighting(start.agent_id, Phase.ENDED)
 
-    def _make(self, spec: AgentSpec) -> Sighting:
+    def _make(self, start: _Start, spec: AgentSpec) -> Sighting:
         """Create the container, or take the one that is there: the reply to an earlier call may have been lost."""
         pull = spec.engine.docker.get("pull", "missing")
         arguments = self._recipe.arguments(spec)
         if pull == "always":
-            self._pull(spec)
+            self._pull(start, spec)
         try:
             return self._create(spec, arguments)
         except NoImage as exc:
@@ -168,7 +168,7 @@ class Spawner:
                 raise PermanentError(
                     f"the engine has no image {arguments['image']}, and `pull: never` forbids to fetch one"
                 ) from exc
-        self._pull(spec)
+        self._pull(start, spec)
         return self._create(spec, arguments)
 
     def _create(self, spec: AgentSpec, arguments: dict[str, Any]) -> Sighting:
@@ -181,7 +181,10 @@ class Spawner:
 
     def _adopt(self, agent_id: str) -> Sighting:
         """Return the container that has the agent's name. That of another host of ours is replaced: it is ours now."""
-        found = self._containers.inspect(agent_id)
+        try:
+            found = self._containers.inspect(agent_id)
+        except NotFound as exc:
+            raise EngineFault(f"its name is taken, and there is no container of that name: {exc}") from exc
         if self._removing(agent_id):
             raise EngineFault("its former container is being removed")
         if self._owner.owns(found["Config"]["Labels"]):
@@ -190,7 +193,7 @@ class Spawner:
             self._api.remove_container(found["Id"], v=True, force=True)
         raise EngineFault("its container belonged to another host, which lost it")
 
-    def _pull(self, spec: AgentSpec) -> None:
+    def _pull(self, start: _Start, spec: AgentSpec) -> None:
         image = self._recipe.image(spec)
         self._watch.tell([Sighting(spec.agent_id, Phase.STARTING, reason=f"its image {image} is being pulled")])
         repository, tag = parse_repository_tag(image)
@@ -199,6 +202,8 @@ class Spawner:
                 for line in self._api.pull(repository, tag=tag or "latest", stream=True, decode=True):
                     if "error" in line:
                         raise PermanentError(str(line["error"]))
+                    if start.cancelled or self._closed:
+                        raise TemporaryError("it is not wanted any more")
         except (EngineFault, NotFound, PermanentError) as exc:
             raise PermanentError(
                 f"the image {image} is not on the engine and cannot be pulled: {exc}; build it there, or set "
