@@ -26,7 +26,8 @@ from brain_clusters.genesis.docker.recipe import Owner
 from brain_clusters.genesis.driver import Factory, Phase
 from tests.engines.docker_cli import docker, inspect
 
-pytestmark = pytest.mark.engines
+# The first of them may have to wait for the image to be built.
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 _MIB = 1024**2
 NO_IMAGE = "brain-clusters-test:no-such-image"
 

@@ -20,7 +20,8 @@ from brain_clusters.genesis.driver import Phase
 from tests.engines.docker_cli import docker
 from tests.engines.docker_proxy import Proxy
 
-pytestmark = pytest.mark.engines
+# The first of them may have to wait for the image to be built.
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 CREATE = r"^POST /v[0-9.]+/containers/create"
 START = r"^POST /v[0-9.]+/containers/[^/]+/start"
 EVENTS = r"^GET /v[0-9.]+/events"
