@@ -20,9 +20,9 @@ from brain_clusters.errors import BrainError, PermanentError, TemporaryError
 from brain_clusters.genesis.contract.ground import Ground
 from brain_clusters.genesis.contract.stage import Stage
 from brain_clusters.genesis.contract.suite import DriverContract
-from brain_clusters.genesis.docker.container import Owner
 from brain_clusters.genesis.docker.daemon import connect
 from brain_clusters.genesis.docker.driver import DockerDriver
+from brain_clusters.genesis.docker.recipe import Owner
 from brain_clusters.genesis.driver import Factory, Phase
 from tests.engines.docker_cli import docker, inspect
 
