@@ -36,6 +36,10 @@ COPY --from=build --chown=10001:10001 /made/app /app
 COPY --from=build /opt/brain /opt/brain
 COPY --from=build /made/brain /opt/brain
 COPY docker/health.py /opt/brain/health.py
+# Python's own library comes uncompiled, and agents may not write there: what they import is compiled here, once. That
+# halves the processor time that an agent takes to start (0.9 to 0.5 s), for 4 MB.
+RUN /opt/brain/bin/python -P -c "import importlib, brain_clusters.agent.starting; \
+from brain_clusters.agent.zygote import PRELOAD; list(map(importlib.import_module, PRELOAD))"
 # PIP_PYTHON: what images built on this one install goes where we look for it.
 ENV PATH=/opt/brain/bin:$PATH \
     PIP_PYTHON=/opt/brain/bin/python \
