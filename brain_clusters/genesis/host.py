@@ -18,6 +18,7 @@ from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import BrainError, LeaseLost, TemporaryError
 from brain_clusters.genesis.desk import Desk, Wanted
 from brain_clusters.genesis.driver import Driver
+from brain_clusters.genesis.reporter import Reporter
 from brain_clusters.genesis.roster import Roster
 from brain_clusters.processes import wake_pipe
 
@@ -32,7 +33,6 @@ _KILL_AGAIN_SECONDS = 5.0
 # How long a host that ends tries to kill the last agents, and to report the last deaths.
 _KILLING_SECONDS = 30.0
 _TELLING_SECONDS = 5.0
-_LAST_WORDS_LINES = 3
 
 
 class Host:
@@ -43,6 +43,7 @@ class Host:
         self._driver = driver
         self._capacity = capacity
         self._roster = Roster()
+        self._reporter = Reporter(desk, driver, self._roster)
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = wake_pipe()
         self._listening = -1
@@ -54,7 +55,6 @@ class Host:
         self._grace = 0.0
         self._memory: Mapping[str, int] = {}
         self._start_failed = False
-        self._unremoved: set[str] = set()
 
     def stop(self, grace_seconds: float) -> None:
         """Drain every agent, kill those still busy after ``grace_seconds``, and end. A second call kills at once."""
@@ -87,12 +87,13 @@ class Host:
             if self._look_now or now >= next_look:
                 self._look_now, next_look = False, now + _LOOK_SECONDS
                 self._look()
-            self._attempt(self._tell)
+            self._attempt(self._see)
+            self._attempt(self._reporter.tell)
             if time.monotonic() >= self._next_beat:
                 self._next_beat = time.monotonic() + _HOST_BEAT_SECONDS
                 self._attempt(self._beat)
                 self._attempt(self._upkeep)
-            # What _tell could not say waits for the next round; with Redis or PostgreSQL away that is a second.
+            # What could not be told waits for the next round; with Redis or PostgreSQL away that is a second.
             self._wait(max(0.0, next_look - time.monotonic()))
         self._end()
         if self._lost is not None:
@@ -169,39 +170,8 @@ class Host:
             self._selector.register(descriptor, selectors.EVENT_READ, "rows")
         self._listening = descriptor
 
-    # --- what is told -------------------------------------------------------------------------------------------
-
-    def _tell(self) -> None:
+    def _see(self) -> None:
         self._roster.note(self._driver.changes())
-        if self._roster.unheard:
-            self._roster.note_beating(self._desk.beating(self._roster.unheard))
-        if self._roster.ready:
-            self._desk.ready(self._roster.ready)
-            self._roster.ready = {}
-        if self._roster.reasons:
-            self._desk.explain(self._roster.reasons)
-            self._roster.reasons = {}
-        if self._roster.dead:
-            self._bury()
-        if self._unremoved:
-            self._driver.remove(sorted(self._unremoved))
-            self._unremoved.clear()
-
-    def _bury(self) -> None:
-        """Return what the dead held, then report them. In this order: a crash in between repeats both, harmlessly."""
-        dead = list(self._roster.dead.values())
-        for kept in dead:
-            self._desk.release(kept.agent_id)
-        self._desk.ended(
-            [kept.obituary("" if kept.left_as_asked else self._last_words(kept.agent_id)) for kept in dead]
-        )
-        self._roster.bury(dead)
-        self._unremoved.update(kept.agent_id for kept in dead)
-
-    def _last_words(self, agent_id: str) -> str:
-        with suppress(BrainError):
-            return self._driver.logs(agent_id, _LAST_WORDS_LINES).strip()
-        return ""
 
     # --- what is done -------------------------------------------------------------------------------------------
 
@@ -232,7 +202,7 @@ class Host:
 
     def _compare(self) -> None:
         wanted = {row.spec.agent_id: row for row in self._desk.wanted()}
-        self._roster.note(self._driver.changes())
+        self._see()
         known = self._roster.living.keys() | self._roster.dead.keys()
         self._recover([row for agent_id, row in wanted.items() if agent_id not in known])
         self._start_failed = False
@@ -264,6 +234,7 @@ class Host:
         self._stop(row.spec.agent_id for row in rows if not (row.started or living[row.spec.agent_id].ready))
         told = [one for one in drained if living[one].may_be_told and not living[one].drains]
         if told:
+            self._roster.note_told(told, drains=None)
             self._driver.drain(told)
             self._roster.note_told(told, drains=True)
         self._kill(
@@ -275,12 +246,14 @@ class Host:
         living = self._roster.living
         told = [one for one in agent_ids if living[one].may_be_told and living[one].drains is not False]
         if told:
+            self._roster.note_told(told, drains=None)
             self._driver.resume(told)
             self._roster.note_told(told, drains=False)
 
     def _stop(self, agent_ids: Iterable[str]) -> None:
         told = [agent_id for agent_id in agent_ids if self._roster.living[agent_id].may_be_told]
         if told:
+            self._roster.note_asked_to_leave(told)
             self._driver.stop(told)
             self._roster.note_stopped(told)
 
@@ -295,7 +268,7 @@ class Host:
         self._desk.wanted()
 
     def _let_all_leave(self) -> None:
-        self._roster.note(self._driver.changes())
+        self._see()
         self._stop(list(self._roster.living))
         if self._late() > 0:
             self._kill(list(self._roster.living))
