@@ -15,13 +15,15 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 RUN python -m venv /opt/install && python -m venv --without-pip /opt/brain
 ENV PATH=/opt/install/bin:$PATH PIP_PYTHON=/opt/brain/bin/python
 WORKDIR /src
-# The libraries first, in a layer that stays until setup.cfg changes. An image for hosts on Kubernetes needs that one's
-# client, which is 140 MB more: --build-arg EXTRAS=llm,kubernetes
-ARG EXTRAS=llm
+# The libraries first, in a layer that stays until setup.cfg changes.
 COPY setup.cfg .
 RUN python -c "from configparser import ConfigParser; found = ConfigParser(); found.read('setup.cfg'); \
-print(found['options']['install_requires'], *(found['options.extras_require'][e] for e in '${EXTRAS}'.split(',')))" \
-        >/requirements.txt \
+print(found['options']['install_requires'], found['options.extras_require']['llm'])" >/requirements.txt \
+    && pip install -r /requirements.txt
+# One more extra. Hosts on Kubernetes need its client, which is 140 MB: --build-arg EXTRA=kubernetes
+ARG EXTRA=
+RUN python -c "from configparser import ConfigParser; found = ConfigParser(); found.read('setup.cfg'); \
+print(found['options.extras_require'].get('${EXTRA}', ''))" >/requirements.txt \
     && pip install -r /requirements.txt
 COPY . .
 RUN pip install --no-deps --prefix /made/brain . && mkdir -p /made/home/logs /made/home/run /made/app

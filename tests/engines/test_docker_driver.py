@@ -20,13 +20,14 @@ from brain_clusters.errors import BrainError, PermanentError, TemporaryError
 from brain_clusters.genesis.contract.ground import Ground
 from brain_clusters.genesis.contract.stage import Stage
 from brain_clusters.genesis.contract.suite import DriverContract
-from brain_clusters.genesis.docker.container import Owner
 from brain_clusters.genesis.docker.daemon import connect
 from brain_clusters.genesis.docker.driver import DockerDriver
+from brain_clusters.genesis.docker.recipe import Owner
 from brain_clusters.genesis.driver import Factory, Phase
 from tests.engines.docker_cli import docker, inspect
 
-pytestmark = pytest.mark.engines
+# The first of them may have to wait for the image to be built.
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 _MIB = 1024**2
 NO_IMAGE = "brain-clusters-test:no-such-image"
 

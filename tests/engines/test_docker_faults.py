@@ -14,13 +14,14 @@ from brain_clusters.domain.engines import Engine
 from brain_clusters.errors import TemporaryError
 from brain_clusters.genesis.contract.ground import Ground
 from brain_clusters.genesis.contract.stage import Stage
-from brain_clusters.genesis.docker import events
+from brain_clusters.genesis.docker import containers as seen_containers
 from brain_clusters.genesis.docker.driver import DockerDriver
 from brain_clusters.genesis.driver import Phase
 from tests.engines.docker_cli import docker
 from tests.engines.docker_proxy import Proxy
 
-pytestmark = pytest.mark.engines
+# The first of them may have to wait for the image to be built.
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 CREATE = r"^POST /v[0-9.]+/containers/create"
 START = r"^POST /v[0-9.]+/containers/[^/]+/start"
 EVENTS = r"^GET /v[0-9.]+/events"
@@ -133,7 +134,7 @@ def test_what_is_stopped_before_the_engine_is_back_leaves_nothing(stage: Stage, 
 def test_a_connection_that_is_dead_without_a_word_is_noticed(
     stage: Stage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "_SILENCE_SECONDS", 2.0)
+    monkeypatch.setattr(seen_containers, "_SILENCE_SECONDS", 2.0)
     agent = stage.agent()
     proxy.cut()  # so that the next stream is as impatient
     seen = len(proxy.requests)

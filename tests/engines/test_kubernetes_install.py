@@ -18,7 +18,7 @@ from brain_clusters.ports import free_port
 from tests.engines.images import agent_image
 from tests.engines.installing import MANIFESTS, Installation, apply, built, kubectl
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
 
 BLUEPRINT = """
 metadata: {id: installed, name: Installed, version: "1"}
@@ -56,7 +56,7 @@ def installation(
     assert kubeconfig
     assert docker_host
     prefix = f"brain-install-{uuid.uuid4().hex[:8]}"
-    found = Installation(prefix, agent_image("llm,kubernetes"), free_port(), empty_database_url, redis_url)
+    found = Installation(prefix, agent_image("kubernetes"), free_port(), empty_database_url, redis_url)
     try:
         found.install()
         yield found

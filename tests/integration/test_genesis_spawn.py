@@ -234,7 +234,7 @@ def test_what_a_service_without_other_calls_spawned_is_ended_by_the_word_alone(
     stage = stage_at(bare.url)
     (agent,) = stage.start(spec(stage))
     beat = names.beat_key(agent)
-    stage.redis.set(beat, json.dumps({"state": "idle", "in_flight": 0}))
+    stage.redis.set(beat, json.dumps({"in_flight": 0, "completed": 0, "failed": 0, "idle_since": 0}))
     stage.until_consuming([agent])
     stage.call(stage.driver.stop, [agent], now=True)
     assert stage.redis.exists(names.drain_key(agent))

@@ -259,6 +259,14 @@ def test_a_host_of_another_driver_replaces_nobody(stage: Stage) -> None:
     assert lose(stage, "host-1") == 0
 
 
+def test_agents_whose_end_was_written_down_by_one_that_died_then_are_replaced_by_the_tick(stage: Stage) -> None:
+    cluster_id = stage.active()
+    ended = stage.agents(cluster_id)[0].agent_id
+    stage.sql("UPDATE cluster_agents SET status = 'failed', stopped_at = now() WHERE agent_id = :ended", ended=ended)
+    stage.tick()
+    assert len(stage.agents(cluster_id, AgentStatus.STARTING)) == 1
+
+
 def test_a_host_that_comes_back_while_it_is_given_up_keeps_its_agents(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 
-from brain_clusters.errors import BrainError, Conflict, NotFound
+from brain_clusters.errors import BrainError
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +46,6 @@ class Cleaner:
         try:
             self._remove(agent_id)
             removed = True
-        except NotFound:
-            removed = True
-        except Conflict:  # the engine is at it
-            pass
         except BrainError as exc:
             log.warning("agent=%s its container is removed later: %s", agent_id, exc)
         finally:

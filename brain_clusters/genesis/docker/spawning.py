@@ -14,9 +14,9 @@ from docker.utils import parse_repository_tag
 
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import BrainError, Conflict, NotFound, PermanentError, TemporaryError
-from brain_clusters.genesis.docker.container import Owner, Recipe
-from brain_clusters.genesis.docker.daemon import EngineFault, NoImage, translated
-from brain_clusters.genesis.docker.events import Containers, sighting_of
+from brain_clusters.genesis.docker.containers import Containers, sighting_of
+from brain_clusters.genesis.docker.daemon import EngineFault, NoImage
+from brain_clusters.genesis.docker.recipe import Recipe
 from brain_clusters.genesis.driver import Phase, Sighting
 from brain_clusters.genesis.watching import Watch
 
@@ -46,12 +46,9 @@ class Spawner:
     """
 
     def __init__(
-        self, api: APIClient, address: str, owner: Owner, recipe: Recipe, containers: Containers, watch: Watch,
-        removing: Callable[[str], bool],
+        self, api: APIClient, recipe: Recipe, containers: Containers, watch: Watch, removing: Callable[[str], bool]
     ) -> None:  # fmt: skip
         self._api = api
-        self._address = address
-        self._owner = owner
         self._recipe = recipe
         self._containers = containers
         self._watch = watch
@@ -140,7 +137,7 @@ class Spawner:
         # It is on the engine from here on, which its handle says: that it vanishes is noticed.
         self._watch.tell([found])
         try:
-            with translated(self._address):
+            with self._containers.translated():
                 self._api.start(found.handle["container"])
         except NotFound as exc:
             raise EngineFault(f"its container was removed before it was started: {exc}") from exc
@@ -148,11 +145,7 @@ class Spawner:
 
     def _end(self, start: _Start) -> Sighting:
         """Remove what there is: it never was ready, so it does nothing that could be finished."""
-        try:
-            with translated(self._address):
-                self._api.remove_container(self._owner.name(start.agent_id), v=True, force=True)
-        except NotFound:
-            pass
+        self._containers.remove(self._containers.owner.name(start.agent_id))
         return Sighting(start.agent_id, Phase.ENDED)
 
     def _make(self, start: _Start, spec: AgentSpec) -> Sighting:
@@ -173,7 +166,7 @@ class Spawner:
 
     def _create(self, spec: AgentSpec, arguments: dict[str, Any]) -> Sighting:
         try:
-            with translated(self._address):
+            with self._containers.translated():
                 made = self._api.create_container(**arguments)
         except Conflict:
             return self._adopt(spec.agent_id)
@@ -185,12 +178,11 @@ class Spawner:
             found = self._containers.inspect(agent_id)
         except NotFound as exc:
             raise EngineFault(f"its name is taken, and there is no container of that name: {exc}") from exc
-        if self._removing(agent_id):
+        if self._removing(agent_id) or found["State"]["Status"] == "removing":
             raise EngineFault("its former container is being removed")
-        if self._owner.owns(found["Config"]["Labels"]):
+        if self._containers.owner.owns(found["Config"]["Labels"]):
             return sighting_of(found)
-        with translated(self._address):
-            self._api.remove_container(found["Id"], v=True, force=True)
+        self._containers.remove(found["Id"])
         raise EngineFault("its container belonged to another host, which lost it")
 
     def _pull(self, start: _Start, spec: AgentSpec) -> None:
@@ -198,7 +190,7 @@ class Spawner:
         self._watch.tell([Sighting(spec.agent_id, Phase.STARTING, reason=f"its image {image} is being pulled")])
         repository, tag = parse_repository_tag(image)
         try:
-            with translated(self._address):
+            with self._containers.translated():
                 for line in self._api.pull(repository, tag=tag or "latest", stream=True, decode=True):
                     if "error" in line:
                         raise PermanentError(str(line["error"]))
