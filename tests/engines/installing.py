@@ -85,7 +85,7 @@ class Installation:
     def rollout(self) -> None:
         """Wait until every Deployment has the pods that it should have, and all of them are ready."""
         for name in kubectl("-n", self.control_plane, "get", "deployments", "-o", "name").split():
-            kubectl("-n", self.control_plane, "rollout", "status", name, "--timeout=110s")
+            kubectl("-n", self.control_plane, "rollout", "status", name, "--timeout=280s")
 
     def pods(self, namespace: str) -> dict[str, str]:
         """Return the uid of each pod by its name."""

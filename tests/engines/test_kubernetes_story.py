@@ -66,7 +66,7 @@ class TestStoryOnKubernetes(EngineStory):
         cluster = story.cluster(target_workers=2)
         job, name = cluster.send("wait")
         cluster.until_begun(name)
-        busy = self._busy(story, cluster)
+        (busy,) = until(cluster.busy, "it is known to work")
         kube.delete_pod(busy)
         until(lambda: "deletionTimestamp" in kube.pods()[busy]["metadata"], "it is to end")
         cluster.open_gate(name)

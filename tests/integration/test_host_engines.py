@@ -18,6 +18,7 @@ from brain_clusters.domain.engines import Engine
 from brain_clusters.errors import TemporaryError
 from brain_clusters.examples.plain_driver import PlainDriver
 from brain_clusters.genesis import host as host_module
+from brain_clusters.genesis import steward
 from brain_clusters.genesis.contract.ground import Ground
 from brain_clusters.genesis.contract.stage import Stage
 from brain_clusters.genesis.desk import Ended, Wanted
@@ -288,7 +289,7 @@ def test_an_agent_that_does_not_die_is_killed_again_and_again(
     stage: Stage, desk: PaperDesk, scripted: Scripted, run: Callable[[Driver], Running], until: Until,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(host_module, "_KILL_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(steward, "_KILL_AGAIN_SECONDS", 0.1)
     run(scripted)
     agent = agent_of(desk, until, scripted, stage)
     desk.wants(agent, draining=True, draining_seconds=2, kill_after=1)
