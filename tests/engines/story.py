@@ -328,10 +328,12 @@ class EngineStory:
         cluster.until_begun(name)
         operation = cluster.scale(8)
         until(lambda: len(cluster.running()) > 4, "some were started", _PATIENCE_SECONDS)
-        children = [brain.child(child) for child in ("api", "worker", "beat", "host", f"host {story.engine.driver}")]
-        for child in children:
+        children = {name: brain.child(name) for name in ("api", "worker", "beat", f"host {story.engine.driver}")}
+        for child in children.values():
             child.send(signal.SIGKILL)
-        until(lambda: brain.call("GET", "/readyz").status == 200, "the API is back", _PATIENCE_SECONDS)
+        for name, child in children.items():
+            until(lambda name=name, child=child: brain.child(name) != child, f"{name} was started again")  # type: ignore[misc]
+        until(lambda: _answers(brain), "the API is back", _PATIENCE_SECONDS)
         story.until_done(operation)
         cluster.until_agents(8)
         cluster.open_gate(name)
@@ -382,3 +384,10 @@ class EngineStory:
         assert story.brain.outcome(job, _PATIENCE_SECONDS)["status"] == "succeeded"
         assert len(cluster.ended()) <= 20
         cluster.destroy()
+
+
+def _answers(brain: Brain) -> bool:
+    try:
+        return brain.call("GET", "/readyz").status == 200
+    except OSError:
+        return False
