@@ -5,6 +5,8 @@ The older version is the last commit before the newest migration; a newer one th
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,17 +40,38 @@ def downgrade():
     op.drop_column("clusters", "added")
 """
 
+IMPORT_ALL = """
+import importlib, pkgutil, brain_clusters
+for found in pkgutil.walk_packages(brain_clusters.__path__, "brain_clusters."):
+    if "__main__" not in found.name:
+        importlib.import_module(found.name)
+"""
 
-def before_newest_migration() -> str:
-    """Return the commit before the one that brought the newest migration, or skip where the history ends earlier."""
+
+def before_newest_migration() -> list[str]:
+    """Return the last commits before the newest migration came, or skip where the history does not reach there."""
     [newest] = (ROOT / "migrations" / "versions").glob(f"{HEAD}_*.py")
     added = run("git", "-C", str(ROOT), "log", "--diff-filter=A", "--format=%H", "--", str(newest)).split()
     if not added:
         pytest.skip("the newest migration is not committed, so there is no commit before it")
-    parent = run("git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{added[-1]}^", check=False).strip()
-    if not parent:
+    found = run("git", "-C", str(ROOT), "rev-list", "--max-count=10", f"{added[-1]}^", check=False).split()
+    if not all(len(commit) == 40 for commit in found):
         pytest.skip("the clone is shallow: it does not reach to the commit before the newest migration")
-    return parent
+    return found
+
+
+def older_version(folder: Path) -> Path:
+    """Return a checkout of the version before the newest migration: whole, and no commit in the middle of a change."""
+    commits = before_newest_migration()
+    older = clone(folder / "older", commits[0])
+    for commit in commits:
+        run("git", "-C", str(older), "checkout", "--quiet", "--detach", commit)
+        if (
+            subprocess.run([sys.executable, "-c", IMPORT_ALL], cwd=older, capture_output=True, check=False).returncode
+            == 0
+        ):
+            return older
+    pytest.skip("no commit shortly before the newest migration is whole")
 
 
 @pytest.fixture
@@ -66,7 +89,7 @@ def project(docker_host: str, tmp_path: Path) -> Iterator[Project]:
 
 def build_older(project: Project, folder: Path) -> str:
     """Build the image of the version before the newest migration, by the Dockerfile of now; return its tag."""
-    older = clone(folder / "older", before_newest_migration())
+    older = older_version(folder)
     need_images([f"python:{PYTHON_VERSION}-slim"])
     tag = project.new_tag()
     arguments = [f"--build-arg=PYTHON_VERSION={PYTHON_VERSION}", *PIP]
