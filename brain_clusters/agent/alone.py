@@ -38,7 +38,7 @@ def _be(given: Mapping[str, Any]) -> int:
     from brain_clusters.domain.agents import AgentSpec
 
     try:
-        spec, config = AgentSpec.from_dict(given["spec"]), AgentConfig(**given["config"])
+        spec, config = AgentSpec.from_dict(given["spec"]), AgentConfig.from_dict(given["config"])
     except (KeyError, TypeError, ValueError) as exc:
         raise PermanentError(
             f"BRAIN_AGENT comes from another version of brain-clusters than {__version__}, which this is: {exc}"
