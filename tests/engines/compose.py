@@ -104,8 +104,12 @@ class Project:
         self.compose("build", "--quiet", *PIP)
 
     def up(self, *arguments: str) -> None:
-        """Bring everything up and wait until all of it is healthy."""
-        self.compose("up", "--detach", "--no-build", "--wait", *arguments)
+        """Bring everything up and wait until the API is ready.
+
+        Not by --wait, which gives up at the first container that is unhealthy, as any may be on a very busy machine.
+        """
+        self.compose("up", "--detach", "--no-build", *arguments)
+        self.rest.get("/readyz")
 
     def remove(self) -> None:
         """Remove all that the project made, its images too."""
