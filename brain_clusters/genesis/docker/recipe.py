@@ -23,7 +23,7 @@ from brain_clusters.genesis.driver import Kit
 
 LABEL = "io.brain-clusters."
 AGENT_LABEL = f"{LABEL}agent"
-_ENTRYPOINT = ["python", "-m", "brain_clusters.agent.alone"]
+_ENTRYPOINT = ["python", "-P", "-m", "brain_clusters.agent.alone"]
 _LONGEST_NAME = 100
 # More than an agent with many threads needs, and a bound for what goes wrong in one.
 _MOST_PROCESSES = 1024
