@@ -174,7 +174,7 @@ class Beats:
 
     An agent that nobody would ever stop ends by itself after ``orphan`` seconds: it leaves when Redis answers and its
     host's key is not there, and is gone at once when Redis is away and its zygote, too, has died. alone: it has no
-    zygote; then it waits for Redis for ten minutes, as an installation that was removed never stops it.
+    zygote; then it waits for Redis for ten minutes, unless it works, as an installation that was removed never stops it.
 
     An agent that was given up, as its host was lost, ends at once and takes what it started along: what it held is
     given to others.
@@ -224,6 +224,9 @@ class Beats:
     def _text(self) -> str:
         return json.dumps({**self._snapshot(), **self._usage.sample(), "pid": os.getpid(), "at": time.time()})
 
+    def _gave_up_waiting(self, silent: float) -> bool:
+        return self._alone and silent > ALONE_SECONDS and not self._hearing.works
+
     def _once(self, stale: float, orphan: float) -> None:
         try:
             if self._host_key is None:
@@ -241,7 +244,7 @@ class Beats:
             log.warning("beat was not written: %s", type(exc).__name__)
             self._hearing.forgive()
             silent = time.monotonic() - self._host_seen
-            if (os.getppid() != self._zygote and silent > orphan) or (self._alone and silent > ALONE_SECONDS):
+            if (os.getppid() != self._zygote and silent > orphan) or self._gave_up_waiting(silent):
                 log.error("Redis and the host are gone; what this agent held is in Redis, if that ever returns")
                 os._exit(EXIT_ORPHANED)  # a worker without its broker hears no other signal
             return
