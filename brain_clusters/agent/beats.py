@@ -174,7 +174,8 @@ class Beats:
 
     An agent that nobody would ever stop ends by itself after ``orphan`` seconds: it leaves when Redis answers and its
     host's key is not there, and is gone at once when Redis is away and its zygote, too, has died. alone: it has no
-    zygote; then it waits for Redis for ten minutes, unless it works, as an installation that was removed never stops it.
+    zygote; then it waits for Redis for ten minutes, and longer while it works: an installation that was removed never
+    stops it.
 
     An agent that was given up, as its host was lost, ends at once and takes what it started along: what it held is
     given to others.
