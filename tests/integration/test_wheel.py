@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from brain_clusters.db.schema import Schema
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("brain_clusters", "workers", "migrations", "blueprints")
 FILES = ("setup.cfg", "pyproject.toml", "LICENSE", "README.md")
@@ -85,5 +87,8 @@ def test_the_shipped_blueprints_are_valid(programs: Path, tmp_path: Path) -> Non
 
 
 def test_the_shipped_migrations_are_found(programs: Path, tmp_path: Path) -> None:
-    ask = "from brain_clusters.shipped import shipped; from brain_clusters.db.migrate import head; "
-    assert run(programs / "python", "-c", ask + "print(head(shipped('migrations')))", cwd=tmp_path).strip() != "None"
+    ask = "from brain_clusters.shipped import shipped; from brain_clusters.db.schema import Schema; "
+    assert (
+        run(programs / "python", "-c", ask + "print(Schema(shipped('migrations')).head)", cwd=tmp_path).strip()
+        == Schema(ROOT / "migrations").head
+    )
