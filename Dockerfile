@@ -15,13 +15,15 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 RUN python -m venv /opt/install && python -m venv --without-pip /opt/brain
 ENV PATH=/opt/install/bin:$PATH PIP_PYTHON=/opt/brain/bin/python
 WORKDIR /src
-# The libraries first, in a layer that stays until setup.cfg changes. An image for hosts on Kubernetes needs that one's
-# client, which is 140 MB more: --build-arg EXTRAS=llm,kubernetes
-ARG EXTRAS=llm
+# The libraries first, in a layer that stays until setup.cfg changes.
 COPY setup.cfg .
 RUN python -c "from configparser import ConfigParser; found = ConfigParser(); found.read('setup.cfg'); \
-print(found['options']['install_requires'], *(found['options.extras_require'][e] for e in '${EXTRAS}'.split(',')))" \
-        >/requirements.txt \
+print(found['options']['install_requires'], found['options.extras_require']['llm'])" >/requirements.txt \
+    && pip install -r /requirements.txt
+# One more extra. Hosts on Kubernetes need its client, which is 140 MB: --build-arg EXTRA=kubernetes
+ARG EXTRA=
+RUN python -c "from configparser import ConfigParser; found = ConfigParser(); found.read('setup.cfg'); \
+print(found['options.extras_require'].get('${EXTRA}', ''))" >/requirements.txt \
     && pip install -r /requirements.txt
 COPY . .
 RUN pip install --no-deps --prefix /made/brain . && mkdir -p /made/home/logs /made/home/run /made/app
@@ -34,6 +36,10 @@ COPY --from=build --chown=10001:10001 /made/app /app
 COPY --from=build /opt/brain /opt/brain
 COPY --from=build /made/brain /opt/brain
 COPY docker/health.py /opt/brain/health.py
+# Python's own library comes uncompiled, and agents may not write there: what they import is compiled here, once. That
+# halves the processor time that an agent takes to start (0.9 to 0.5 s), for 4 MB.
+RUN /opt/brain/bin/python -P -c "import importlib, brain_clusters.agent.starting; \
+from brain_clusters.agent.zygote import PRELOAD; list(map(importlib.import_module, PRELOAD))"
 # PIP_PYTHON: what images built on this one install goes where we look for it.
 ENV PATH=/opt/brain/bin:$PATH \
     PIP_PYTHON=/opt/brain/bin/python \

@@ -308,13 +308,20 @@ def agent_environment() -> dict[str, Any]:
     )
     if given is None:
         raise ConfigError("BRAIN_AGENT is not set: drivers start agents in containers and pods, nobody else does")
-    found: dict[str, Any] = json.loads(given)
+    try:
+        found = json.loads(given)
+        spec, config = dict(found["spec"]), dict(found["config"])
+    except (ValueError, KeyError, TypeError) as exc:
+        # Its text is not shown: it may hold the password of Redis.
+        raise ConfigError(
+            f"BRAIN_AGENT: must be JSON with the objects spec and config ({type(exc).__name__})"
+        ) from None
     if redis_url is not None:
-        found["config"]["redis_url"] = redis_url
+        config["redis_url"] = redis_url
     if agent_id is not None:
         # Another at each start: what an earlier start held is then known to have died with it, and counts as a death.
-        found["spec"]["agent_id"] = f"{agent_id}.{secrets.token_hex(4)}"
-    return found
+        spec["agent_id"] = f"{agent_id}.{secrets.token_hex(4)}"
+    return {"spec": spec, "config": config}
 
 
 def child_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict[str, str]:

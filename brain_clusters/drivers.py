@@ -29,4 +29,4 @@ def check_name(name: str) -> None:
     if name not in known:
         near = get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"must be a driver that is installed here ({', '.join(sorted(known))}){hint}")
+        raise ValueError(f"must be a driver that is installed here ({', '.join(sorted(known))}{hint})")

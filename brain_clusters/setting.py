@@ -94,8 +94,8 @@ def dns_subdomain(text: str) -> str:
 
 
 def drivers(text: str) -> tuple[str, ...]:
-    """Return the comma-separated drivers of ``text``, which are installed."""
-    found = words(text)
+    """Return the comma-separated drivers of ``text``, which are installed, each once."""
+    found = tuple(dict.fromkeys(words(text)))
     for name in found:
         check_name(name)
     return found

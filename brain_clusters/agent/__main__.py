@@ -25,7 +25,7 @@ def main(given_fd: int, report_fd: int) -> int:
         found = json.load(given)
     spec, reports = AgentSpec.from_dict(found["spec"]), Reports(report_fd)
     return be_agent(
-        spec, AgentConfig(**found["config"]), lambda: reports.send(**{"is": "ready", "agent": spec.agent_id})
+        spec, AgentConfig.from_dict(found["config"]), lambda: reports.send(**{"is": "ready", "agent": spec.agent_id})
     )
 
 

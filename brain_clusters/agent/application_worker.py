@@ -62,6 +62,7 @@ def run(app: Celery, spec: AgentSpec, config: AgentConfig, on_ready: Callable[[]
             deaf_after=config.deaf_after,
         ),
         host_id=config.host_id,
+        alone=config.told_by_redis,
     )
 
     once_it_consumes(config, draining, beats, on_ready)

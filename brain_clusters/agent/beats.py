@@ -25,6 +25,8 @@ _EWMA_WEIGHT = 0.2
 EXIT_ORPHANED = 69
 # EX_NOPERM of sysexits.h: this agent was given up, and others do its work.
 EXIT_FENCED = 77
+# An agent that is the process of a container or pod, and that Redis does not answer for so long, ends.
+ALONE_SECONDS = 600.0
 _DAY_SECONDS = 86_400
 # A tick that missed this many days of beats would miss what an agent did before them.
 _DAYS_KEPT = 3
@@ -171,7 +173,9 @@ class Beats:
     An agent without a host also says that it is there, until it leaves, so that it is given up once its beats cease.
 
     An agent that nobody would ever stop ends by itself after ``orphan`` seconds: it leaves when Redis answers and its
-    host's key is not there, and is gone at once when Redis is away and its zygote, too, has died.
+    host's key is not there, and is gone at once when Redis is away and its zygote, too, has died. alone: it has no
+    zygote; then it waits for Redis for ten minutes, and longer while it works: an installation that was removed never
+    stops it.
 
     An agent that was given up, as its host was lost, ends at once and takes what it started along: what it held is
     given to others.
@@ -179,10 +183,11 @@ class Beats:
 
     def __init__(
         self, client: redis.Redis, agent_id: str, snapshot: Callable[[], dict[str, Any]], hearing: Hearing,
-        *, host_id: str | None,
+        *, host_id: str | None, alone: bool = False,
     ) -> None:  # fmt: skip
         self._client = client
         self._hearing = hearing
+        self._alone = alone
         self._agent_id = agent_id
         self._snapshot = snapshot
         self._fenced_key = names.fenced_key(agent_id)
@@ -220,6 +225,9 @@ class Beats:
     def _text(self) -> str:
         return json.dumps({**self._snapshot(), **self._usage.sample(), "pid": os.getpid(), "at": time.time()})
 
+    def _gave_up_waiting(self, silent: float) -> bool:
+        return self._alone and silent > ALONE_SECONDS and not self._hearing.works
+
     def _once(self, stale: float, orphan: float) -> None:
         try:
             if self._host_key is None:
@@ -236,7 +244,8 @@ class Beats:
         except (redis.RedisError, OSError) as exc:
             log.warning("beat was not written: %s", type(exc).__name__)
             self._hearing.forgive()
-            if os.getppid() != self._zygote and time.monotonic() - self._host_seen > orphan:
+            silent = time.monotonic() - self._host_seen
+            if (os.getppid() != self._zygote and silent > orphan) or self._gave_up_waiting(silent):
                 log.error("Redis and the host are gone; what this agent held is in Redis, if that ever returns")
                 os._exit(EXIT_ORPHANED)  # a worker without its broker hears no other signal
             return

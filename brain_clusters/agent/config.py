@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from brain_clusters.domain.engines import known
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +35,8 @@ class AgentConfig:
     http_allowed_networks: tuple[str, ...] = ()
     llm_base_url: str | None = None
     llm_api_key: str | None = None
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> AgentConfig:
+        """Return what ``dataclasses.asdict`` made of one, be it of a newer version with more fields."""
+        return cls(**known(cls, found))

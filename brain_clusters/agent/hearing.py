@@ -44,6 +44,11 @@ class Hearing:
         self._deaf_after = deaf_after
         self.forgive()
 
+    @property
+    def works(self) -> bool:
+        """Whether a job is being done."""
+        return bool(self._running())
+
     def forgive(self) -> None:
         """Begin anew: what was not heard until now counts no more, as Redis was away."""
         self._answers = Channel.answers
@@ -51,7 +56,7 @@ class Hearing:
 
     def check(self) -> None:
         """End this process if it is deaf. Called with each beat that was written, as then Redis answers."""
-        if self._running() or not QoS.taking or Channel.answers != self._answers:
+        if self.works or not QoS.taking or Channel.answers != self._answers:
             self.forgive()
             return
         quiet = time.monotonic() - self._quiet_since

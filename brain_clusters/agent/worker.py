@@ -71,6 +71,7 @@ def run(
         lambda: {**runner.counters.snapshot(draining=draining.hear()), "slots": spec.concurrency},
         Hearing(client, spec.agent_id, [spec.queue], runner.counters.in_flight, deaf_after=config.deaf_after),
         host_id=config.host_id,
+        alone=config.told_by_redis,
     )
 
     once_it_consumes(config, draining, beats, on_ready)

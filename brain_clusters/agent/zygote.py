@@ -96,7 +96,7 @@ class Zygote:
             if not self._receive():
                 sys.exit(0)
         line, _, self._buffer = self._buffer.partition(b"\n")
-        self._config = AgentConfig(**json.loads(line))
+        self._config = AgentConfig.from_dict(json.loads(line))
         # At the end: a module of the user's must not take the place of one of ours or of Python's.
         sys.path.extend(self._config.handler_path)
         for module in PRELOAD:

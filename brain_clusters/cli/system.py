@@ -25,6 +25,7 @@ from brain_clusters.supervise import Child, Supervisor
 POLL_SECONDS = 0.2
 _READY_SECONDS = 60.0
 _PROBE_SECONDS = 5.0
+_ENGINE_STOP_SECONDS = 40.0
 
 
 class System:
@@ -115,7 +116,8 @@ class System:
             argv=(sys.executable, "-P", "-m", "brain_clusters", command, *(f"--driver={each}" for each in driver)),
             env=child_environment(self.settings),
             log=self.settings.home / "logs" / f"{name.replace(' ', '.')}.log",
-            stop_seconds=grace + 10.0,
+            # An engine elsewhere takes its time to end agents, and who kills the host before leaves some there.
+            stop_seconds=grace + (_ENGINE_STOP_SECONDS if driver else 10.0),
             heirs=command == "host",
         )
 

@@ -43,7 +43,11 @@ class Database:
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
-                "options": "-c timezone=UTC -c lock_timeout=15000 -c statement_timeout=60000",
+                # The same while what was sent is not acknowledged, where keepalives do not help. Milliseconds.
+                "tcp_user_timeout": 10_000,
+                # The last: who is cut off in a transaction must not hold its locks for long.
+                "options": "-c timezone=UTC -c lock_timeout=15000 -c statement_timeout=60000 "
+                "-c idle_in_transaction_session_timeout=30000",
             },
         )
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)

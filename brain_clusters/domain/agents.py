@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from brain_clusters.domain.engines import Engine
+from brain_clusters.domain.engines import Engine, known
 from brain_clusters.domain.sharing import SharedMemory
 from brain_clusters.domain.specs import AgentGroup, Budget, Tree
 from brain_clusters.domain.work import CeleryApp, HttpCall, LlmCall, celery_app, http_call, llm_call
@@ -113,15 +113,15 @@ class AgentSpec:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> AgentSpec:
-        """Return the spec that ``as_dict`` wrote."""
+        """Return the spec that ``as_dict`` wrote, be it of a newer version with more fields."""
         lists = {key: tuple(found[key]) for key in ("command", "capabilities", "skills") if found.get(key) is not None}
         parts: dict[str, Any] = {
             "celery": celery_app(found.get("celery")),
             "http": http_call(found.get("http")),
             "llm": llm_call(found.get("llm")),
-            "budget": Budget(**found.get("budget", {})),
-            "memory": SharedMemory(**found["memory"]) if found.get("memory") else None,
-            "tree": Tree(**found.get("tree", {})),
+            "budget": Budget(**known(Budget, found.get("budget", {}))),
+            "memory": SharedMemory(**known(SharedMemory, found["memory"])) if found.get("memory") else None,
+            "tree": Tree(**known(Tree, found.get("tree", {}))),
             "engine": Engine.from_dict(found.get("engine", {})),
         }
-        return cls(**{**found, **lists, **parts})
+        return cls(**known(cls, {**found, **lists, **parts}))

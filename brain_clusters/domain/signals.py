@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from brain_clusters.domain.engines import PROCESS, default_start_seconds
+
 
 @dataclass(frozen=True, slots=True)
 class GroupSignals:
@@ -23,7 +25,8 @@ class GroupSignals:
     oldest_age: how long the oldest of R has waited; running_age: how long those of A have run so far, on average.
     arrival_rate, burst_rate: lambda over the stable and the panic window. agents_ready + agents_starting is the
     capacity that exists; draining ones are none; agents_busy of the ready ones hold work. beats_age: how old the
-    oldest beat is; beats_fresh: no ready agent lacks one.
+    oldest beat is; beats_fresh: no ready agent lacks one. usual_start: what a start takes on the group's engine, until
+    start_time is measured.
     """
 
     ready: int | None = None
@@ -46,6 +49,7 @@ class GroupSignals:
     burst_rate: float = 0.0
     service_time: float | None = None
     start_time: float | None = None
+    usual_start: float = default_start_seconds(PROCESS)
     cpu_percent: float | None = None
 
     @property

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from brain_clusters.domain.engines import PROCESS, default_start_seconds
 from brain_clusters.domain.signals import GroupSignals
 from brain_clusters.domain.specs import MAX_COUNT, ScalingPolicy
 
-# Until starts were measured: several times a fork from a zygote, and a third of a cold `celery worker`.
-DEFAULT_START_SECONDS = 0.3
+# Of agents that are forked, until starts were measured.
+DEFAULT_START_SECONDS = default_start_seconds(PROCESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,8 @@ def _paid(policy: ScalingPolicy, work: float, start: float) -> int:
 
 
 def start_seconds(signals: GroupSignals) -> float:
-    """Return T0: what was measured or, before that, what a fork takes."""
-    return signals.start_time if signals.start_time is not None else DEFAULT_START_SECONDS
+    """Return T0: what was measured or, before that, what a start usually takes on its engine."""
+    return signals.start_time if signals.start_time is not None else signals.usual_start
 
 
 def _agents(value: float) -> int:

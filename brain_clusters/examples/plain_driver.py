@@ -22,7 +22,7 @@ from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.genesis.driver import Driver, Kit, Phase, Sighting
 from brain_clusters.processes import tail
 
-_AGENT = [sys.executable, "-m", "brain_clusters.agent.alone"]
+_AGENT = [sys.executable, "-P", "-m", "brain_clusters.agent.alone"]
 # The process itself writes its pid into a file that it holds locked while it lives. So the next host finds it, even if
 # this one is killed in the middle of a start, and its pid is nobody else's as long as the lock is held.
 _WITH_PID = ["sh", "-c", 'echo $$ >"$0"; exec "$@"']

@@ -79,7 +79,9 @@ class Driver(ABC):
 
     @abstractmethod
     def start(self, specs: Sequence[AgentSpec]) -> Sequence[Sighting]:
-        """Begin to start agents; those that are there already are left as they are. Return what is known by then.
+        """Begin to start agents; those that are there already, ENDED ones too, are left as they are.
+
+        Return what is known of all by then.
 
         One that the engine refuses is ENDED, with the reason; others are not held up by it.
         """

@@ -11,14 +11,15 @@ import logging
 import os
 import selectors
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import BrainError, LeaseLost, TemporaryError
-from brain_clusters.genesis.desk import Desk, Wanted
+from brain_clusters.genesis.desk import Desk
 from brain_clusters.genesis.driver import Driver
+from brain_clusters.genesis.reporter import Reporter
 from brain_clusters.genesis.roster import Roster
+from brain_clusters.genesis.steward import Steward
 from brain_clusters.processes import wake_pipe
 
 log = logging.getLogger(__name__)
@@ -27,12 +28,9 @@ _LOOK_SECONDS = 1.0
 # While an agent starts whose engine cannot tell that it consumes, its first beat is looked for so often.
 _BEAT_LOOK_SECONDS = 0.1
 _HOST_BEAT_SECONDS = 2.0
-# What was to be killed and still is there is killed again.
-_KILL_AGAIN_SECONDS = 5.0
 # How long a host that ends tries to kill the last agents, and to report the last deaths.
 _KILLING_SECONDS = 30.0
 _TELLING_SECONDS = 5.0
-_LAST_WORDS_LINES = 3
 
 
 class Host:
@@ -43,6 +41,8 @@ class Host:
         self._driver = driver
         self._capacity = capacity
         self._roster = Roster()
+        self._steward = Steward(desk, driver, self._roster)
+        self._reporter = Reporter(desk, driver, self._roster)
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = wake_pipe()
         self._listening = -1
@@ -53,8 +53,6 @@ class Host:
         self._lost: LeaseLost | None = None
         self._grace = 0.0
         self._memory: Mapping[str, int] = {}
-        self._start_failed = False
-        self._unremoved: set[str] = set()
 
     def stop(self, grace_seconds: float) -> None:
         """Drain every agent, kill those still busy after ``grace_seconds``, and end. A second call kills at once."""
@@ -87,12 +85,13 @@ class Host:
             if self._look_now or now >= next_look:
                 self._look_now, next_look = False, now + _LOOK_SECONDS
                 self._look()
-            self._attempt(self._tell)
+            self._attempt(self._see)
+            self._attempt(self._reporter.tell)
             if time.monotonic() >= self._next_beat:
                 self._next_beat = time.monotonic() + _HOST_BEAT_SECONDS
                 self._attempt(self._beat)
                 self._attempt(self._upkeep)
-            # What _tell could not say waits for the next round; with Redis or PostgreSQL away that is a second.
+            # What could not be told waits for the next round; with Redis or PostgreSQL away that is a second.
             self._wait(max(0.0, next_look - time.monotonic()))
         self._end()
         if self._lost is not None:
@@ -169,39 +168,8 @@ class Host:
             self._selector.register(descriptor, selectors.EVENT_READ, "rows")
         self._listening = descriptor
 
-    # --- what is told -------------------------------------------------------------------------------------------
-
-    def _tell(self) -> None:
+    def _see(self) -> None:
         self._roster.note(self._driver.changes())
-        if self._roster.unheard:
-            self._roster.note_beating(self._desk.beating(self._roster.unheard))
-        if self._roster.ready:
-            self._desk.ready(self._roster.ready)
-            self._roster.ready = {}
-        if self._roster.reasons:
-            self._desk.explain(self._roster.reasons)
-            self._roster.reasons = {}
-        if self._roster.dead:
-            self._bury()
-        if self._unremoved:
-            self._driver.remove(sorted(self._unremoved))
-            self._unremoved.clear()
-
-    def _bury(self) -> None:
-        """Return what the dead held, then report them. In this order: a crash in between repeats both, harmlessly."""
-        dead = list(self._roster.dead.values())
-        for kept in dead:
-            self._desk.release(kept.agent_id)
-        self._desk.ended(
-            [kept.obituary("" if kept.left_as_asked else self._last_words(kept.agent_id)) for kept in dead]
-        )
-        self._roster.bury(dead)
-        self._unremoved.update(kept.agent_id for kept in dead)
-
-    def _last_words(self, agent_id: str) -> str:
-        with suppress(BrainError):
-            return self._driver.logs(agent_id, _LAST_WORDS_LINES).strip()
-        return ""
 
     # --- what is done -------------------------------------------------------------------------------------------
 
@@ -221,84 +189,23 @@ class Host:
     def _take_new(self) -> None:
         room = self._capacity - len(self._roster.living)
         # While its engine does not answer, a host leaves agents to others.
-        if room > 0 and not self._start_failed:
-            self._start(self._desk.claim(room))
-
-    def _start(self, specs: Sequence[AgentSpec]) -> None:
-        if specs:
-            self._start_failed = True
-            self._roster.note(self._driver.start(specs))
-            self._start_failed = False
+        if room > 0 and not self._steward.start_failed:
+            self._steward.start(self._desk.claim(room))
 
     def _compare(self) -> None:
         wanted = {row.spec.agent_id: row for row in self._desk.wanted()}
-        self._roster.note(self._driver.changes())
-        known = self._roster.living.keys() | self._roster.dead.keys()
-        self._recover([row for agent_id, row in wanted.items() if agent_id not in known])
-        self._start_failed = False
-        rows = [row for agent_id, row in wanted.items() if agent_id in self._roster.living]
-        self._drain([row for row in rows if row.draining])
-        self._go_on(row.spec.agent_id for row in rows if not row.draining)
-        # What has no live row was given up, and what it held is done by others.
-        self._kill(self._roster.living.keys() - wanted.keys())
-
-    def _recover(self, rows: Sequence[Wanted]) -> None:
-        """Deal with rows of ours that nothing known answers to: find the agent, start it, or report its end."""
-        if not rows:
-            return
-        self._roster.note(self._driver.sight([row.spec.agent_id for row in rows]))
-        found = self._roster.living.keys() | self._roster.dead.keys()
-        missing = [row for row in rows if row.spec.agent_id not in found]
-        for row in missing:
-            if row.draining or row.started:
-                self._roster.note_lost(row.spec.agent_id)
-            else:
-                # It may have run without anybody's knowledge, and have held a job when it ended.
-                self._desk.release(row.spec.agent_id)
-        self._start([row.spec for row in missing if not (row.draining or row.started)])
-
-    def _drain(self, rows: Sequence[Wanted]) -> None:
-        """Have agents drain. One that never consumed just ends, and one that takes too long is killed."""
-        living = self._roster.living
-        drained = [row.spec.agent_id for row in rows]
-        self._stop(row.spec.agent_id for row in rows if not (row.started or living[row.spec.agent_id].ready))
-        told = [one for one in drained if living[one].may_be_told and not living[one].drains]
-        if told:
-            self._driver.drain(told)
-            self._roster.note_told(told, drains=True)
-        self._kill(
-            row.spec.agent_id for row in rows if row.kill_after is not None and row.draining_seconds > row.kill_after
-        )
-
-    def _go_on(self, agent_ids: Iterable[str]) -> None:
-        """Have agents take jobs again that were told to drain, or may have been."""
-        living = self._roster.living
-        told = [one for one in agent_ids if living[one].may_be_told and living[one].drains is not False]
-        if told:
-            self._driver.resume(told)
-            self._roster.note_told(told, drains=False)
-
-    def _stop(self, agent_ids: Iterable[str]) -> None:
-        told = [agent_id for agent_id in agent_ids if self._roster.living[agent_id].may_be_told]
-        if told:
-            self._driver.stop(told)
-            self._roster.note_stopped(told)
-
-    def _kill(self, agent_ids: Iterable[str]) -> None:
-        due = self._roster.to_kill(agent_ids, _KILL_AGAIN_SECONDS)
-        if due:
-            self._driver.stop(due, now=True)
-            self._roster.note_killed(due)
+        self._see()
+        self._steward.make_true(wanted)
 
     def _check_lease(self) -> None:
         """Ask the desk for anything: the agents may be another's by now."""
         self._desk.wanted()
 
     def _let_all_leave(self) -> None:
-        self._roster.note(self._driver.changes())
-        self._stop(list(self._roster.living))
+        self._see()
+        self._steward.stop(list(self._roster.living))
         if self._late() > 0:
-            self._kill(list(self._roster.living))
+            self._steward.kill(list(self._roster.living))
 
     # --- the end ------------------------------------------------------------------------------------------------
 

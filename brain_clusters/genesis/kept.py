@@ -19,8 +19,9 @@ _LEAVING_SECONDS = 10.0
 class Kept:
     """An agent of this host.
 
-    drains: what it was told last, None when an earlier host may have told it something; told_at: when that was.
-    asked_to_leave_at: when it was told to end, which is final. killed_at: when it was last killed. lost: it ended with
+    drains: what it was told last, None when it may have been told something, by an earlier host or by a call that
+    failed; told_at: when that was. asked_to_leave: whether it may have been told to end, which is final; stopped:
+    whether it surely was. killed_at: when it was last killed. lost: it ended with
     an earlier host. Times are monotonic seconds.
     """
 
@@ -28,7 +29,8 @@ class Kept:
     ready: bool = False
     drains: bool | None = False
     told_at: float | None = None
-    asked_to_leave_at: float | None = None
+    asked_to_leave: bool = False
+    stopped: bool = False
     killed_at: float | None = None
     lost: bool = False
 
@@ -40,16 +42,16 @@ class Kept:
     @property
     def may_be_told(self) -> bool:
         """Whether it has not been told to end."""
-        return self.asked_to_leave_at is None
+        return not self.stopped
 
-    def note_told(self, *, drains: bool) -> None:
-        """Note that it was told to drain, or to go on."""
+    def note_told(self, *, drains: bool | None) -> None:
+        """Note that it was told to drain, or to go on; None: that it is being told."""
         self.drains, self.told_at = drains, time.monotonic()
 
     @property
     def left_as_asked(self) -> bool:
         """Whether its end is what it was asked for, be it that it was told to go on a moment too late."""
-        if self.lost or self.asked_to_leave_at is not None or self.drains:
+        if self.lost or self.asked_to_leave or self.drains:
             return True
         return self.sighting.code in (0, None) and _within(self.told_at, _LEAVING_SECONDS)
 

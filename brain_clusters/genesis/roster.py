@@ -72,15 +72,20 @@ class Roster:
         """Note that an agent ended with an earlier host, which is not its fault: as if it had been asked to leave."""
         self.dead[agent_id] = Kept(Sighting(agent_id, Phase.ENDED), lost=True)
 
-    def note_told(self, agent_ids: Sequence[str], *, drains: bool) -> None:
-        """Note who was told to drain, or to go on."""
+    def note_told(self, agent_ids: Sequence[str], *, drains: bool | None) -> None:
+        """Note who was told to drain, or to go on; None: who is being told, of which the reply may be lost."""
         for agent_id in agent_ids:
             self.living[agent_id].note_told(drains=drains)
+
+    def note_asked_to_leave(self, agent_ids: Sequence[str]) -> None:
+        """Note who is being told to end, of which the reply may be lost."""
+        for agent_id in agent_ids:
+            self.living[agent_id].asked_to_leave = True
 
     def note_stopped(self, agent_ids: Sequence[str]) -> None:
         """Note who was told to end."""
         for agent_id in agent_ids:
-            self.living[agent_id].asked_to_leave_at = time.monotonic()
+            self.living[agent_id].stopped = True
 
     def to_kill(self, agent_ids: Iterable[str], again_seconds: float) -> list[str]:
         """Return those that live and were not killed in the last seconds."""

@@ -106,10 +106,10 @@ def _look_at_all(control: Control) -> None:
     choices.write_down(clusters)
     memory.save(control.broker, remembered)
     _settle(control, clusters)
-    lost_hosts.watch(control)
     outcomes.sweep(control, lambda: _idle_groups(clusters, reading))
     metrics.sample(control, clusters, reading)
     alerts.watch(control, clusters, reading)
+    lost_hosts.watch(control)
 
 
 def _load(control: Control) -> dict[str, SeenCluster]:
@@ -262,7 +262,7 @@ def _settle(control: Control, clusters: Mapping[str, SeenCluster]) -> None:
     with control.database.transaction() as session:
         placement.explain(session, control.settings.host_lease_seconds)
     for cluster in clusters.values():
-        if cluster.unfinished:
+        if cluster.to_settle:
             with _alone(cluster):
                 followup = Followup()
                 with control.database.transaction() as session:

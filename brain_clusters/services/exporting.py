@@ -14,7 +14,6 @@ from typing import Any
 
 from brain_clusters.broker import names
 from brain_clusters.config import Settings
-from brain_clusters.db.models import Agent
 from brain_clusters.domain.budgets import effective
 from brain_clusters.domain.planning import distribute
 from brain_clusters.domain.sleeping import sleeps_after
@@ -125,7 +124,7 @@ def _deployment(cluster_id: str, blueprint: Blueprint, group: AgentGroup, place:
 
 
 def _pod(cluster_id: str, blueprint: Blueprint, group: AgentGroup, place: Place) -> dict[str, Any]:
-    spec = spec_of(Agent(agent_id="", cluster_id=cluster_id), group, blueprint)
+    spec = spec_of("", cluster_id, group, blueprint)
     variables = {name: _by_secret(group, name, text, place) for name, text in group.engine.environment.items()}
     pod = pod_spec(replace(spec, engine=replace(group.engine, environment=variables)), place)
     del pod["restartPolicy"]  # a Deployment's pods are begun anew, each time with another id

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +22,7 @@ from brain_clusters.domain.agents import AgentSpec, Loads
 from brain_clusters.domain.budgets import effective
 from brain_clusters.domain.engines import PROCESS, Resources
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, Intent
+from brain_clusters.errors import TemporaryError
 from brain_clusters.genesis.desk import Ended, Wanted
 from brain_clusters.processes import LifeLock
 from brain_clusters.services import blueprints, leaving, placement, served, standby
@@ -27,6 +30,8 @@ from brain_clusters.services.control import Control
 from brain_clusters.services.leases import Lease
 from brain_clusters.services.leaving import Ending
 from brain_clusters.services.reconcile import reconcile_each, spec_of
+
+log = logging.getLogger(__name__)
 
 # The host's key in Redis outlives a few missed beats; its agents leave 60 s after it is gone.
 _HOST_KEY_SECONDS = 30
@@ -48,6 +53,10 @@ class HostDesk:
         self._driver = driver
         seconds = control.settings.host_lease_seconds
         self._lease = Lease(host_id, driver, capacity, has or Resources(), seconds=seconds, lock=lock)
+        self._seconds = seconds
+        # Whether Redis did not answer the last time, whether others could run its agents, and when either server was
+        # reached last: monotonic.
+        self._mute, self._replaceable, self._reached_at = False, False, time.monotonic()
         self._last_beats: dict[str, Mapping[str, Any]] = {}
         self._listener = Listener(control.database.engine, HOSTS_CHANNEL)
 
@@ -79,10 +88,15 @@ class HostDesk:
     def beat(self, warm: Mapping[str, int]) -> None:
         """Say in PostgreSQL and in Redis that this host lives, and what its warm zygotes hold in memory."""
         told = json.dumps({"pid": os.getpid(), "warm": warm})
+        self._mute = True
+        # Before PostgreSQL: agents go on while that is away. And a host that cannot reach Redis is none for long.
         with temporary_when_away():
             self._control.broker.redis.set(names.host_key(self._host_id), told, ex=_HOST_KEY_SECONDS)
+        self._mute, self._reached_at = False, time.monotonic()
         with self._control.database.transaction() as session:
             self._lease.renew(session)
+            self._replaceable = placement.others_run(session, self._host_id, self._driver, self._seconds)
+        self._reached_at = time.monotonic()
 
     def warm(self) -> Sequence[Loads]:
         """Return what groups that are not gone want to be kept imported."""
@@ -90,7 +104,20 @@ class HostDesk:
             return list(standby.sharers(session))
 
     def wanted(self) -> Sequence[Wanted]:
-        """Return the live rows of this host, with how long draining ones may take."""
+        """Return the live rows of this host, with how long draining ones may take.
+
+        None while it is cut off, with the agents of this machine, for so long that others do their work by now.
+        """
+        try:
+            return self._live()
+        except TemporaryError:
+            cut_off = time.monotonic() - self._reached_at > self._seconds
+            if cut_off and self._replaceable and self._driver == PROCESS:
+                log.warning("host=%s is cut off; its agents are given up", self._host_id)
+                return ()
+            raise
+
+    def _live(self) -> Sequence[Wanted]:
         with self._holding() as session:
             rows = session.execute(
                 select(
@@ -122,7 +149,12 @@ class HostDesk:
         )
 
     def claim(self, room: int) -> Sequence[AgentSpec]:
-        """Take pending agents that fit here, and leave to the other hosts of this driver what is theirs."""
+        """Take pending agents that fit here, and leave to the other hosts of this driver what is theirs.
+
+        None while Redis does not answer: they could do nothing.
+        """
+        if self._mute:
+            return ()
         with self._holding() as session:
             taken = placement.claim(session, self._host_id, self._driver, room)
             clusters = _of_clusters(session, {agent.cluster_id for agent in taken})

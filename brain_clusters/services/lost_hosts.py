@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
@@ -40,24 +41,34 @@ def watch(control: Control) -> int:
 
 
 def _lost(control: Control) -> list[tuple[str, bool]]:
-    """Return the hosts that are lost, each with whether another one could run its agents. None may write any more."""
+    """Return the hosts that are lost, each with whether another one could run its agents. None may write any more.
+
+    What locks the row of a host is its own transaction, maybe of one that was cut off in it: that passes, and nothing
+    else must wait for it.
+    """
     seconds = control.settings.host_lease_seconds
-    silent, other = ~alive(seconds), aliased(Host)
+    long = Host.suspected_at <= func.now() - timedelta(seconds=_GRACE_SECONDS)
+    silent = select(Host.id, Host.suspected_at.is_(None), long).where(~alive(seconds))
     with control.database.transaction() as session:
+        ahead = select(Host.id).where(Host.seen_at > func.now()).with_for_update(skip_locked=True)
         # A clock that was set back: else a dead host would seem alive until it has caught up.
-        session.execute(update(Host).where(Host.seen_at > func.now()).values(seen_at=func.now()))
-        session.execute(update(Host).where(silent, Host.suspected_at.is_(None)).values(suspected_at=func.now()))
-        lost = session.scalars(
-            update(Host)
-            .where(silent, Host.suspected_at <= func.now() - timedelta(seconds=_GRACE_SECONDS))
-            .values(holder=None)
-            .returning(Host.id)
-            .execution_options(synchronize_session=False)
-        ).all()
+        _write(session, session.scalars(ahead).all(), seen_at=func.now())
+        rows = session.execute(silent.with_for_update(skip_locked=True)).all()
+        _write(session, [host_id for host_id, unsuspected, _ in rows if unsuspected], suspected_at=func.now())
+        lost = [host_id for host_id, _, for_long in rows if for_long]
+        _write(session, lost, holder=None)
+        other = aliased(Host)
         lasts = other.seen_at >= func.now() - timedelta(seconds=seconds)
         replaced = exists().where(other.driver == Host.driver, other.id != Host.id, lasts)
-        rows = session.execute(select(Host.id, replaced).where(Host.id.in_(lost)))
-        return [(host_id, bool(by_another)) for host_id, by_another in rows]
+        found = session.execute(select(Host.id, replaced).where(Host.id.in_(lost)))
+        return [(host_id, bool(by_another)) for host_id, by_another in found]
+
+
+def _write(session: Session, host_ids: Sequence[str], **values: Any) -> None:
+    if host_ids:
+        session.execute(
+            update(Host).where(Host.id.in_(host_ids)).values(values).execution_options(synchronize_session=False)
+        )
 
 
 def _give_up(control: Control, host_id: str, *, replaced: bool) -> int:

@@ -83,6 +83,12 @@ class SeenCluster:
     def __post_init__(self) -> None:
         self.queues = tuple([names.group_queue(self.id, group.slug) for group in self.blueprint.groups])
 
+    @property
+    def to_settle(self) -> bool:
+        """Whether it is on its way, or lacks agents: who saw some end may have died before it had them replaced."""
+        missing = len(self.agents) != sum(self.group_targets.values())
+        return self.unfinished or (self.intent is Intent.RUNNING and missing)
+
     def situation(self, settings_start_timeout: float, look_ahead: float, last_look: float | None) -> Situation:
         """Return what ``domain.choosing`` needs. last_look: ``at`` of the tick before."""
         now = datetime.fromtimestamp(self.at, UTC)

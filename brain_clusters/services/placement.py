@@ -41,7 +41,9 @@ def _waited() -> ColumnElement[Any]:
 def claim(session: Session, host_id: str, driver: str, most: int) -> list[Agent]:
     """Take up to ``most`` agents for a host, and return them in the order in which they were asked for."""
     pending = and_(_waits(), Agent.driver == driver)
-    if most <= 0 or session.execute(select(Agent.id).where(pending).limit(1)).first() is None:
+    long = and_(_waited() > timedelta(seconds=placement.LONG_SECONDS), or_(Agent.cpu > 0, Agent.memory_bytes > 0))
+    waiting, for_long = session.execute(select(func.count(), func.count().filter(long)).where(pending)).one()
+    if most <= 0 or not waiting:
         return []
     rooms = _rooms(session, Host.driver == driver, or_(alive(_FRESH_SECONDS), Host.id == host_id))
     me = next(room for room in rooms if room.host_id == host_id)
@@ -50,8 +52,7 @@ def claim(session: Session, host_id: str, driver: str, most: int) -> list[Agent]
         or_(Agent.memory_bytes == 0, Agent.memory_bytes <= me.memory_left),
     )
     needs = _needs(session, _needed().where(pending, *fits), _MOST_AT_ONCE)
-    long = _waited() > timedelta(seconds=placement.LONG_SECONDS), or_(Agent.cpu > 0, Agent.memory_bytes > 0)
-    passed = _needs(session, _needed().where(pending, *long), _MOST_PASSED)
+    passed = _needs(session, _needed().where(pending, long), _MOST_PASSED) if for_long else []
     return _take(session, host_id, placement.taken_by(host_id, needs, rooms, passed)[:most])
 
 
@@ -128,6 +129,12 @@ def explain(session: Session, lease_seconds: float) -> None:
 
 
 # --- what there is ----------------------------------------------------------------------------------------------
+
+
+def others_run(session: Session, host_id: str, driver: str, lease_seconds: float) -> bool:
+    """Return whether another host of this driver has a lease."""
+    others = Host.driver == driver, Host.id != host_id, alive(lease_seconds)
+    return session.execute(select(Host.id).where(*others).limit(1)).first() is not None
 
 
 def hosts(session: Session, lease_seconds: float) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from brain_clusters.broker import backlog, names
 from brain_clusters.broker.backlog import Reading
 from brain_clusters.db.models import Agent, Cluster
+from brain_clusters.domain.engines import default_start_seconds
 from brain_clusters.domain.routing import Candidate, Route, route
 from brain_clusters.domain.signals import Learned
 from brain_clusters.domain.sleeping import job_wakes
@@ -100,7 +101,7 @@ def _candidate(offer: _Offer, reading: Reading | None, measures: Measured, learn
         agents=0 if asleep else len(agents),
         slots=group.concurrency,
         service_time=service,
-        start_time=measures.start_time,
+        start_time=default_start_seconds(group.driver) if measures.start_time is None else measures.start_time,
         asleep=asleep,
         has_room=room and group.count.maximum > 0,
     )

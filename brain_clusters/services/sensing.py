@@ -10,6 +10,7 @@ from typing import Any
 from brain_clusters.broker import backlog, names
 from brain_clusters.broker.backlog import QueueDepth, Reading
 from brain_clusters.domain import resting, windows
+from brain_clusters.domain.engines import default_start_seconds
 from brain_clusters.domain.signals import GroupSignals, Learned, learn, total
 from brain_clusters.domain.sizing import DEFAULT_START_SECONDS
 from brain_clusters.domain.specs import AgentGroup
@@ -85,9 +86,9 @@ def _slow_starts(
     }
 
 
-def _soon(start_time: float | None, tick_seconds: float) -> float:
+def _soon(start_time: float | None, tick_seconds: float, usual_start: float = DEFAULT_START_SECONDS) -> float:
     """Return the seconds before its time at which an agent for a job has to be started: T0 and until the next look."""
-    return (DEFAULT_START_SECONDS if start_time is None else start_time) + tick_seconds
+    return (usual_start if start_time is None else start_time) + tick_seconds
 
 
 def _is_kept(cluster: SeenCluster | None, memory: ClusterMemory, now: float) -> bool:
@@ -249,7 +250,8 @@ class _Group:
         cpus = [beat["cpu"] for beat in beats if beat["cpu"] is not None]
         ages = [beat["running_for"] for beat in beats if beat["in_flight"] and beat["running_for"] is not None]
         dues = [one for one in (etas.due_at if etas else None, depth.next_due_at) if one is not None]
-        due_soon = etas.within(_soon(measures.start_time, tick_seconds)) if etas else 0
+        usual_start = default_start_seconds(self.group.driver)
+        due_soon = etas.within(_soon(measures.start_time, tick_seconds, usual_start)) if etas else 0
         service = learned.service_time if learned and learned.service_time is not None else measures.service_time
         return GroupSignals(
             ready=depth.length,
@@ -272,5 +274,6 @@ class _Group:
             burst_rate=learned.burst if learned else 0.0,
             service_time=service,
             start_time=measures.start_time,
+            usual_start=usual_start,
             cpu_percent=sum(cpus) / len(cpus) if cpus else None,
         )

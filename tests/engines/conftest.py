@@ -12,6 +12,9 @@ import pytest
 from tests.engines.images import agent_image
 from tests.engines.kube import Kube
 
+# Before it is imported: what its assertions compare is told as in a test file.
+pytest.register_assert_rewrite("tests.engines.story")
+
 
 def _missing(what: str) -> None:
     """Skip, or fail where BRAIN_TEST_ENGINES says that both engines have to be there."""

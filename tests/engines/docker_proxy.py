@@ -32,6 +32,7 @@ class Proxy:
         self._rules: list[Rule] = []
         self._open: set[socket.socket] = set()
         self._port = 0
+        self._muted = False
         self.requests: list[str] = []
         self.up()
 
@@ -69,6 +70,13 @@ class Proxy:
         """Hand the next requests that match on, and cut the connection instead of giving the reply."""
         self.answer(request, 0, times=times)
 
+    @contextmanager
+    def mute(self) -> Iterator[None]:
+        """Hand no reply on for a while, as a network does that fails without a word."""
+        self._muted = True
+        yield
+        self._muted = False
+
     # --- threads ------------------------------------------------------------------------------------------------
 
     def _accept(self, listener: socket.socket) -> None:
@@ -89,7 +97,7 @@ class Proxy:
                 return
             upstream.sendall(head + b"\r\nConnection: close\r\n\r\n" + body)
             while data := upstream.recv(65536):
-                if rule is None:
+                if rule is None and not self._muted:
                     client.sendall(data)
 
     def _connect(self) -> socket.socket:

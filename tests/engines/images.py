@@ -23,20 +23,20 @@ _WHAT_GOES_IN = (
 _PIP = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT")
 
 
-def agent_image(extras: str = "llm") -> str:
+def agent_image(extra: str = "") -> str:
     """Return the tag of an image of this very code: BRAIN_TEST_IMAGE or, without it, one that is built here.
 
-    extras: by commas, what it has besides what agents need.
+    extra: what it has besides what agents need, an extra of setup.cfg.
     """
     given = os.environ.get("BRAIN_TEST_IMAGE")
     if given:
         return given
-    tag = f"brain-clusters-test:{_digest()}" + ("" if extras == "llm" else f"-{extras.replace(',', '-')}")
+    tag = f"brain-clusters-test:{_digest()}{extra and f'-{extra}'}"
     if subprocess.run(["docker", "image", "inspect", tag], capture_output=True, check=False).returncode == 0:
         return tag
     given_to_pip = [name for name in _PIP if name in os.environ]
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    arguments = [f"PYTHON_VERSION={python}", f"EXTRAS={extras}", *given_to_pip]
+    arguments = [f"PYTHON_VERSION={python}", f"EXTRA={extra}", *given_to_pip]
     build = ["docker", "build", "--quiet", *(f"--build-arg={each}" for each in arguments), "--tag", tag, str(ROOT)]
     subprocess.run(build, check=True)
     return tag

@@ -85,7 +85,7 @@ class Installation:
     def rollout(self) -> None:
         """Wait until every Deployment has the pods that it should have, and all of them are ready."""
         for name in kubectl("-n", self.control_plane, "get", "deployments", "-o", "name").split():
-            kubectl("-n", self.control_plane, "rollout", "status", name, "--timeout=110s")
+            kubectl("-n", self.control_plane, "rollout", "status", name, "--timeout=280s")
 
     def pods(self, namespace: str) -> dict[str, str]:
         """Return the uid of each pod by its name."""
@@ -123,10 +123,10 @@ class Installation:
     def _to_the_node(self, found: Manifest) -> None:
         if found["kind"] != "Deployment":
             return
-        # Two pods of one node cannot have the same port.
-        found["spec"] |= {"replicas": 1, "strategy": {"type": "Recreate"}}
         pod = found["spec"]["template"]["spec"]
         pod["hostNetwork"] = True
+        if any("ports" in container for container in pod["containers"]):  # which two pods of a node cannot share
+            found["spec"] |= {"replicas": 1, "strategy": {"type": "Recreate"}}
         for container in [*pod["initContainers"], *pod["containers"]]:
             container["image"] = self.image
             container["env"] = [*container.get("env", ()), *_api_server()]

@@ -49,9 +49,20 @@ class Kube:
         return {pod["metadata"]["annotations"][_AGENT_ID]: pod for pod in found}
 
     def delete_pod(self, agent: str, *, now: bool = False) -> None:
-        """Delete the pod of an agent as an operator does, with the pod's own grace or with none."""
+        """Delete the pod of an agent as an operator does, with the pod's own grace or with none.
+
+        Without a grace the pod is forgotten at once, and its processes have two more seconds.
+        """
         how = ["--grace-period=0", "--force"] if now else ["--wait=false"]
-        self.kubectl("delete", "pod", self.pods()[agent]["metadata"]["name"], *how)
+        self.kubectl("delete", "pod", self.name(agent), *how)
+
+    def kill(self, agent: str) -> None:
+        """Kill the processes in the pod of an agent. They all have one user."""
+        self.kubectl("exec", self.name(agent), "--", "sh", "-c", "kill -9 -1")
+
+    def name(self, agent: str) -> str:
+        """Return the name of an agent's pod."""
+        return str(self.pods()[agent]["metadata"]["name"])
 
     def left_after(self, seconds: float) -> list[str]:
         """Return what pods there still are after so long; the last ones may be about to go."""

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import secrets
-import subprocess
 
 import pytest
 
+from tests.engines.docker_cli import docker
 from tests.engines.story import EngineStory, EngineUnderTest
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 _HOST = "io.brain-clusters.host"
 _AGENT = "io.brain-clusters.agent"
 _CLUSTER = "io.brain-clusters.cluster"
-
-
-def docker(*arguments: str) -> list[str]:
-    """Return the lines that a docker command writes."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.split("\n")[:-1]
 
 
 class TestStoryOnDocker(EngineStory):

@@ -195,7 +195,7 @@ def test_a_server_that_is_away_is_waited_for_and_refusals_at_the_start_say_what_
     proxy.down()
     opens(TemporaryError, "no answer from Kubernetes", proxy.address.removeprefix("tcp://"))
     proxy.up()
-    proxy.answer("^GET", 401, "Unauthorized", times=2)
+    proxy.answer("^GET", 401, "Unauthorized")
     opens(PermanentError, "credentials", "renew")
     forbidden = 'pods is forbidden: User "u" cannot list resource "pods" in API group "" in the namespace "n"'
     proxy.answer("^GET", 403, forbidden)

@@ -451,3 +451,20 @@ def test_an_agent_that_lost_its_zygote_and_redis_ends_by_itself(tmp_path: Path) 
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
     assert "Redis and the host are gone" in found.stderr
+
+
+def test_an_agent_that_is_alone_ends_when_redis_is_away_for_long() -> None:
+    script = (
+        "import time\n"
+        "import redis\n"
+        "from brain_clusters.agent import beats\n"
+        "from brain_clusters.agent.hearing import Hearing\n"
+        "beats.ALONE_SECONDS = 0.2\n"
+        f"nobody = redis.Redis(port={free_port()})\n"
+        "hearing = Hearing(nobody, 'alone', [], int, deaf_after=9)\n"
+        "found = beats.Beats(nobody, 'alone', dict, hearing, host_id='gone', alone=True)\n"
+        "found.start(interval=0.05, stale=1, orphan=50)\n"
+        "time.sleep(60)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=30, check=False)
+    assert ended.returncode == EXIT_ORPHANED, ended.stderr

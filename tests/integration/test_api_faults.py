@@ -283,6 +283,7 @@ def test_no_id_makes_a_5xx(api: FlaskClient, segment: str) -> None:
 def test_every_promised_route_is_there(api_app: Flask) -> None:
     promised = {
         ("/api/clusters", "GET POST"),
+        ("/api/hosts", "GET"),
         ("/api/clusters/<>", "DELETE GET PUT"),
         ("/api/clusters/<>/scale", "POST"),
         ("/api/clusters/<>/hibernate", "POST"),

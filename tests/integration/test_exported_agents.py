@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from click.testing import CliRunner
+from werkzeug.serving import make_server
 
+from brain_clusters.api.app import create_app
 from brain_clusters.blueprints.validator import parse_blueprint
 from brain_clusters.broker import names
+from brain_clusters.cli import main
 from brain_clusters.cli.run import agent_config
 from brain_clusters.config import Settings
-from brain_clusters.domain.commands import HibernateCluster
+from brain_clusters.domain.commands import HibernateCluster, UpdateCluster
 from brain_clusters.domain.jobs import Priority
 from brain_clusters.domain.states import JobStatus
 from brain_clusters.services import alone, blueprints
+from brain_clusters.services.control import Control
 from brain_clusters.services.exporting import LEASE_SECONDS, Place, manifests
 from tests.integration.stage import Stage
 
@@ -180,6 +188,31 @@ def test_told_to_end_it_finishes_its_job_and_says_that_it_leaves(
     assert pod.wait(30) == 0
     until(lambda: stage.tick() and stage.job(job.id).status is JobStatus.SUCCEEDED, "the job is done")
     assert not waiters.agents()  # so that nobody gives it up
+
+
+@pytest.fixture
+def api_url(control: Control) -> Iterator[str]:
+    served = make_server("127.0.0.1", 0, create_app(control), threaded=True)
+    thread = threading.Thread(target=served.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{served.server_port}"
+    served.shutdown()
+    thread.join()
+    served.server_close()
+
+
+def test_a_cluster_is_exported_as_the_api_tells_of_it(stage: Stage, cluster_id: str, api_url: str) -> None:
+    stage.do(UpdateCluster(cluster_id=cluster_id, budget_per_day=5.0))
+    done = CliRunner().invoke(main, ["export", "kubernetes", cluster_id, "--api", api_url])
+    assert done.exit_code == 0, done.output
+    objects = list(yaml.safe_load_all(done.output))
+    assert [each["kind"] for each in objects] == ["TriggerAuthentication", "Deployment", "Deployment", "ScaledObject"]
+    container = objects[1]["spec"]["template"]["spec"]["containers"][0]
+    spec = json.loads(container["env"][0]["value"].replace("$$", "$"))["spec"]
+    assert (spec["cluster_id"], spec["budget"]["per_day"]) == (cluster_id, 5.0)
+    missing = CliRunner().invoke(main, ["export", "kubernetes", "nobody", "--api", api_url])
+    assert missing.exit_code == 1
+    assert "nobody" in missing.output
 
 
 def test_kedas_question_counts_what_waits(

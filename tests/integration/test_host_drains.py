@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -19,78 +19,16 @@ import redis
 from brain_clusters.agent.config import AgentConfig
 from brain_clusters.broker import names
 from brain_clusters.broker.client import Broker
-from brain_clusters.broker.restore import restore
-from brain_clusters.domain.agents import AgentSpec, Loads
-from brain_clusters.genesis.desk import Ended, Wanted
+from brain_clusters.domain.agents import AgentSpec
+from brain_clusters.genesis.desk import Ended
 from brain_clusters.genesis.host import Host
 from brain_clusters.genesis.process.driver import ProcessDriver
 from brain_clusters.genesis.process.nursery import Nursery
 from tests.integration.agents import Sent
+from tests.integration.paper_desk import PaperDesk
 
 Until = Callable[..., Any]
 _names = count()
-
-
-class PaperDesk:
-    """The rows of one host, in memory; ``poke`` is what NOTIFY is to the real one."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        self._client = client
-        self.pending: list[AgentSpec] = []
-        self.rows: dict[str, Wanted] = {}
-        self.handles: dict[str, Mapping[str, Any]] = {}
-        self.gone: dict[str, Ended] = {}
-        self._read, self._write = os.pipe()
-
-    def fileno(self) -> int:
-        return self._read
-
-    def clear(self) -> None:
-        os.read(self._read, 100)
-
-    def poke(self) -> None:
-        os.write(self._write, b"!")
-
-    def beat(self, warm: Mapping[str, int]) -> None:
-        pass
-
-    def warm(self) -> Sequence[Loads]:
-        return []
-
-    def wanted(self) -> Sequence[Wanted]:
-        return list(self.rows.values())
-
-    def claim(self, room: int) -> Sequence[AgentSpec]:
-        taken, self.pending = self.pending[:room], self.pending[room:]
-        self.rows |= {spec.agent_id: Wanted(spec, draining=False) for spec in taken}
-        return taken
-
-    def ready(self, handles: Mapping[str, Mapping[str, Any]]) -> None:
-        self.handles |= handles
-
-    def beating(self, agent_ids: Sequence[str]) -> Set[str]:
-        raise NotImplementedError("processes tell their host that they consume")
-
-    def explain(self, reasons: Mapping[str, str | None]) -> None:
-        raise NotImplementedError("processes wait for nothing")
-
-    def release(self, agent_id: str) -> None:
-        restore(self._client, agent_id)
-
-    def ended(self, ended: Sequence[Ended]) -> None:
-        for one in ended:
-            self.rows.pop(one.agent_id, None)
-            self.gone[one.agent_id] = one
-
-    def leave(self) -> None:
-        pass
-
-    # --- what the tests do
-
-    def wants(self, agent_id: str, *, draining: bool, **fields: Any) -> None:
-        """Write a row, and wake the host."""
-        self.rows[agent_id] = Wanted(self.rows[agent_id].spec, draining=draining, started=True, **fields)
-        self.poke()
 
 
 class Stage:

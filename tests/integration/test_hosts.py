@@ -259,6 +259,14 @@ def test_a_host_of_another_driver_replaces_nobody(stage: Stage) -> None:
     assert lose(stage, "host-1") == 0
 
 
+def test_agents_whose_end_was_written_down_by_one_that_died_then_are_replaced_by_the_tick(stage: Stage) -> None:
+    cluster_id = stage.active()
+    ended = stage.agents(cluster_id)[0].agent_id
+    stage.sql("UPDATE cluster_agents SET status = 'failed', stopped_at = now() WHERE agent_id = :ended", ended=ended)
+    stage.tick()
+    assert len(stage.agents(cluster_id, AgentStatus.STARTING)) == 1
+
+
 def test_a_host_that_comes_back_while_it_is_given_up_keeps_its_agents(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -418,3 +426,24 @@ def test_a_row_that_another_locks_does_not_hold_up_the_others(stage: Stage, yard
         session.get(Agent, first.id, with_for_update=True)
         assert len(stage.desk().claim(10)) == 3
     assert len(stage.desk().claim(10)) == 1
+
+
+def test_one_that_was_passed_for_long_is_kept_a_place_and_takes_it_when_it_is_free(
+    stage: Stage, yard: Callable[..., str]
+) -> None:
+    def desk() -> HostDesk:
+        return HostDesk(stage.control, "host-1", 100, has=Resources(cpu=5.0, memory_bytes=16 * GIB))
+
+    first = yard(Small=4)
+    desk().claim(100)
+    big = yard(Big=1)
+    small = yard(Small=1)
+    desk().claim(100)
+    assert placed(stage, small) == {"host-1": 2}  # it passed the big one
+    stage.sql("UPDATE cluster_agents SET spawned_at = spawned_at - interval '61 s' WHERE cluster_id = :id", id=big)
+    later = yard(Small=1)
+    desk().claim(100)
+    assert placed(stage, later) == {"host-1": 1, None: 1}  # its Boss states nothing
+    desk().ended([Ended(agent.agent_id, asked=True) for agent in stage.agents(first) if agent.cpu])
+    desk().claim(100)
+    assert placed(stage, big) == {"host-1": 2}

@@ -62,8 +62,12 @@ def test_the_settings_table_is_what_the_code_says() -> None:
 )
 def test_every_variable_that_is_named_exists(path: Path) -> None:
     known = {one.metadata["variable"] for one in fields(Settings)}
-    # What compose itself reads, and what commands of agents are given.
+    # What compose and tests read themselves, and what agents and their commands are given.
     known |= {
+        "BRAIN_AGENT",
+        "BRAIN_AGENT_ID",
+        "BRAIN_TEST_ENGINES",
+        "BRAIN_TEST_IMAGE",
         "BRAIN_PUBLISHED_PORT",
         "BRAIN_TAG",
         "BRAIN_JOB_ID",

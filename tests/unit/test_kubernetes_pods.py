@@ -182,7 +182,7 @@ def test_a_pod_section_is_checked_with_all_its_faults_at_once() -> None:
 def seen(status: dict[str, Any], **metadata: Any) -> Any:
     return {
         "metadata": {"name": "p", "namespace": "n", "annotations": {"brain-clusters/agent-id": "a"}, **metadata},
-        "spec": {"nodeName": "node-1"},
+        "spec": {"nodeName": "node-1", "containers": [{"image": "image:1"}]},
         "status": status,
     }
 
@@ -208,6 +208,16 @@ def container(**state: Any) -> list[dict[str, Any]]:
             {"phase": "Pending", "containerStatuses": container(
                 waiting={"reason": "CreateContainerConfigError", "message": 'secret "x" not found'})},
             Phase.STARTING, 'CreateContainerConfigError: secret "x" not found', None,
+        ),
+        (
+            {"phase": "Pending", "containerStatuses": container(
+                waiting={"reason": "ErrImagePull", "message": "dial tcp: no such host"})},
+            Phase.STARTING, "ErrImagePull of image:1: dial tcp: no such host", None,
+        ),
+        (
+            {"phase": "Pending", "containerStatuses": container(
+                waiting={"reason": "ImagePullBackOff", "message": 'Back-off pulling image "image:1"'})},
+            Phase.STARTING, 'ImagePullBackOff: Back-off pulling image "image:1"', None,
         ),
         ({"phase": "Running", "containerStatuses": container(running={})}, Phase.RUNNING, None, None),
         (

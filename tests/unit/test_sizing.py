@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brain_clusters.domain.engines import default_start_seconds
 from brain_clusters.domain.signals import GroupSignals
-from brain_clusters.domain.sizing import Sized, decide_step, metric_value, needed
+from brain_clusters.domain.sizing import Sized, decide_step, metric_value, needed, start_seconds
 from brain_clusters.domain.specs import MAX_COUNT, ScalingPolicy
 
 # With a stated window, and by the formula alone; the learned window and the payback have tests of their own.
@@ -193,3 +194,10 @@ def test_a_step_that_its_bounds_forbid_is_no_change_that_a_gate_holds() -> None:
 def test_a_step_leads_into_the_bounds_or_nowhere(value: float | None, n: int, low: int, more: int) -> None:
     found = decide_step(POLICY, value, n, (low, low + more), 60)
     assert found.target == n or low <= found.target <= low + more
+
+
+def test_before_starts_were_measured_the_engine_tells_how_long_they_take() -> None:
+    assert start_seconds(GroupSignals()) == default_start_seconds("process")
+    pod = GroupSignals(usual_start=default_start_seconds("kubernetes"))
+    assert start_seconds(pod) == default_start_seconds("kubernetes") > default_start_seconds("docker")
+    assert start_seconds(replace(pod, start_time=9.0)) == 9.0

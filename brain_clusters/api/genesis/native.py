@@ -23,7 +23,10 @@ routes = flask.Blueprint("genesis", __name__, url_prefix="/v1/hosts/<host_id>")
 
 SPAWNED_HOST = "spawn-dialect"
 _MOST_AGENTS = 10_000
-_OPEN: Schema = {"agent": {"type": "dict", "required": True}}
+_OPEN: Schema = {
+    "agent": {"type": "dict", "required": True},
+    "installation": {"type": "string", "maxlength": 200, "default": ""},
+}
 _START: Schema = {"agents": {"type": "list", "required": True, "maxlength": 1000, "schema": {"type": "dict"}}}
 _IDS = {"type": "list", "required": True, "maxlength": _MOST_AGENTS, "schema": {"type": "string", "regex": ID}}
 _NAMED: Schema = {"agent_ids": _IDS}
@@ -43,15 +46,15 @@ def open_host(host_id: str) -> flask.Response:
     """Open a host, or find it open. Returns once its driver can be used."""
     if not re.fullmatch(ID, host_id) or host_id == SPAWNED_HOST:
         raise InvalidInput("a host's name has up to 200 letters, digits, '.', '_' and '-', and a letter or digit first")
-    stated = checked(read_body(), _OPEN)["agent"]
-    config = attached().config
+    body = checked(read_body(), _OPEN)
+    config, stated = attached().config, body["agent"]
     unknown = sorted(stated.keys() - (config.keys() - set(LOCAL)))
     if unknown:
         named = ", ".join(f"agent.{key}" for key in unknown)
         raise InvalidInput(f"this service, brain-clusters {__version__}, does not know {named}")
     if not isinstance(stated.get("redis_url"), str):
         raise InvalidInput("agent.redis_url must be the address of Redis")
-    keeper = attached().keepers.open(host_id, stated)
+    keeper = attached().keepers.open(host_id, body)
     keeper.call(lambda _: None)
     return answer({"host": host_id, "driver": attached().driver, "version": __version__})
 

@@ -45,7 +45,7 @@ def serve(settings: Settings, driver: str, address: tuple[str, int], config: Map
             f"{host} can be reached by others, and whoever reaches this service can run programs here: set "
             "BRAIN_GENESIS_KEY first, or listen on 127.0.0.1"
         )
-    keepers = Keepers(lambda host_id, stated: _driver(settings, driver, host_id, {**config, **stated}))
+    keepers = Keepers(lambda host_id, stated: _driver(settings, driver, host_id, config, stated))
 
     def make() -> flask.Flask:
         spawned = _spawned(settings, keepers)
@@ -58,11 +58,14 @@ def serve(settings: Settings, driver: str, address: tuple[str, int], config: Map
     Server(host, port, _THREADS, make, at_exit=keepers.close).run()
 
 
-def _driver(settings: Settings, name: str, host_id: str, config: Mapping[str, Any]) -> Driver:
-    """Return a new driver for a host, with folders of its own."""
+def _driver(
+    settings: Settings, name: str, host_id: str, config: Mapping[str, Any], stated: Mapping[str, Any]
+) -> Driver:
+    """Return a new driver for a host, with folders of its own. stated: what ``Keepers.open`` was given."""
     alone = host_id == SPAWNED_HOST
     agent = {
         **config,
+        **stated["agent"],
         "host_id": None if alone else host_id,
         "told_by_redis": alone,
         "run_dir": str(settings.home / "run" / host_id),
@@ -70,7 +73,7 @@ def _driver(settings: Settings, name: str, host_id: str, config: Mapping[str, An
     }
     redis_url = str(agent["redis_url"])
     ours = replace(settings, host_id=host_id, redis_url=redis_url, agent_redis_url=redis_url)
-    kit = Kit(ours, host_id, agent, user_environment(), DrainWords(connect(redis_url)))
+    kit = Kit(ours, host_id, agent, user_environment(), DrainWords(connect(redis_url)), lambda: stated["installation"])
     found: Driver = drivers.installed()[name].load()(kit)
     return found
 
@@ -86,7 +89,7 @@ def _spawned(settings: Settings, keepers: Keepers) -> Keeper | None:
         for agent_id in agent_ids:
             restore(client, agent_id)
 
-    return keepers.open(SPAWNED_HOST, {"redis_url": redis_url}, bury)
+    return keepers.open(SPAWNED_HOST, {"agent": {"redis_url": redis_url}, "installation": ""}, bury)
 
 
 def _blueprints(settings: Settings) -> dict[str, Blueprint]:

@@ -58,7 +58,9 @@ def _write(client: Any, payload: Mapping[str, Any]) -> None:
 
 
 def _tell_variable(client: Any, payload: Mapping[str, Any]) -> None:
-    client.hset(f"{payload['keys']}:variables", payload["text"], user_environment().get(payload["text"], ""))
+    # As a child of the job finds it: that is all that a job's code can do with a variable.
+    found = subprocess.run(["printenv", payload["text"]], capture_output=True, text=True, check=False)
+    client.hset(f"{payload['keys']}:variables", payload["text"], found.stdout.rstrip("\n"))
 
 
 _DOES = {

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 
-from brain_clusters.errors import BrainError, NotFound
+from brain_clusters.errors import BrainError
 
 log = logging.getLogger(__name__)
 
@@ -20,15 +20,13 @@ class Cleaner:
         self._remove = remove
         self._lock = threading.Lock()
         self._waiting: set[str] = set()
+        self._active: set[str] = set()
 
     def add(self, agent_ids: Iterable[str]) -> None:
         """Have agents' containers removed."""
-        for agent_id in agent_ids:
-            with self._lock:
-                known = agent_id in self._waiting
-                self._waiting.add(agent_id)
-            if not known:
-                self._pool.submit(self._try, agent_id)
+        with self._lock:
+            self._waiting.update(agent_ids)
+        self.retry()
 
     def holds(self, agent_id: str) -> bool:
         """Whether a container is still to be removed."""
@@ -36,18 +34,22 @@ class Cleaner:
             return agent_id in self._waiting
 
     def retry(self) -> None:
-        """Try once more what could not be removed."""
+        """Go on with what is not removed."""
         with self._lock:
-            again, self._waiting = self._waiting, set()
-        self.add(again)
+            due = self._waiting - self._active
+            self._active |= due
+        for agent_id in due:
+            self._pool.submit(self._try, agent_id)
 
     def _try(self, agent_id: str) -> None:
+        removed = False
         try:
             self._remove(agent_id)
-        except NotFound:
-            pass
+            removed = True
         except BrainError as exc:
             log.warning("agent=%s its container is removed later: %s", agent_id, exc)
-            return
-        with self._lock:
-            self._waiting.discard(agent_id)
+        finally:
+            with self._lock:
+                self._active.discard(agent_id)
+                if removed:
+                    self._waiting.discard(agent_id)

@@ -6,17 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from brain_clusters.errors import BrainError, Conflict, NotFound, PermanentError, TemporaryError
+import docker.errors
+import requests.exceptions
+from docker import APIClient
+from docker.utils import kwargs_from_env
 
-try:
-    import docker.errors
-    import requests.exceptions
-    from docker import APIClient
-    from docker.utils import kwargs_from_env
-except ModuleNotFoundError as exc:
-    raise PermanentError(
-        "the driver docker needs Docker's SDK, which is not installed: pip install 'brain-clusters[docker]'"
-    ) from exc
+from brain_clusters.errors import BrainError, Conflict, NotFound, PermanentError, TemporaryError
 
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 # At once; the SDK's own default is 10.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,14 +10,12 @@ from docker import APIClient
 from brain_clusters.domain.agents import AgentSpec, Loads
 from brain_clusters.errors import Conflict, NotFound
 from brain_clusters.genesis.docker.cleaning import Cleaner
-from brain_clusters.genesis.docker.container import Owner, Recipe
-from brain_clusters.genesis.docker.daemon import address_of, connect, translated
-from brain_clusters.genesis.docker.events import GONE, Containers
+from brain_clusters.genesis.docker.containers import GONE, Containers
+from brain_clusters.genesis.docker.daemon import address_of, connect
+from brain_clusters.genesis.docker.recipe import Owner, Recipe
 from brain_clusters.genesis.docker.spawning import Spawner
 from brain_clusters.genesis.driver import Driver, Kit, Phase, Sighting
 from brain_clusters.genesis.watching import Watch
-
-log = logging.getLogger(__name__)
 
 # A call that makes the host wait, and one that makes a thread of its own wait: creating takes long on a busy engine.
 _CALL_SECONDS = 10
@@ -34,8 +31,8 @@ class DockerDriver(Driver):
         self._address = address_of(kit.environ)
         self._calls = ThreadPoolExecutor(_CALLS_AT_ONCE, thread_name_prefix="docker-call")
         self._cleaner = Cleaner(self._calls, self._remove)
+        self._clients: list[APIClient] = []
         self._api: APIClient
-        self._owner: Owner
         self._containers: Containers
         self._watch: Watch | None = None
         self._spawner: Spawner
@@ -47,20 +44,28 @@ class DockerDriver(Driver):
 
     def open(self) -> None:
         """Connect, begin to watch, and start what an earlier host had only made."""
-        self._owner = Owner(self._kit.installation(), self._kit.host_id)
-        self._api = connect(self._kit.environ, timeout_seconds=_CALL_SECONDS)
-        work = connect(self._kit.environ, timeout_seconds=_WORK_SECONDS)
-        self._containers = Containers(self._api, self._owner, self._address)
-        with translated(self._address):
+        self._disconnect()  # what a try that failed has left
+        owner = Owner(self._kit.installation(), self._kit.host_id)
+        self._api, work = self._connect(_CALL_SECONDS), self._connect(_WORK_SECONDS)
+        self._containers = Containers(self._api, self._address, owner)
+        with self._containers.translated():
             memory = int(self._api.info()["MemTotal"])
         found = self._containers.all()
-        recipe = Recipe(self._kit, self._owner, work, memory_bytes=memory)
+        recipe = Recipe(self._kit, owner, work, memory_bytes=memory)
         watch = self._watch = Watch(self._containers, gone=GONE)
-        self._spawner = Spawner(work, self._address, self._owner, recipe, self._containers, watch, self._cleaner.holds)
+        self._spawner = Spawner(work, recipe, self._containers, watch, self._cleaner.holds)
         for sighting in found:
             if sighting.phase is Phase.STARTING:
                 self._spawner.begin(sighting.agent_id, None)
         watch.start()
+
+    def _connect(self, timeout_seconds: int) -> APIClient:
+        self._clients.append(connect(self._kit.environ, timeout_seconds=timeout_seconds))
+        return self._clients[-1]
+
+    def _disconnect(self) -> None:
+        while self._clients:
+            self._clients.pop().close()
 
     @property
     def _watching(self) -> Watch:
@@ -93,8 +98,8 @@ class DockerDriver(Driver):
 
     def _signal(self, agent_id: str, name: str) -> None:
         try:
-            with translated(self._address):
-                self._api.kill(self._owner.name(agent_id), signal=name)
+            with self._containers.translated():
+                self._api.kill(self._containers.owner.name(agent_id), signal=name)
         except (NotFound, Conflict):
             pass  # it is gone, or has ended
 
@@ -137,23 +142,22 @@ class DockerDriver(Driver):
 
     def _remove(self, agent_id: str) -> None:
         self._kit.words.tell([agent_id], drain=False)
-        with translated(self._address):
-            self._api.remove_container(self._owner.name(agent_id), v=True, force=True)
+        self._containers.remove(self._containers.owner.name(agent_id))
 
     def logs(self, agent_id: str, lines: int) -> str:
         """Return the end of its container's log."""
         try:
-            with translated(self._address):
-                found: bytes = self._api.logs(self._owner.name(agent_id), tail=lines)
+            with self._containers.translated():
+                found: bytes = self._api.logs(self._containers.owner.name(agent_id), tail=lines)
         except NotFound:
             return ""
         return found.decode(errors="replace")
 
     def close(self) -> None:
         """End what was begun, and disconnect."""
-        if self._watch is None:
-            return
-        self._spawner.close()
+        if self._watch is not None:
+            self._spawner.close()
         self._calls.shutdown()
-        self._watch.close()
-        self._api.close()
+        if self._watch is not None:
+            self._watch.close()
+        self._disconnect()

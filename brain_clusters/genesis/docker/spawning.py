@@ -14,9 +14,9 @@ from docker.utils import parse_repository_tag
 
 from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.errors import BrainError, Conflict, NotFound, PermanentError, TemporaryError
-from brain_clusters.genesis.docker.container import Owner, Recipe
-from brain_clusters.genesis.docker.daemon import EngineFault, NoImage, translated
-from brain_clusters.genesis.docker.events import Containers, sighting_of
+from brain_clusters.genesis.docker.containers import Containers, sighting_of
+from brain_clusters.genesis.docker.daemon import EngineFault, NoImage
+from brain_clusters.genesis.docker.recipe import Recipe
 from brain_clusters.genesis.driver import Phase, Sighting
 from brain_clusters.genesis.watching import Watch
 
@@ -46,12 +46,9 @@ class Spawner:
     """
 
     def __init__(
-        self, api: APIClient, address: str, owner: Owner, recipe: Recipe, containers: Containers, watch: Watch,
-        removing: Callable[[str], bool],
+        self, api: APIClient, recipe: Recipe, containers: Containers, watch: Watch, removing: Callable[[str], bool]
     ) -> None:  # fmt: skip
         self._api = api
-        self._address = address
-        self._owner = owner
         self._recipe = recipe
         self._containers = containers
         self._watch = watch
@@ -132,7 +129,7 @@ class Spawner:
             return Sighting(start.agent_id, Phase.ENDED, reason=f"the driver failed: {type(exc).__name__}")
 
     def _bring_up(self, start: _Start) -> Sighting:
-        found = self._make(start.spec) if start.spec is not None else self._containers.one(start.agent_id)
+        found = self._containers.one(start.agent_id) if start.spec is None else self._make(start, start.spec)
         if found is None:
             raise PermanentError("its container was removed before it was started")
         if found.phase is not Phase.STARTING:
@@ -140,7 +137,7 @@ class Spawner:
         # It is on the engine from here on, which its handle says: that it vanishes is noticed.
         self._watch.tell([found])
         try:
-            with translated(self._address):
+            with self._containers.translated():
                 self._api.start(found.handle["container"])
         except NotFound as exc:
             raise EngineFault(f"its container was removed before it was started: {exc}") from exc
@@ -148,19 +145,15 @@ class Spawner:
 
     def _end(self, start: _Start) -> Sighting:
         """Remove what there is: it never was ready, so it does nothing that could be finished."""
-        try:
-            with translated(self._address):
-                self._api.remove_container(self._owner.name(start.agent_id), v=True, force=True)
-        except NotFound:
-            pass
+        self._containers.remove(self._containers.owner.name(start.agent_id))
         return Sighting(start.agent_id, Phase.ENDED)
 
-    def _make(self, spec: AgentSpec) -> Sighting:
+    def _make(self, start: _Start, spec: AgentSpec) -> Sighting:
         """Create the container, or take the one that is there: the reply to an earlier call may have been lost."""
         pull = spec.engine.docker.get("pull", "missing")
         arguments = self._recipe.arguments(spec)
         if pull == "always":
-            self._pull(spec)
+            self._pull(start, spec)
         try:
             return self._create(spec, arguments)
         except NoImage as exc:
@@ -168,12 +161,12 @@ class Spawner:
                 raise PermanentError(
                     f"the engine has no image {arguments['image']}, and `pull: never` forbids to fetch one"
                 ) from exc
-        self._pull(spec)
+        self._pull(start, spec)
         return self._create(spec, arguments)
 
     def _create(self, spec: AgentSpec, arguments: dict[str, Any]) -> Sighting:
         try:
-            with translated(self._address):
+            with self._containers.translated():
                 made = self._api.create_container(**arguments)
         except Conflict:
             return self._adopt(spec.agent_id)
@@ -181,24 +174,28 @@ class Spawner:
 
     def _adopt(self, agent_id: str) -> Sighting:
         """Return the container that has the agent's name. That of another host of ours is replaced: it is ours now."""
-        found = self._containers.inspect(agent_id)
-        if self._removing(agent_id):
+        try:
+            found = self._containers.inspect(agent_id)
+        except NotFound as exc:
+            raise EngineFault(f"its name is taken, and there is no container of that name: {exc}") from exc
+        if self._removing(agent_id) or found["State"]["Status"] == "removing":
             raise EngineFault("its former container is being removed")
-        if self._owner.owns(found["Config"]["Labels"]):
+        if self._containers.owner.owns(found["Config"]["Labels"]):
             return sighting_of(found)
-        with translated(self._address):
-            self._api.remove_container(found["Id"], v=True, force=True)
+        self._containers.remove(found["Id"])
         raise EngineFault("its container belonged to another host, which lost it")
 
-    def _pull(self, spec: AgentSpec) -> None:
+    def _pull(self, start: _Start, spec: AgentSpec) -> None:
         image = self._recipe.image(spec)
         self._watch.tell([Sighting(spec.agent_id, Phase.STARTING, reason=f"its image {image} is being pulled")])
         repository, tag = parse_repository_tag(image)
         try:
-            with translated(self._address):
+            with self._containers.translated():
                 for line in self._api.pull(repository, tag=tag or "latest", stream=True, decode=True):
                     if "error" in line:
                         raise PermanentError(str(line["error"]))
+                    if start.cancelled or self._closed:
+                        raise TemporaryError("it is not wanted any more")
         except (EngineFault, NotFound, PermanentError) as exc:
             raise PermanentError(
                 f"the image {image} is not on the engine and cannot be pulled: {exc}; build it there, or set "

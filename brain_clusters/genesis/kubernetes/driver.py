@@ -25,6 +25,7 @@ from brain_clusters.genesis.kubernetes.errands import Errands
 from brain_clusters.genesis.kubernetes.following import GONE, Following, Seen
 from brain_clusters.genesis.kubernetes.manifest import pod_manifest
 from brain_clusters.genesis.kubernetes.naming import Owner
+from brain_clusters.genesis.kubernetes.notes import Lasting, Removed
 from brain_clusters.genesis.kubernetes.refusals import Denied
 from brain_clusters.genesis.watching import Watch
 
@@ -40,7 +41,6 @@ _GIVE_UP_SECONDS = 10.0
 _LOG_LINES = 200
 _WONDERING = ""  # no agent's id
 _WONDER_SECONDS = 10.0
-_REMOVED_KEPT = 10_000
 
 
 class KubernetesDriver(Driver):
@@ -54,18 +54,16 @@ class KubernetesDriver(Driver):
         self._owner: Owner
         self._following: Following
         self._watch: Watch
-        # The agents that were removed, and the uids of their pods.
-        self._removed: dict[str, None] = {}
-        self._gone: dict[str, None] = {}
+        self._removed = Removed()
         # The ends of those whose pods are gone.
         self._ended: dict[str, Sighting] = {}
-        # By agent: why this driver ends one, what one had written, and since when what is so.
+        # By agent: why this driver ends one, what one had written, and when one was first killed.
         self._verdicts: dict[str, str] = {}
         self._logs: dict[str, str] = {}
         self._killed: dict[str, float] = {}
         self._opened = False
-        self._hopeless: dict[str, float] = {}
-        self._silent: dict[str, float] = {}
+        self._hopeless = Lasting(kit.settings.start_timeout_seconds)
+        self._silent = Lasting(_WONDER_SECONDS)
 
     @classmethod
     def make(cls, kit: Kit) -> KubernetesDriver:
@@ -94,7 +92,7 @@ class KubernetesDriver(Driver):
 
     def start(self, specs: Sequence[AgentSpec]) -> Sequence[Sighting]:
         """Have pods created."""
-        pending = self._errands.pending() - self._removed.keys()
+        pending = self._errands.pending() - self._removed.agents.keys()
         return [self._begin(spec, asked=spec.agent_id in pending) for spec in specs]
 
     def _begin(self, spec: AgentSpec, *, asked: bool) -> Sighting:
@@ -105,7 +103,7 @@ class KubernetesDriver(Driver):
         if agent_id in self._ended:
             return self._ended[agent_id]
         if not asked:
-            self._removed.pop(agent_id, None)
+            self._removed.agents.pop(agent_id, None)
             self._watch.expect([agent_id])
             self._errands.put(agent_id, partial(self._create, spec), partial(self._explain, agent_id))
         return Sighting(agent_id, Phase.STARTING)
@@ -131,12 +129,10 @@ class KubernetesDriver(Driver):
         if status.agent_of(pod) != agent_id:
             told = f"its pod would be called {metadata['name']}, and that is somebody else's"
             self._tell_end(Sighting(agent_id, Phase.ENDED, reason=told))
-        elif metadata["uid"] in self._gone or not self._owner.owns(metadata["labels"]):
+        elif metadata["uid"] in self._removed.uids or not self._owner.owns(metadata["labels"]):
             with suppress(NotFound):
                 self._api.delete_pod(metadata["name"], _KILL_SECONDS)
             raise TemporaryError("an earlier pod of its name has to go first", delay_seconds=0.5)
-        else:
-            log.info("agent=%s has its pod already", agent_id)
 
     def _explain(self, agent_id: str, exc: TemporaryError) -> None:
         """Tell why an agent has no pod yet."""
@@ -194,7 +190,7 @@ class KubernetesDriver(Driver):
 
     def _tell_end(self, ended: Sighting) -> None:
         """Tell of an end that no pod shows."""
-        if ended.agent_id not in self._removed:
+        if ended.agent_id not in self._removed.agents:
             self._ended.setdefault(ended.agent_id, ended)
             self._watch.tell([ended])
 
@@ -203,15 +199,10 @@ class KubernetesDriver(Driver):
         self._watch.forget(agent_ids)
         for agent_id in agent_ids:
             seen = self._following.known.pop(agent_id, None)
-            if seen is not None:
-                self._gone[seen.uid] = None
-            self._removed[agent_id] = None
-            for notes in (self._ended, self._verdicts, self._logs, self._killed, self._hopeless, self._silent):
+            self._removed.add(agent_id, None if seen is None else seen.uid)
+            for notes in (self._ended, self._verdicts, self._logs, self._killed):
                 notes.pop(agent_id, None)
             self._errands.put(agent_id, partial(self._clear, agent_id))
-        for kept in (self._removed, self._gone):
-            while len(kept) > _REMOVED_KEPT:
-                del kept[next(iter(kept))]
 
     def _clear(self, agent_id: str) -> None:
         self._delete(agent_id, _KILL_SECONDS)
@@ -221,14 +212,14 @@ class KubernetesDriver(Driver):
 
     def sight(self, agent_ids: Sequence[str] | None = None) -> Sequence[Sighting]:
         """List the pods; those that are still to be created count, too."""
-        seen = [one for one in self._following.list_now() if one.uid not in self._gone]
+        seen = [one for one in self._following.list_now() if one.uid not in self._removed.uids]
         found = {one.sighting.agent_id: self._told(one) for one in seen}
         # Those whose pods are gone, and those whose pods are still to be created.
         found |= self._ended
         for agent_id in self._errands.pending() - found.keys() - {_WONDERING}:
             found[agent_id] = Sighting(agent_id, Phase.STARTING)
         wanted = found.keys() if agent_ids is None else set(agent_ids)
-        return [found[agent_id] for agent_id in found if agent_id in wanted and agent_id not in self._removed]
+        return [found[agent_id] for agent_id in found if agent_id in wanted and agent_id not in self._removed.agents]
 
     def fileno(self) -> int:
         """Return the descriptor of the watch."""
@@ -242,9 +233,9 @@ class KubernetesDriver(Driver):
     def _judge(self, seen: Seen) -> Sighting | None:
         """Return what is to be told of a pod that the watch shows; None for one that was removed. In its thread."""
         agent_id = seen.sighting.agent_id
-        if seen.uid in self._gone:
+        if seen.uid in self._removed.uids:
             return None
-        if agent_id in self._removed and seen.there:
+        if agent_id in self._removed.agents and seen.there:
             # It was created, after all, by a call that was given up: nobody wants it any more.
             self._errands.put(agent_id, partial(self._delete, agent_id, _KILL_SECONDS))
         elif not seen.there:
@@ -277,15 +268,15 @@ class KubernetesDriver(Driver):
             if seen.sighting.phase is Phase.STARTING
         }
         hopeless = [agent_id for agent_id, seen in starting.items() if seen.hopeless]
-        for agent_id in _overdue(self._hopeless, hopeless, self._kit.settings.start_timeout_seconds):
+        for agent_id in self._hopeless.overdue(hopeless):
             self._verdicts.setdefault(agent_id, str(starting[agent_id].sighting.reason))
             self._errands.put(agent_id, partial(self._kill, agent_id))
         for agent_id, since in list(self._killed.items()):
             if time.monotonic() - since > _GIVE_UP_SECONDS and agent_id in self._following.known:
                 self._errands.put(agent_id, partial(self._kill, agent_id))
         silent = [agent_id for agent_id, seen in starting.items() if seen.sighting.reason is None]
-        if _overdue(self._silent, silent, _WONDER_SECONDS):
-            self._silent.clear()
+        if self._silent.overdue(silent):
+            self._silent.begin_anew()
             self._errands.put(_WONDERING, partial(self._wonder, {agent_id: starting[agent_id] for agent_id in silent}))
         return {}
 
@@ -306,11 +297,3 @@ class KubernetesDriver(Driver):
         if self._opened:
             self._watch.close()
         self._api.close()
-
-
-def _overdue(since: dict[str, float], agent_ids: Sequence[str], seconds: float) -> list[str]:
-    """Return those of whom it is true for so long already; forget those of whom it is true no more."""
-    now = time.monotonic()
-    for agent_id in since.keys() - set(agent_ids):
-        del since[agent_id]
-    return [agent_id for agent_id in agent_ids if now - since.setdefault(agent_id, now) > seconds]

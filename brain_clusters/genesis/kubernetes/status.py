@@ -47,7 +47,7 @@ def sighting(pod: Pod, agent_id: str) -> Sighting:
         return Sighting(agent_id, Phase.ENDED, handle, reason=reason, code=code)
     if "running" in state or "terminated" in state:
         return Sighting(agent_id, Phase.RUNNING, handle, reason=_lost_node(pod))
-    return Sighting(agent_id, Phase.STARTING, handle, reason=_delay(status, state))
+    return Sighting(agent_id, Phase.STARTING, handle, reason=_delay(pod))
 
 
 def vanished(pod: Pod, agent_id: str) -> Sighting:
@@ -73,15 +73,18 @@ def _condition(status: Mapping[str, Any], kind: str, value: str) -> Mapping[str,
     return next((one for one in conditions if one["type"] == kind and one["status"] == value), {})
 
 
-def _delay(status: Mapping[str, Any], state: Mapping[str, Any]) -> str | None:
+def _delay(pod: Pod) -> str | None:
     """Return why it has not started, None while everything is on its way."""
-    unscheduled = _condition(status, "PodScheduled", "False")
+    unscheduled = _condition(pod.get("status", {}), "PodScheduled", "False")
     if unscheduled:
         return f"{unscheduled.get('reason', 'Unschedulable')}: {unscheduled.get('message', 'no node for it yet')}"
-    waiting = state.get("waiting", {})
-    if not waiting or waiting.get("reason") in _ON_ITS_WAY:
+    waiting = _state(pod).get("waiting", {})
+    reason, message = waiting.get("reason"), waiting.get("message") or ""
+    if reason is None or reason in _ON_ITS_WAY:
         return None
-    return _sentence(waiting.get("reason"), waiting.get("message"))
+    image = pod["spec"]["containers"][0]["image"]
+    # Registries that do not answer are told without the image that was asked for.
+    return _sentence(f"{reason} of {image}" if "Image" in reason and image not in message else reason, message)
 
 
 def _lost_node(pod: Pod) -> str | None:

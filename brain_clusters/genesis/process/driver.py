@@ -34,6 +34,7 @@ class ProcessDriver(Driver):
         self._selector = selectors.DefaultSelector()
         self._population = Population(run_dir, self._selector)
         self._next_tidy = 0.0
+        self._told_dead: set[str] = set()
 
     @classmethod
     def make(cls, kit: Kit) -> ProcessDriver:
@@ -106,6 +107,7 @@ class ProcessDriver(Driver):
         self._learn_codes()
         self._population.bring_back()
         dead = self._population.take_dead()
+        self._told_dead.update(agent.agent_id for agent in dead)
         for agent in dead:
             if agent.process is not None:
                 end_session(agent.process.pid)
@@ -157,18 +159,21 @@ class ProcessDriver(Driver):
         if time.monotonic() >= self._next_tidy:
             self._next_tidy = time.monotonic() + _TIDY_SECONDS
             tidy_logs(self._log_dir, living=self._population.living.keys())
+            self._population.tidy()
         return self._nursery.memory()
 
     def remove(self, agent_ids: Sequence[str]) -> None:
         """Delete the files by which they were found and told. Their logs stay for a day."""
         self._population.forget(agent_ids)
+        self._told_dead.difference_update(agent_ids)
 
     def logs(self, agent_id: str, lines: int) -> str:
         """Return the end of its log file."""
         return tail(self._log_dir / f"{agent_id}.log", lines)
 
     def close(self) -> None:
-        """End the zygotes."""
+        """End the zygotes, and delete the files of the dead: the next host sees by none, too, that they are."""
+        self._population.forget(sorted(self._told_dead))
         self._nursery.close()
         self._population.close()
         self._selector.close()

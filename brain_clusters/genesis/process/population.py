@@ -11,6 +11,7 @@ import selectors
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from brain_clusters.domain.agents import AgentSpec
@@ -18,6 +19,8 @@ from brain_clusters.genesis.process.local import LocalAgent, exit_descriptor, ho
 from brain_clusters.processes import ProcessId, drain_marker
 
 log = logging.getLogger(__name__)
+
+_BIRTH_SECONDS = 60.0
 
 
 class Population:
@@ -187,6 +190,16 @@ class Population:
                     self.dead.remove(agent)
                 drain_marker(self._run_dir, agent_id).unlink(missing_ok=True)
                 lock_path(self._run_dir, agent_id).unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Delete the files of agents that nobody knows and that are dead for long: they were given up."""
+        dead = {agent.agent_id for agent in self.dead}
+        for path in self._run_dir.glob("*.lock"):
+            with suppress(FileNotFoundError):
+                unknown = path.stem not in self.living and path.stem not in dead
+                # One that is just being born has made its file, and not locked it yet.
+                if unknown and time.time() - path.stat().st_mtime > _BIRTH_SECONDS and self._holder(path.stem) is None:
+                    self.forget([path.stem])
 
     def close(self) -> None:
         """Watch none of them any more."""

@@ -30,13 +30,19 @@ def make(kit: Kit) -> Driver:
 class RemoteDriver(Driver):
     """Speaks docs/genesis-openapi.yaml. host_id: whose agents it sees; config: what its agents are given.
 
+    installation: as in ``Kit``; asked for once the service is there, as it may need a database.
+
     What the service has not taken yet is owed: it is STARTING, with the reason, and sent again at each upkeep.
     """
 
-    def __init__(self, client: GenesisClient, polling: GenesisClient, host_id: str, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, client: GenesisClient, polling: GenesisClient, host_id: str, config: Mapping[str, Any],
+        installation: Callable[[], str],
+    ) -> None:  # fmt: skip
         self._client = client
         self._path = f"/v1/hosts/{quote(host_id, safe='')}"
         self._config = dict(config)
+        self._installation = installation
         self._lock = threading.Lock()
         self._versions: dict[str, int] = {}
         self._owed: dict[str, AgentSpec] = {}
@@ -52,7 +58,9 @@ class RemoteDriver(Driver):
     def make(cls, kit: Kit) -> RemoteDriver:
         """Return the driver of the service that the settings name."""
         config = sent_config({**kit.agent, "redis_url": kit.settings.agent_redis_url or kit.agent["redis_url"]})
-        return cls(GenesisClient.of(kit.settings), GenesisClient.of(kit.settings), kit.host_id, config)
+        return cls(
+            GenesisClient.of(kit.settings), GenesisClient.of(kit.settings), kit.host_id, config, kit.installation
+        )
 
     def open(self) -> None:
         """Open this host at the service, and begin to follow."""
@@ -160,7 +168,7 @@ class RemoteDriver(Driver):
 
     def _open_host(self, client: GenesisClient) -> None:
         try:
-            client.call("PUT", self._path, {"agent": self._config})
+            client.call("PUT", self._path, {"agent": self._config, "installation": self._installation()})
         except Refused as exc:
             if exc.status != _NOT_FOUND:
                 raise

@@ -48,6 +48,9 @@ class Following:
     def hang_up(self) -> None:
         """Cut the connection on which an answer is waited for."""
         self._hung_up.set()
+        self._cut()
+
+    def _cut(self) -> None:
         found = self._socket
         if found is not None:
             with suppress(OSError):
@@ -67,12 +70,13 @@ class Following:
 
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Keep a copy of each new connection's socket: closing a client does not wake who reads from it."""
-        if event == "connection.connect_tcp.complete":
-            if self._socket is not None:
-                self._socket.close()
-            self._socket = info["return_value"].get_extra_info("socket").dup()
+        if event != "connection.connect_tcp.complete":
+            return
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = info["return_value"].get_extra_info("socket").dup()
         if self._hung_up.is_set():
-            raise TemporaryError("the driver is being closed")
+            self._cut()
 
     def close(self) -> None:
         """Let go of the connection, after the last ``follow`` has ended."""

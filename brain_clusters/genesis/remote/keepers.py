@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 # A host that has called within so many seconds is there: another of its name has to wait.
 _THERE_SECONDS = 30.0
 
-# Makes the driver of a host, by its name and the configuration of its agents.
+# Makes the driver of a host, by its name and what ``Keepers.open`` was given.
 MakeDriver = Callable[[str, Mapping[str, Any]], Driver]
 
 
@@ -39,7 +39,8 @@ class Keepers:
     def open(self, host_id: str, config: Mapping[str, Any], bury: Bury | None = None) -> Keeper:
         """Return the keeper of a host. With another configuration than before, its driver is made anew.
 
-        config: of its agents. Raises NameTaken when two systems call their hosts alike.
+        config: {"agent": what its agents are given, "installation": ...}. Raises NameTaken when two systems call their
+        hosts alike.
         """
         with self._lock:
             known = self._keepers.get(host_id)
@@ -72,7 +73,11 @@ class Keepers:
 
 def _check_same_system(host_id: str, known: tuple[Mapping[str, Any], Keeper], config: Mapping[str, Any]) -> None:
     there = time.monotonic() - known[1].called_at < _THERE_SECONDS
-    if there and known[0].get("redis_url") != config.get("redis_url"):
+    if there and _system(known[0]) != _system(config):
         raise NameTaken(
-            f"a host {host_id} on another Redis uses this service now; set BRAIN_HOST_ID, so that the names differ"
+            f"a host {host_id} of another system uses this service now; set BRAIN_HOST_ID, so that the names differ"
         )
+
+
+def _system(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    return config["installation"], config["agent"].get("redis_url")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import requests
 from docker import APIClient
 from docker.types import CancellableStream
 
-from brain_clusters.errors import NotFound
-from brain_clusters.genesis.docker.container import AGENT_LABEL, Owner, out_of_memory
+from brain_clusters.errors import Conflict, NotFound
 from brain_clusters.genesis.docker.daemon import translated
+from brain_clusters.genesis.docker.recipe import AGENT_LABEL, Owner, out_of_memory
 from brain_clusters.genesis.driver import Phase, Sighting
 
 GONE = "its container was removed"
@@ -28,17 +28,21 @@ _PHASES = {"created": Phase.STARTING, "running": Phase.RUNNING, "paused": Phase.
 class Containers:
     """The containers of one host, as its engine shows them. Implements ``watching.Source``."""
 
-    def __init__(self, api: APIClient, owner: Owner, address: str) -> None:
+    def __init__(self, api: APIClient, address: str, owner: Owner) -> None:
+        self.owner = owner
         self._api = api
-        self._owner = owner
         self._address = address
         self._stream: CancellableStream[bytes] | None = None
         self._ending = False
 
+    def translated(self) -> AbstractContextManager[None]:
+        """Turn the errors of what is asked of this engine into ours."""
+        return translated(self._address)
+
     def all(self) -> list[Sighting]:
         """Return every agent of this host. Raises TemporaryError."""
-        with translated(self._address):
-            entries = self._api.containers(all=True, filters=self._owner.filter)
+        with self.translated():
+            entries = self._api.containers(all=True, filters=self.owner.filter)
         return [self._of_entry(entry) for entry in entries]
 
     def one(self, agent_id: str) -> Sighting | None:
@@ -51,9 +55,14 @@ class Containers:
 
     def inspect(self, agent_id: str) -> dict[str, Any]:
         """Return what the engine knows of an agent's container. Raises NotFound or TemporaryError."""
-        with translated(self._address):
-            found: dict[str, Any] = self._api.inspect_container(self._owner.name(agent_id))
+        with self.translated():
+            found: dict[str, Any] = self._api.inspect_container(self.owner.name(agent_id))
         return found
+
+    def remove(self, container: str) -> None:
+        """Remove a container by name or id, with what is in it; one that is gone or going is. Raises TemporaryError."""
+        with suppress(NotFound, Conflict), self.translated():
+            self._api.remove_container(container, v=True, force=True)
 
     def _of_entry(self, entry: Mapping[str, Any]) -> Sighting:
         """Return the sighting of an entry of a listing, which says little of those that ended."""
@@ -67,39 +76,38 @@ class Containers:
 
     def follow(self) -> Iterator[Sequence[Sighting]]:
         """Yield all, then each that an event is about, as it is by then: what an event says may be out of date."""
-        with translated(self._address):
-            stream = self._open()
+        with self.translated():
+            response = self._open()
+        # Its end, by silence or by a cut, is no error.
+        self._stream = CancellableStream(response.iter_lines(chunk_size=None), response)
         try:
+            if self._ending:
+                return
             yield self.all()
-            for line in stream:
+            for line in self._stream:
                 agent_id = json.loads(line)["Actor"]["Attributes"][AGENT_LABEL]
                 yield [self.one(agent_id) or Sighting(agent_id, Phase.ENDED, reason=GONE)]
         finally:
             self._stream = None
-            self._cut(stream)
+            response.close()
 
-    def _open(self) -> CancellableStream[bytes]:
+    def _open(self) -> requests.Response:
         """Open the stream; a listing is made after it began. Not by ``APIClient.events``: that waits for ever."""
-        filters = {**self._owner.filter, "type": ["container"], "event": _TOLD}
+        filters = {**self.owner.filter, "type": ["container"], "event": _TOLD}
         response = self._api.get(
             f"{self._api.base_url}/v{self._api.api_version}/events",
             params={"filters": json.dumps(filters)}, stream=True, timeout=(_CONNECT_SECONDS, _SILENCE_SECONDS),
         )  # fmt: skip
         response.raise_for_status()
-        self._stream = CancellableStream(response.iter_lines(chunk_size=None), response)
-        if self._ending:
-            self._cut(self._stream)
-        return self._stream
+        return response
 
     def hang_up(self) -> None:
         """Close the stream, also one that is being opened."""
         self._ending = True
-        if self._stream is not None:
-            self._cut(self._stream)
-
-    def _cut(self, stream: CancellableStream[bytes]) -> None:
-        with suppress(OSError, AttributeError, requests.RequestException):  # it may have ended just now
-            stream.close()
+        stream = self._stream
+        if stream is not None:
+            with suppress(OSError, AttributeError):  # it may have ended just now
+                stream.close()
 
 
 def sighting_of(found: Mapping[str, Any]) -> Sighting:

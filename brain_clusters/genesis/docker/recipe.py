@@ -23,7 +23,7 @@ from brain_clusters.genesis.driver import Kit
 
 LABEL = "io.brain-clusters."
 AGENT_LABEL = f"{LABEL}agent"
-_ENTRYPOINT = ["python", "-m", "brain_clusters.agent.alone"]
+_ENTRYPOINT = ["python", "-P", "-m", "brain_clusters.agent.alone"]
 _LONGEST_NAME = 100
 # More than an agent with many threads needs, and a bound for what goes wrong in one.
 _MOST_PROCESSES = 1024
@@ -185,7 +185,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _size(number: int) -> str:
-    return f"{number / 1024**3:.4g} GiB" if number >= 1024**3 else f"{number / 1024**2:.4g} MiB"
+    return f"{round(number / 1024**3, 1):.7g} GiB" if number >= 1024**3 else f"{number / 1024**2:.4g} MiB"
 
 
 def out_of_memory(limit: int) -> str:
