@@ -113,6 +113,7 @@ class Project:
 
     def remove(self) -> None:
         """Remove all that the project made, its images too."""
+        self.rest.close()
         self.compose("down", "--volumes", "--timeout", "1", "--remove-orphans")
         for tag in self.tags:
             run("docker", "image", "rm", "--force", f"brain-clusters:{tag}", check=False)

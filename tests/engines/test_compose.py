@@ -168,6 +168,8 @@ def test_no_accepted_job_is_lost_when_all_is_killed_and_comes_back_in_any_order(
 
 def test_three_workers_and_three_hosts_share_the_load(project: Project) -> None:
     project.up("--scale", "worker=3", "--scale", "host=3")
+    assert len(project.containers()) == 10  # and postgres, redis, api, beat
+    until(lambda: all(one["State"]["Health"]["Status"] == "healthy" for one in project.containers()), "all are up")
     clusters = [project.cluster("hands", name=f"share {number}") for number in range(12)]
     until(lambda: sum(len(project.agents(one)) for one in clusters) == 48, "all agents are there")
     hosts = {agent["host_id"] for one in clusters for agent in project.agents(one)}

@@ -120,6 +120,7 @@ def clients(project: Project, cluster: str) -> Iterator[list[str]]:
     def send() -> None:
         while not done.wait(0.5):
             accepted.extend(project.submit(cluster, 1))
+        project.rest.close()  # this thread's connection
 
     with ThreadPoolExecutor(1) as pool:
         sending = pool.submit(send)
