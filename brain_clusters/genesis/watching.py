@@ -104,6 +104,11 @@ class Watch:
         with self._lock:
             return self._last.get(agent_id)
 
+    def ended(self) -> Sequence[Sighting]:
+        """Return the ends of agents that are not removed."""
+        with self._lock:
+            return [last for last in self._last.values() if last.phase is Phase.ENDED]
+
     def expect(self, agent_ids: Iterable[str]) -> None:
         """Note that agents are to be started, be it once more after they were removed."""
         with self._lock:

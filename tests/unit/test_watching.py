@@ -125,3 +125,10 @@ def test_late_news_of_removed_agents_is_not_told_unless_they_are_started_again(w
     watch.expect(["a", "b"])
     watch.tell([running("a")])
     assert watch.changes() == [running("a")]
+
+
+def test_ends_are_known_until_they_are_removed(watch: Watch) -> None:
+    watch.tell([running("a"), ended("b")])
+    assert watch.ended() == [ended("b")]
+    watch.forget(["b"])
+    assert watch.ended() == []

@@ -111,10 +111,12 @@ class DockerDriver(Driver):
             raise errors[0]
 
     def sight(self, agent_ids: Sequence[str] | None = None) -> Sequence[Sighting]:
-        """List the containers of this host, and those that are on their way."""
+        """List the containers of this host, those that are on their way, and those that could not be started."""
         found = {sighting.agent_id: sighting for sighting in self._containers.all()}
         for agent_id in self._spawner.pending() - found.keys():
             found[agent_id] = Sighting(agent_id, Phase.STARTING)
+        # The last word: a container that could not be started looks as if it were still to be.
+        found |= {sighting.agent_id: sighting for sighting in self._watching.ended()}
         if agent_ids is None:
             return list(found.values())
         return [found[agent_id] for agent_id in agent_ids if agent_id in found]
