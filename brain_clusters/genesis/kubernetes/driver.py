@@ -158,7 +158,12 @@ class KubernetesDriver(Driver):
         self._kit.words.tell(agent_ids, drain=False)
 
     def stop(self, agent_ids: Sequence[str], *, now: bool = False) -> None:
-        """Have pods deleted: their kubelet sends SIGTERM, waits as long as the group allows, and kills."""
+        """Have pods deleted: their kubelet sends SIGTERM, waits as long as the group allows, and kills.
+
+        A busy kubelet is slow to send it; by the word in Redis they take no more jobs until then.
+        """
+        if not now:
+            self._kit.words.tell(agent_ids, drain=True)
         for agent_id in agent_ids:
             self._errands.put(agent_id, partial(self._kill if now else self._stop, agent_id))
 
