@@ -29,6 +29,7 @@ def _log_to_stderr(settings: Settings) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # or seven lines at each start
 
 
 @click.command()
@@ -164,6 +165,7 @@ def _check_driver(name: str) -> None:
         drivers.check_name(name)
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint="--driver") from None
+    drivers.check_usable(name)
 
 
 def _host_id(settings: Settings, driver: str) -> str:
