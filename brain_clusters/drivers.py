@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+
+from brain_clusters.errors import PermanentError
 
 ENTRY_POINTS = "brain_clusters.drivers"
 # Here, so that what is not imported need not be installed either.
@@ -14,6 +18,9 @@ _OURS = {
     "docker": "brain_clusters.genesis.docker.driver:DockerDriver.make",
     "remote": "brain_clusters.genesis.remote.driver:make",
 }
+
+# What the extra of the same name brings. Found and not imported: `up` asks, too, and has no use for 60 MB of clients.
+_PACKAGES = {"docker": "docker", "kubernetes": "kubernetes"}
 
 
 @cache
@@ -30,3 +37,17 @@ def check_name(name: str) -> None:
         near = get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"must be a driver that is installed here ({', '.join(sorted(known))}{hint})")
+
+
+def check_usable(name: str) -> None:
+    """Raise PermanentError, with what to do, where the package that an installed driver of ours needs is missing."""
+    package = _PACKAGES.get(name)
+    if package is None:
+        return
+    found = find_spec(package)
+    # Any folder may bear the name; that is a namespace, which comes from no file.
+    if found is None or found.origin is None:
+        raise PermanentError(
+            f"the driver {name} needs the package {package}, which is not installed here: run "
+            f"{sys.executable} -m pip install 'brain-clusters[{name}]'"
+        )

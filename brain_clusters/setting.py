@@ -116,7 +116,7 @@ def keys(text: str) -> tuple[str, ...]:
     """Return the comma-separated API keys of ``text``; a short key is refused."""
     found = words(text)
     if any(len(key) < 16 for key in found):
-        raise ValueError("each key must have at least 16 characters")
+        raise ValueError("must be keys of at least 16 characters each")
     return found
 
 

@@ -165,6 +165,7 @@ def _check_driver(name: str) -> None:
         drivers.check_name(name)
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint="--driver") from None
+    drivers.check_usable(name)
 
 
 def _host_id(settings: Settings, driver: str) -> str:

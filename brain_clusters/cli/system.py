@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 
+from brain_clusters import drivers
 from brain_clusters.config import Settings, child_environment
 from brain_clusters.domain.engines import PROCESS
 from brain_clusters.embedded import EmbeddedServers, make_home
@@ -37,8 +38,9 @@ class System:
     def __init__(self, settings: Settings, *, say: Callable[[str], None], host: bool = True) -> None:
         self.settings = replace(settings, api_port=settings.api_port or free_port(settings.api_host))
         self._say = say
-        hosts = tuple("host" if driver == PROCESS else f"host {driver}" for driver in settings.drivers)
-        self._names = ("api", "worker", "beat", *(hosts if host else ()))
+        self._drivers = settings.drivers if host else ()
+        hosts = tuple("host" if driver == PROCESS else f"host {driver}" for driver in self._drivers)
+        self._names = ("api", "worker", "beat", *hosts)
         self._servers = EmbeddedServers(
             settings.home, postgres=not settings.database_url, redis=not settings.redis_url, say=say
         )
@@ -62,6 +64,9 @@ class System:
     def start(self) -> None:
         """Start everything without waiting for the API. Raises PermanentError when that is not possible."""
         self._requirefree_port()
+        # Before anything runs: a host that ends at every start ends all of the system, a minute later.
+        for name in self._drivers:
+            drivers.check_usable(name)
         make_home(self.settings.home)
         try:
             self.settings = self._servers.start().fill(self.settings)

@@ -65,3 +65,23 @@ def test_the_setting_of_drivers_names_installed_ones(text: str) -> None:
 def test_the_setting_of_drivers_takes_several_and_each_once() -> None:
     assert Settings.from_env({"BRAIN_DRIVERS": "docker,process,docker"}).drivers == ("docker", "process")
     assert Settings.from_env({"BRAIN_DRIVERS": " process , docker"}).drivers == ("process", "docker")
+
+
+@pytest.mark.parametrize("name", ["docker", "kubernetes"])
+def test_up_refuses_a_driver_whose_package_is_missing_before_anything_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRAIN_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BRAIN_DRIVERS", f"process,{name}")
+    monkeypatch.setitem(sys.modules, name, None)
+    result = CliRunner().invoke(main, ["up", "--port", "0"])
+    assert result.exit_code == 1
+    told = " ".join(result.output.split())
+    assert f"the driver {name} needs the package {name}, which is not installed here" in told
+    assert f"{sys.executable} -m pip install 'brain-clusters[{name}]'" in told
+    assert not (tmp_path / "home" / "postgres").exists()
+
+
+@pytest.mark.parametrize("name", ["process", "docker", "kubernetes", "remote"])
+def test_a_driver_whose_packages_are_there_is_usable(name: str) -> None:
+    drivers.check_usable(name)

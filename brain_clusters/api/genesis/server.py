@@ -55,6 +55,7 @@ def serve(settings: Settings, driver: str, address: tuple[str, int], config: Map
             Attached(driver, settings.genesis_key, config, keepers, waits, spawned, blueprints, Answers())
         )
 
+    log.info("agents of the driver %s are started for hosts that ask at %s:%d", driver, host, port)
     Server(host, port, _THREADS, make, at_exit=keepers.close).run()
 
 

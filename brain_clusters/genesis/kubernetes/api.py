@@ -52,12 +52,10 @@ class Api:
 
     def connect(self) -> None:
         """Load the credentials. Raises PermanentError, with what to do, where there are none."""
-        try:
-            from kubernetes import config
-            from kubernetes.client.api_client import ApiClient
-            from kubernetes.client.configuration import Configuration
-        except ImportError as exc:
-            raise PermanentError("this driver needs its extra: pip install 'brain-clusters[kubernetes]'") from exc
+        from kubernetes import config
+        from kubernetes.client.api_client import ApiClient
+        from kubernetes.client.configuration import Configuration
+
         loaded = Configuration()
         path = self._environ.get("KUBECONFIG")
         try:
