@@ -98,7 +98,7 @@ class SeenCluster:
         fired = schedules.fired(crons, datetime.fromtimestamp(after, UTC), now) if crons and asleep else None
         return Situation(
             view=self._view(now),
-            phase=self._phase(settings_start_timeout),
+            phase=self._phase(settings_start_timeout + look_ahead),
             asleep_backlog=self.asleep_backlog,
             hibernated_seconds=self.hibernated_seconds,
             look_ahead=look_ahead,
@@ -115,7 +115,8 @@ class SeenCluster:
     def _phase(self, start_timeout: float) -> Any:
         if self.intent is Intent.ASLEEP:
             return "asleep"
-        # One whose agents never come is sized all the same, after a while.
+        # One whose agents never come is sized all the same, after a while. That is a look longer than its operation
+        # has, which would succeed although nobody came, were fewer agents asked for just before it is late.
         if self.status in _STARTING and self.since_change < start_timeout:
             return "starting"
         return "settled" if self.status is ClusterStatus.ACTIVE else "changing"

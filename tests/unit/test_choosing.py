@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from brain_clusters.domain.budgets import Spent
 from brain_clusters.domain.choosing import Choice, Situation, choose
 from brain_clusters.domain.gates import GroupState
 from brain_clusters.domain.scaling import ClusterView, Gate
@@ -14,13 +15,15 @@ from brain_clusters.domain.signals import GroupSignals
 from brain_clusters.domain.specs import (
     AgentGroup,
     Blueprint,
+    Budget,
     Count,
     DestroyRules,
     HibernateRules,
     Lifecycle,
     ScalingPolicy,
 )
-from brain_clusters.domain.states import AgentRole, ClusterType
+from brain_clusters.domain.states import AgentRole, ClusterStatus, ClusterType, Intent
+from brain_clusters.services.observation import SeenCluster
 
 POLICY = ScalingPolicy(
     scale_up_threshold=10, scale_down_threshold=2, cooldown_seconds=0, scale_down_stabilization_seconds=0,
@@ -173,3 +176,19 @@ def test_after_the_end_there_is_nobody(action: Any) -> None:
 def test_after_a_hold_is_what_there_would_be_without_its_gates() -> None:
     held = {"b": Gate("cooldown", "", 0), "cluster": Gate("bounds", "", 9)}
     assert Choice("hold", "", {}, held).after(BEFORE) == {"boss": 1, "a": 2, "b": 0}
+
+
+def test_a_cluster_whose_agents_never_come_is_not_made_smaller_before_its_operation_is_late() -> None:
+    blueprint = Blueprint("b", "B", "1", ClusterType.TEAM, 0, 10, 1, (BOSS, A))
+
+    def phase(since_change: float) -> str:
+        cluster = SeenCluster(
+            "c", ClusterType.TEAM, ClusterStatus.SPAWNING, Intent.RUNNING, blueprint, {"boss": 1, "a": 1},
+            min_workers=0, max_workers=10, generation=1, asleep_backlog=0, load_percentage=0.0,
+            since_change=since_change, idle_seconds=since_change, hibernated_seconds=None, unknown_ticks=0,
+            wake_at=None, health_score=1.0, budget=Budget(), spent=Spent(), at=1000.0,
+        )  # fmt: skip
+        return cluster.situation(60.0, 2.0, None).phase
+
+    # The look right after the deadline belongs to whoever ends the operation.
+    assert [phase(59.0), phase(61.9), phase(62.1)] == ["starting", "starting", "changing"]
