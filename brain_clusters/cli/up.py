@@ -17,7 +17,7 @@ from brain_clusters.cli.upfile import UpFile, clear_left_over, only_one
 from brain_clusters.config import Settings
 from brain_clusters.embedded import make_home
 from brain_clusters.errors import PermanentError
-from brain_clusters.processes import ProcessId, open_log, tail
+from brain_clusters.processes import ProcessId, open_log
 
 _DETACHED_READY_SECONDS = 120.0
 _LOCKED_SECONDS = 5.0
@@ -183,7 +183,8 @@ def _wait_detached(home: Path, process: subprocess.Popen[bytes], log: Path, foll
             process.returncode = 0  # it stays; without this, Popen warns about a child that was not waited for
             return found
         if process.poll() is not None:
-            raise PermanentError(f"brain did not start. The end of {log}:\n{tail(log)}")
+            following.show()  # its last words, and not those of the one before, which the log has, too
+            raise PermanentError(f"brain did not start; what it said is above, and the end of {log}")
         if time.monotonic() > deadline:
             process.terminate()
             raise PermanentError(f"brain is not ready after {_DETACHED_READY_SECONDS:g} s; see {log}")
