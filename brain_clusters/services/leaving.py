@@ -161,8 +161,7 @@ def _end_agent(session: Session, one: Ending) -> str | None:
     asked = one.asked or agent.status is AgentStatus.DRAINING or (one.lost and agent.ready_at is None)
     agent.status = AgentStatus.STOPPED if asked else AgentStatus.FAILED
     agent.stopped_at = func.now()
-    if one.lost:
-        agent.reason = one.error
+    agent.reason = one.error if one.lost else None
     if one.beat is not None:
         observed.take_over(agent, one.beat)
     if not asked:  # else the error of its last task that failed stays

@@ -56,6 +56,7 @@ class Deployment:
         [container] = self.manifest["spec"]["template"]["spec"]["containers"]
         given = {each["name"]: each.get("value", "").replace("$$", "$") for each in container["env"]}
         given |= {"BRAIN_AGENT_ID": name, "BRAIN_AGENT_REDIS_URL": self.redis_url, "PATH": os.environ["PATH"]}
+        given["TMPDIR"] = str(self.folder)  # what is left of one that is killed goes with the test
         command = [sys.executable, *container["command"][1:]]
         with open(self.folder / f"{name}.log", "wb") as log:
             pod = subprocess.Popen(command, cwd=self.folder, env=given, stderr=log, start_new_session=True)

@@ -47,7 +47,9 @@ class Ground:
             "beat_interval": _BEAT_SECONDS,
             "beat_stale": _STALE_SECONDS,
         }
-        return Kit(settings, host_id, agent, {**user_environment(), **self.environ}, words)
+        # What agents leave when they are killed goes with the test.
+        environ = {**user_environment(), "TMPDIR": str(self.home), **self.environ}
+        return Kit(settings, host_id, agent, environ, words)
 
     def keys(self, host: str) -> str:
         """Return what the keys of a host's jobs begin with."""
