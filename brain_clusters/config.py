@@ -98,6 +98,10 @@ class Settings:
         "BRAIN_HOST_ON_STOP", setting.one_of("drain", "leave"), "drain",
         "What a host does at SIGTERM: drain its agents, or leave them to the next host, as a rollout wants it.",
     )  # fmt: skip
+    docker_volumes: tuple[str, ...] = setting.declare(
+        "BRAIN_DOCKER_VOLUMES", setting.words, (),
+        "Volumes, and folders of the Docker engine's machine with all below, that blueprints may mount, by commas.",
+    )  # fmt: skip
     docker_network: str | None = setting.declare(
         "BRAIN_DOCKER_NETWORK", setting.word, None,
         "The network of agents' containers: `host`, or a name; the Docker engine's default without it.",

@@ -23,7 +23,7 @@ from brain_clusters.genesis.contract.suite import DriverContract
 from brain_clusters.genesis.docker.daemon import connect
 from brain_clusters.genesis.docker.driver import DockerDriver
 from brain_clusters.genesis.docker.recipe import Owner
-from brain_clusters.genesis.driver import Factory, Phase
+from brain_clusters.genesis.driver import Driver, Factory, Kit, Phase
 from tests.engines.docker_cli import docker, inspect
 
 # The first of them may have to wait for the image to be built.
@@ -51,8 +51,13 @@ def ground(image: str, redis_url: str, tmp_path: Path) -> Ground:
         redis_url if found.password else found._replace(netloc=f"default:hidden-{secrets.token_hex(8)}@{found.netloc}")
     )
     address = url if isinstance(url, str) else url.geturl()
+
+    def make(kit: Kit) -> Driver:
+        allowed = (str(tmp_path), "/no/such/folder")
+        return DockerDriver.make(replace(kit, settings=replace(kit.settings, docker_volumes=allowed)))
+
     return Ground(
-        factory=DockerDriver.make, engine=Engine("docker", image, docker={"network": "host"}), home=tmp_path,
+        factory=make, engine=Engine("docker", image, docker={"network": "host"}), home=tmp_path,
         redis_url=address, agents_redis_url=address, patience_seconds=90.0, environ={"A_SECRET": "canary-4711"},
     )  # fmt: skip
 
@@ -241,6 +246,7 @@ def test_two_installations_do_not_see_the_agents_of_each_other(stage: Stage, gro
         ({"memory": 64 * 1024**4}, r"asks for 65536 GiB of memory"),
         ({"memory": 1 * _MIB}, r"(?i)minimum memory limit"),
         ({"volumes": ["/no/such/folder:/app:ro"]}, r"volume /no/such/folder does not exist"),
+        ({"volumes": ["/etc:/app:ro"]}, r"BRAIN_DOCKER_VOLUMES of its host does not allow"),
         ({"user": "nobody-of-that-name"}, r"nobody-of-that-name"),
         ({"gpus": 1}, r"no GPUs"),
         ({"network": None}, r"BRAIN_AGENT_REDIS_URL"),

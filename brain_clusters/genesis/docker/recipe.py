@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from ipaddress import ip_address
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -122,8 +124,24 @@ class Recipe:
             "security_opt": ["no-new-privileges:true"],
             "read_only": asked.get("read_only", False),
             "tmpfs": {"/tmp": ""} if asked.get("read_only") else None,  # noqa: S108 - in the container
-            "mounts": [_mount(volume) for volume in asked.get("volumes", [])],
+            "mounts": [self._mount(volume) for volume in asked.get("volumes", [])],
         }
+
+    def _mount(self, volume: str) -> Mount:
+        """Return SOURCE:TARGET or SOURCE:TARGET:ro as a mount. One of a missing folder fails; -v would make it."""
+        source, target, *mode = volume.split(":")
+        allowed = self._kit.settings.docker_volumes
+        if source.startswith("/"):
+            source = posixpath.normpath(source)
+            is_allowed = any(PurePosixPath(source).is_relative_to(one) for one in allowed if one.startswith("/"))
+        else:
+            is_allowed = source in allowed
+        if not is_allowed:
+            raise PermanentError(
+                f"its blueprint mounts {source}, which BRAIN_DOCKER_VOLUMES of its host does not allow "
+                f"({', '.join(allowed) or 'it allows nothing'}); add it there, or a folder above it"
+            )
+        return Mount(target, source, type="bind" if source.startswith("/") else "volume", read_only=mode == ["ro"])
 
     def network(self, spec: AgentSpec) -> str | None:
         """Return the network of the agent; None is the engine's default."""
@@ -165,12 +183,6 @@ class Recipe:
         if "\0" in value:
             raise PermanentError(f"environment: {name}: what {text.partition(':')[0]}: gives holds a NUL character")
         return value
-
-
-def _mount(volume: str) -> Mount:
-    """Return SOURCE:TARGET or SOURCE:TARGET:ro as a mount. One of a missing folder fails; Docker's -v would make it."""
-    source, target, *mode = volume.split(":")
-    return Mount(target, source, type="bind" if source.startswith("/") else "volume", read_only=mode == ["ro"])
 
 
 def _gpus(asked: Mapping[str, Any]) -> list[DeviceRequest]:
