@@ -58,7 +58,7 @@ def _write(client: Any, payload: Mapping[str, Any]) -> None:
 
 
 def _tell_variable(client: Any, payload: Mapping[str, Any]) -> None:
-    # As a child of the job finds it: that is all that a job's code can do with a variable. Images need not have printenv.
+    # As a child of the job finds it: that is all that a job's code can do with a variable. Images may have no printenv.
     tell = "import os, sys; sys.stdout.write(os.environ.get(sys.argv[1], ''))"
     found = subprocess.run([sys.executable, "-c", tell, payload["text"]], capture_output=True, text=True, check=False)
     client.hset(f"{payload['keys']}:variables", payload["text"], found.stdout)
