@@ -116,11 +116,11 @@ class Settings:
         secret=True,
     )  # fmt: skip
     genesis_dialect: str = setting.declare(
-        "BRAIN_GENESIS_DIALECT", setting.choice("native", "spawn"), "native",
+        "BRAIN_GENESIS_DIALECT", setting.one_of("native", "spawn"), "native",
         "What the Genesis service speaks: native, or spawn (only POST /api/genesis/spawn).",
     )  # fmt: skip
     genesis_plain_http: str = setting.declare(
-        "BRAIN_GENESIS_PLAIN_HTTP", setting.choice("refuse", "allow"), "refuse",
+        "BRAIN_GENESIS_PLAIN_HTTP", setting.one_of("refuse", "allow"), "refuse",
         "Whether key and Redis address may go to another machine by http://, readable for all in between.",
     )  # fmt: skip
     host_capacity: int = setting.declare(

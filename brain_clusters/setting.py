@@ -101,17 +101,6 @@ def drivers(text: str) -> tuple[str, ...]:
     return found
 
 
-def choice(*allowed: str) -> Callable[[str], str]:
-    """Return a parser that accepts one of ``allowed``."""
-
-    def parse(text: str) -> str:
-        if text not in allowed:
-            raise ValueError(f"must be {' or '.join(allowed)}")
-        return text
-
-    return parse
-
-
 def keys(text: str) -> tuple[str, ...]:
     """Return the comma-separated API keys of ``text``; a short key is refused."""
     found = words(text)
