@@ -65,9 +65,10 @@ class Scripted(Driver):
     def __post_init__(self) -> None:
         self._read, self._write = os.pipe()
 
-    def show(self, sighting: Sighting) -> None:
-        self.shown[sighting.agent_id] = sighting
-        self.news.append(sighting)
+    def show(self, *sightings: Sighting) -> None:
+        """Tell all of them by the same call of ``changes``."""
+        self.shown |= {sighting.agent_id: sighting for sighting in sightings}
+        self.news.extend(sightings)
         os.write(self._write, b"!")
 
     def times(self, name: str) -> int:
@@ -395,8 +396,7 @@ def test_an_end_is_told_once_though_the_engine_shows_it_again_and_again(
 ) -> None:
     run(scripted)
     agent = agent_of(desk, until, scripted, stage)
-    for _ in range(3):
-        scripted.show(Sighting(agent, Phase.ENDED, code=1))
+    scripted.show(*[Sighting(agent, Phase.ENDED, code=1)] * 3)
     until(lambda: ("remove", (agent,)) in scripted.asked, "what it left is removed")
     assert desk.gone[agent].error == "ended unasked; its log ends: the last line"
     assert scripted.times("logs") == 1
