@@ -56,9 +56,13 @@ class Settings:
         "BRAIN_API_KEYS",
         setting.keys,
         (),
-        "Keys for Authorization: Bearer, by commas; needed off loopback.",
+        "Admins' keys for Authorization: Bearer, by commas, besides those that are made with `brain-clusters keys`.",
         secret=True,
     )
+    insecure_dev: bool = setting.declare(
+        "BRAIN_INSECURE_DEV", setting.switch, False,
+        "1: no key is needed, whoever reaches the API is an admin; on loopback only.",
+    )  # fmt: skip
     blueprints_path: Path | None = setting.declare(  # noqa: RUF009 - it is dataclasses.field
         "BRAIN_BLUEPRINTS_PATH", setting.path, None, "A folder of blueprints to store at start, besides our examples."
     )

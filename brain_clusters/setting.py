@@ -68,6 +68,13 @@ def word(text: str) -> str:
     return text
 
 
+def switch(text: str) -> bool:
+    """Return whether ``text`` says yes."""
+    if text.lower() not in ("0", "1", "false", "true"):
+        raise ValueError("must be 1 or 0")
+    return text.lower() in ("1", "true")
+
+
 def one_of(*allowed: str) -> Callable[[str], str]:
     """Return a parser of one of a few words."""
 

@@ -106,7 +106,8 @@ def redis_url(servers: ServerUrls) -> str:
 @pytest.fixture(scope="module")
 def settings(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Settings on the module's servers."""
-    return Settings(home=Path(tmp_path_factory.mktemp("home")), database_url=database_url, redis_url=redis_url)
+    home = Path(tmp_path_factory.mktemp("home"))
+    return Settings(home=home, database_url=database_url, redis_url=redis_url, insecure_dev=True)
 
 
 @pytest.fixture(scope="module")

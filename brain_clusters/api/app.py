@@ -33,7 +33,7 @@ def create_app(control: Control) -> flask.Flask:
     app.url_map.merge_slashes = False
     attach(app, control)
     app.url_value_preprocessor(_refuse_nul)
-    app.before_request(auth.check)
+    auth.register(app)
     app.after_request(_name_version)
     app.after_request(_protect)
     problems.register(app)

@@ -1,32 +1,94 @@
-"""Who may call. With keys: whoever has one. Without: programs of this machine, and no web page of another origin."""
+"""Who may call what. Whoever has a key, as far as its role and its tags go; deny by default.
+
+Without keys, which has to be asked for: programs of this machine, and no web page of another origin.
+"""
 
 from __future__ import annotations
 
 import hmac
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import flask
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, Unauthorized
 
 from brain_clusters.api.context import control
+from brain_clusters.api.endpoint import Endpoint, declared
+from brain_clusters.db.scope import narrowed
+from brain_clusters.domain.access import LOCAL, Identity
 from brain_clusters.domain.addresses import is_loopback
+from brain_clusters.services import access
 
-# Probes and monitors have no key. All else needs one, also what is added later.
-_OPEN_PATHS = frozenset({"/healthz", "/readyz", "/version"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]{1,5})?", re.IGNORECASE)
 
 
-def check() -> None:
+def register(app: flask.Flask) -> None:
+    """Have every request of ``app`` judged, and what it reads narrowed to what its caller may see."""
+    app.before_request(_check)
+    app.teardown_request(_widen)
+
+
+def identity() -> Identity:
+    """Return who sent the request at hand, which was let in."""
+    found = flask.g.identity
+    assert isinstance(found, Identity)  # noqa: S101 - _check() put it there
+    return found
+
+
+def _check() -> None:
     """Refuse the request at hand when it may not be answered."""
-    keys = control().settings.api_keys
-    if keys:
-        if flask.request.path not in _OPEN_PATHS:
-            check_key(keys, "BRAIN_API_KEYS")
-    else:
-        check_local("BRAIN_API_KEYS")
+    if control().settings.insecure_dev:
+        check_local("BRAIN_INSECURE_DEV")
+    request = flask.request
+    found = declared(flask.current_app.view_functions.get(request.endpoint)) if request.endpoint else None
+    if found is not None and found.role is None:
+        return
+    caller = flask.g.identity = _identify()
+    if request.endpoint is None:
+        return  # there is nothing at this path, which only those are told who have a key
+    if found is None:
+        raise Forbidden("nobody may call this")
+    _judge(caller, found)
+    flask.g.narrowed = ExitStack()
+    flask.g.narrowed.enter_context(narrowed(caller.tags))
+
+
+def _widen(_exc: BaseException | None) -> None:
+    found = flask.g.pop("narrowed", None)
+    if found is not None:
+        found.close()
+
+
+def _judge(caller: Identity, found: Endpoint) -> None:
+    assert found.role is not None  # noqa: S101 - open endpoints are not judged
+    if not caller.role.covers(found.role):
+        raise Forbidden(f"this needs the role {found.role}, and the key {caller.name!r} has the role {caller.role}")
+    if found.everywhere and not caller.sees_all:
+        raise Forbidden(f"this concerns all clusters; the key {caller.name!r} is for those tagged {_listed(caller)}")
+
+
+def _listed(caller: Identity) -> str:
+    return ", ".join(repr(tag) for tag in caller.tags)
+
+
+def _identify() -> Identity:
+    """Return the caller; raise Unauthorized."""
+    if control().settings.insecure_dev:
+        return LOCAL
+    scheme, _, given = flask.request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not given.strip():
+        raise _unauthorized("send a key as Authorization: Bearer KEY; an admin's is in BRAIN_HOME/admin.key")
+    found = access.identify(control(), given.strip(), flask.request.remote_addr)
+    if found is None:
+        raise _unauthorized("this key is unknown, has ended or was revoked")
+    return found
+
+
+def _unauthorized(told: str) -> Unauthorized:
+    return Unauthorized(told, www_authenticate=WWWAuthenticate("bearer", {"realm": "brain-clusters"}))
 
 
 def check_key(keys: Sequence[str], variable: str) -> None:
@@ -36,17 +98,14 @@ def check_key(keys: Sequence[str], variable: str) -> None:
     # Every key is compared, in constant time: the answer's delay tells nothing about them.
     matches = [hmac.compare_digest(sent, key.encode()) for key in keys]
     if scheme.lower() != "bearer" or not any(matches):
-        raise Unauthorized(
-            f"send a key of {variable} as Authorization: Bearer KEY",
-            www_authenticate=WWWAuthenticate("bearer", {"realm": "brain-clusters"}),
-        )
+        raise _unauthorized(f"send a key of {variable} as Authorization: Bearer KEY")
 
 
 def check_local(variable: str) -> None:
-    """Refuse the request at hand, which needs no key, when it may come from a web page. variable: of the keys."""
+    """Refuse the request at hand, which needs no key, when it may come from a web page. variable: why it needs none."""
     _check_host(variable)
     if flask.request.method not in _SAFE_METHODS:
-        _check_origin()
+        check_origin()
 
 
 def _check_host(variable: str) -> None:
@@ -54,11 +113,12 @@ def _check_host(variable: str) -> None:
     found = _HOST.fullmatch(flask.request.headers.get("Host", ""))
     if found is None or not is_loopback(found["name"].strip("[]")):
         raise Forbidden(
-            f"without {variable} only requests to the names of loopback are answered: 127.0.0.1, localhost and [::1]"
+            f"without keys ({variable}) only requests to names of loopback are answered: 127.0.0.1, localhost, [::1]"
         )
 
 
-def _check_origin() -> None:
+def check_origin() -> None:
+    """Refuse the request at hand when a web page of another origin sends it."""
     request = flask.request
     origin = request.headers.get("Origin")
     own = f"{request.scheme}://{request.headers.get('Host', '')}".lower()

@@ -21,9 +21,10 @@ _KEEPALIVE_SECONDS = 30
 
 def serve(settings: Settings) -> None:
     """Answer requests until SIGTERM, then exit. Raises ConfigError for an address that others reach without keys."""
-    if not settings.api_keys and not is_loopback(settings.api_host):
+    if settings.insecure_dev and not is_loopback(settings.api_host):
         raise ConfigError(
-            f"BRAIN_API_HOST={settings.api_host} can be reached by others; set BRAIN_API_KEYS first, or keep 127.0.0.1"
+            f"BRAIN_API_HOST={settings.api_host} can be reached by others, and BRAIN_INSECURE_DEV lets everybody in: "
+            "unset one of the two"
         )
 
     def make() -> flask.Flask:

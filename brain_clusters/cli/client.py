@@ -7,9 +7,20 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
+from brain_clusters.config import Settings
 from brain_clusters.errors import InvalidInput, PermanentError, TemporaryError
 
 _TIMEOUT_SECONDS = 90.0
+
+
+def own_key(settings: Settings) -> str | None:
+    """Return the key that this machine's settings give: of BRAIN_API_KEYS, else that of ``BRAIN_HOME/admin.key``."""
+    if settings.api_keys:
+        return settings.api_keys[0]
+    try:
+        return (settings.home / "admin.key").read_text().strip() or None
+    except OSError:
+        return None
 
 
 class ApiClient:

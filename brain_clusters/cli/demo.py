@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from brain_clusters.cli.client import ApiClient
+from brain_clusters.cli.client import ApiClient, own_key
 from brain_clusters.cli.screen import Screen
 from brain_clusters.cli.system import System
 from brain_clusters.config import Settings
@@ -62,6 +62,7 @@ def _system() -> Iterator[System]:
     home = settings.home / f"demo-{time.time_ns():x}"
     settings = replace(
         settings, home=home, database_url=None, redis_url=None, api_host="127.0.0.1", api_port=0, api_keys=(),
+        insecure_dev=False,
         tick_interval_seconds=0.5, beat_interval_seconds=0.5, host_id=None, stop_grace_seconds=2.0,
     )  # fmt: skip
     system = System(settings, say=lambda line: click.secho(f"  {line}", dim=True))
@@ -97,7 +98,7 @@ class _Demo:
     def __init__(self, system: System, files: Sequence[Path]) -> None:
         self._system = system
         self._files = files
-        self._api = ApiClient(system.api_url)
+        self._api = ApiClient(system.api_url, key=own_key(system.settings))
         self._figures = Figures(jobs=len(files))
         self._screen = Screen()
         self._sent = 0
@@ -142,7 +143,7 @@ class _Demo:
 
         def send(path: Path) -> None:
             if not hasattr(local, "api"):
-                local.api = ApiClient(self._system.api_url)
+                local.api = ApiClient(self._system.api_url, key=own_key(self._system.settings))
             local.api.post(f"{self._cluster}/jobs", {"to": "Readers", "payload": {"path": str(path)}})
             self._sent += 1
 

@@ -37,7 +37,9 @@ def migrate() -> None:
     """Bring the schema up to date and store the blueprints; safe to run several times and at once."""
     from brain_clusters.services.setup import prepare
 
-    prepare(_settings())
+    made = prepare(_settings())
+    if made is not None:
+        click.echo(f"made a key for an admin: {made}")
     click.echo("the database is up to date")
 
 

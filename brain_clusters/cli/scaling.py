@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import click
 
-from brain_clusters.cli.client import ApiClient
+from brain_clusters.cli.client import ApiClient, own_key
 from brain_clusters.cli.upfile import UpFile
 from brain_clusters.config import Settings
 from brain_clusters.errors import InvalidInput, PermanentError
@@ -139,7 +139,7 @@ def api_client(api_url: str | None) -> Iterator[ApiClient]:
         if running is None:
             raise PermanentError(f"no 'up' runs for {settings.home}; name the API to ask with --api URL")
         api_url = running.api_url
-    client = ApiClient(api_url, key=next(iter(settings.api_keys), None))
+    client = ApiClient(api_url, key=own_key(settings))
     try:
         yield client
     finally:

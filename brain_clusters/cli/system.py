@@ -110,7 +110,9 @@ class System:
         from brain_clusters.services.setup import prepare  # here: it imports the database's libraries
 
         self._say("preparing the database")
-        prepare(self.settings)
+        made = prepare(self.settings)
+        if made is not None:
+            self._say(f"made a key for an admin, which this command line reads: {made}")
 
     def _child(self, name: str) -> Child:
         command, *driver = name.split()

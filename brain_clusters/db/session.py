@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 
-from sqlalchemy import URL, Engine, create_engine, make_url, text
+from sqlalchemy import URL, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
+from brain_clusters.db import scope
 from brain_clusters.db.schema import Schema
 from brain_clusters.errors import BrainError, SchemaMismatch, TemporaryError
 
@@ -51,6 +52,7 @@ class Database:
             },
         )
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+        event.listen(self._sessions, "do_orm_execute", scope.narrow)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 
 from brain_clusters.config import Settings
 from brain_clusters.db import migrate
 from brain_clusters.errors import SchemaMismatch, TemporaryError
-from brain_clusters.services import blueprints
+from brain_clusters.services import access, blueprints
 from brain_clusters.services.control import Control
 from brain_clusters.shipped import shipped
 
@@ -17,10 +18,11 @@ log = logging.getLogger(__name__)
 _AGAIN_SECONDS = 2.0
 
 
-def prepare(settings: Settings) -> None:
+def prepare(settings: Settings) -> Path | None:
     """Migrate under a lock, then store our example blueprints and those of ``BRAIN_BLUEPRINTS_PATH``.
 
-    Several may do so at once. Raises InvalidInput for a blueprint with faults, TemporaryError without PostgreSQL.
+    Returns where the first admin's key was written to, if one had to be made. Several may do so at once.
+    Raises InvalidInput for a blueprint with faults, TemporaryError without PostgreSQL.
     """
     control = Control.open(settings, application="brain-setup")
     try:
@@ -28,6 +30,7 @@ def prepare(settings: Settings) -> None:
         for folder in (shipped("blueprints"), settings.blueprints_path):
             if folder is not None:
                 blueprints.store_folder(control, folder)
+        return access.make_first(control)
     finally:
         control.close()
 

@@ -223,12 +223,18 @@ class Brain:
                 found.setdefault(path[len(folder) :].removesuffix(".log"), []).append(pid)
         return {agent: pids for agent, pids in found.items() if agent.startswith(f"{cluster}.") or not cluster}
 
+    @property
+    def key(self) -> str:
+        """The key that the first start made."""
+        return (self.home / "admin.key").read_text().strip()
+
     # --- REST ---------------------------------------------------------------------------------------------------
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Send one request. headers: with underscores for hyphens."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS + 10)
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = {"Authorization": f"Bearer {self.key}"}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         data = None if body is None else json.dumps(body)
         if data is not None:
             sent["Content-Type"] = "application/json"

@@ -35,7 +35,7 @@ def test_a_handler_from_the_handler_path_gets_the_payload_and_its_result_is_kept
 
 
 def test_the_python_client_sends_jobs_and_gets_their_results(brain: Brain, cluster: str) -> None:
-    with Client(brain.api_url) as client:
+    with Client(brain.api_url, key=brain.key) as client:
         assert client.submit(cluster, {"say": "one"}, to="Hands").result(timeout=60)["said"] == "one"
         sent = client.submit_many(cluster, [{"say": n} for n in range(50)], to="Hands", priority="high")
         assert [job.result(timeout=60)["said"] for job in sent] == list(range(50))

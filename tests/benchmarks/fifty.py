@@ -8,7 +8,7 @@ import time
 
 import stage
 
-from brain_clusters.cli.client import ApiClient
+from brain_clusters.cli.client import ApiClient, own_key
 
 COUNT = 50
 BLUEPRINT = """
@@ -24,7 +24,7 @@ def ours(runs: int) -> tuple[list[float], list[float]]:
     """Return the milliseconds until all were ready, and the mean PSS (MB) of an idle agent, of each run."""
     times, memory = [], []
     with stage.system() as system:
-        api = ApiClient(system.api_url)
+        api = ApiClient(system.api_url, key=own_key(system.settings))
         api.post("/api/blueprints", {"yaml": BLUEPRINT})
         made = api.post("/api/clusters", {"blueprint_id": "fifty", "name": "fifty"}, wait_seconds=60)["cluster"]
         path = f"/api/clusters/{made['id']}"

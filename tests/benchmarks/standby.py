@@ -19,7 +19,7 @@ from typing import Any
 import stage
 from wake import wake
 
-from brain_clusters.cli.client import ApiClient
+from brain_clusters.cli.client import ApiClient, own_key
 
 MODULES, FUNCTIONS, MEGABYTES = 400, 100, 200
 BLUEPRINT = """
@@ -75,7 +75,7 @@ def measure(runs: int, instead: str | None) -> tuple[list[float], list[float], f
         for name in ("heavy_warm", *(f"heavy_cold_{number}" for number in range(runs))):
             generate(folder, name, instead)
         with stage.system(handler_path=(str(folder),), start_timeout_seconds=120.0) as system:
-            api = ApiClient(system.api_url)
+            api = ApiClient(system.api_url, key=own_key(system.settings))
             path = create(api, "heavy_warm", "warm")
             megabytes = kept(api, path)["memory_bytes"] / 2**20
             warm, cold = [], []

@@ -21,7 +21,7 @@ from sqlalchemy import text
 
 from brain_clusters.broker import names
 from brain_clusters.broker.jobs import JobRecords, JobReport
-from brain_clusters.cli.client import ApiClient
+from brain_clusters.cli.client import ApiClient, own_key
 from brain_clusters.cli.system import System
 from brain_clusters.client import Client, Queue
 from brain_clusters.domain.states import JobStatus
@@ -62,7 +62,7 @@ def show(name: str, rates: list[float], peer: list[float] | None = None) -> None
 def measure(found: System, runs: int, single: int, batch: int) -> None:
     """Measure every way in turn, ``runs`` times, and print the figures."""
     control, url = Control.open(found.settings, application="bench"), found.settings.redis_url or ""
-    client, plain = Client(found.api_url, timeout=120.0), redis.Redis.from_url(url)
+    client, plain = Client(found.api_url, key=own_key(found.settings), timeout=120.0), redis.Redis.from_url(url)
     app = Celery("peer", broker=url, backend=None, set_as_current=False)
     task = app.task(name="peer.task")(nothing)
     queue, many = Queue(url, "desk", "Clerk"), [PAYLOAD] * batch
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=10_000)
     chosen = parser.parse_args()
     with stage.system() as found:
-        api = ApiClient(found.api_url)
+        api = ApiClient(found.api_url, key=own_key(found.settings))
         api.post("/api/blueprints", {"yaml": BLUEPRINT})
         api.post("/api/clusters", {"blueprint_id": "desk", "name": "Desk", "id": "desk"}, wait_seconds=30)
         api.post("/api/clusters/desk/hibernate", {}, wait_seconds=30)

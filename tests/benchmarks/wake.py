@@ -9,7 +9,7 @@ from datetime import datetime
 
 import stage
 
-from brain_clusters.cli.client import ApiClient
+from brain_clusters.cli.client import ApiClient, own_key
 
 # Persistent: it sleeps when it is told to, and not while the peer is measured.
 BLUEPRINT = """
@@ -25,7 +25,7 @@ def ours(runs: int) -> tuple[list[float], list[float]]:
     """Return milliseconds from the request to the handler, for us; and of plain workers from exec to their task."""
     mine, plain = [], []
     with stage.system() as system:
-        api, url = ApiClient(system.api_url), system.settings.redis_url or ""
+        api, url = ApiClient(system.api_url, key=own_key(system.settings)), system.settings.redis_url or ""
         api.post("/api/blueprints", {"yaml": BLUEPRINT})
         made = api.post("/api/clusters", {"blueprint_id": "wake", "name": "wake"}, wait_seconds=60)["cluster"]
         path = f"/api/clusters/{made['id']}"

@@ -340,7 +340,9 @@ def test_every_answer_names_the_version_that_gave_it(control: Control, path: str
 def test_an_internal_error_and_a_refused_key_name_the_version_too(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built = replace(control, settings=replace(control.settings, commit="c0ffee", api_keys=("k" * 16,)))
+    built = replace(
+        control, settings=replace(control.settings, commit="c0ffee", api_keys=("k" * 16,), insecure_dev=False)
+    )
     client = create_app(built).test_client()
     refused = client.get("/api/clusters")
     monkeypatch.setattr("brain_clusters.services.operations.get", lambda *_: 1 / 0)

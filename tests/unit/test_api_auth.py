@@ -29,6 +29,7 @@ def client(tmp_path: Path) -> Iterator[Client]:
             database_url="postgresql+psycopg2://127.0.0.1:1/none",
             redis_url="redis://127.0.0.1:1/0",
             api_keys=keys,
+            insecure_dev=not keys,
         )
         opened.append(Control.open(settings, application="tests"))
         return create_app(opened[-1]).test_client()
@@ -38,7 +39,7 @@ def client(tmp_path: Path) -> Iterator[Client]:
         control.close()
 
 
-@pytest.mark.parametrize("path", ["/api/clusters", "/api/nothing", "/", "/api", "/api/jobs/x"])
+@pytest.mark.parametrize("path", ["/api/clusters", "/api/nothing", "/api", "/api/jobs/x"])
 def test_with_keys_every_path_but_the_probes_needs_one(client: Client, path: str) -> None:
     refused = client(KEY).get(path)
     assert refused.status_code == 401
@@ -130,9 +131,9 @@ def test_no_other_origin_is_allowed_to_read(client: Client) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.5", "example.org"])
-def test_an_address_that_others_reach_is_refused_until_there_are_keys(host: str) -> None:
-    with pytest.raises(ConfigError, match="BRAIN_API_KEYS"):
-        serve(Settings(api_host=host))
+def test_an_address_that_others_reach_is_refused_where_everybody_is_let_in(host: str) -> None:
+    with pytest.raises(ConfigError, match="BRAIN_INSECURE_DEV"):
+        serve(Settings(api_host=host, insecure_dev=True))
 
 
 def test_loopback_is_known_by_its_addresses() -> None:

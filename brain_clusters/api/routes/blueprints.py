@@ -8,10 +8,11 @@ import flask
 
 from brain_clusters.api import views
 from brain_clusters.api.context import answer, control
-from brain_clusters.api.requests import read_body, read_query
+from brain_clusters.api.endpoint import Document, endpoint
+from brain_clusters.domain.access import Role
 from brain_clusters.errors import NotFound
 from brain_clusters.services import blueprints
-from brain_clusters.services.requests import BLUEPRINT, NOTHING, Schema, validated
+from brain_clusters.services.requests import BLUEPRINT, NOTHING, Schema
 
 routes = flask.Blueprint("blueprints", __name__, url_prefix="/api/blueprints")
 
@@ -19,24 +20,26 @@ _VERSION: Schema = {"version": {"type": "string", "minlength": 1, "maxlength": 1
 
 
 @routes.post("")
-def add() -> flask.Response:
+@endpoint(Role.ADMIN, body=BLUEPRINT, everywhere=True)
+def add(body: Document) -> flask.Response:
     """Store a blueprint, or a new version of one."""
-    return _store(None)
+    return _store(None, body)
 
 
 @routes.get("")
+@endpoint(Role.VIEWER)
 def listing() -> flask.Response:
     """List blueprints, each in its newest version."""
-    read_query({})
     with control().database.transaction() as session:
         rows = [views.blueprint(row) for row in blueprints.every(session)]
     return answer({"blueprints": rows, "total": len(rows)})
 
 
 @routes.get("/<blueprint_id>")
-def get(blueprint_id: str) -> flask.Response:
+@endpoint(Role.VIEWER, query=_VERSION)
+def get(blueprint_id: str, query: Document) -> flask.Response:
     """Show a blueprint with its text, in its newest version or the one that is asked for."""
-    version = read_query(_VERSION).get("version")
+    version = query.get("version")
     with control().database.transaction() as session:
         stored = blueprints.versions(session, blueprint_id)
     wanted = next((row for row in stored if version in (None, row.version)), None)
@@ -47,24 +50,22 @@ def get(blueprint_id: str) -> flask.Response:
 
 
 @routes.put("/<blueprint_id>")
-def put(blueprint_id: str) -> flask.Response:
+@endpoint(Role.ADMIN, body=BLUEPRINT, everywhere=True)
+def put(blueprint_id: str, body: Document) -> flask.Response:
     """Store a version of the blueprint that the path names."""
-    return _store(blueprint_id)
+    return _store(blueprint_id, body)
 
 
 @routes.delete("/<blueprint_id>")
+@endpoint(Role.ADMIN, body=NOTHING, everywhere=True)
 def delete(blueprint_id: str) -> flask.Response:
     """Take a blueprint out of use."""
-    read_query({})
-    validated(read_body(), NOTHING, "the request body")
     blueprints.retire(control(), blueprint_id)
     return flask.Response(status=204)
 
 
-def _store(expected_id: str | None) -> flask.Response:
-    read_query({})
-    document = validated(read_body(), BLUEPRINT, "the request body")
-    stored, new = blueprints.store(control(), document["yaml"], expected_id=expected_id)
+def _store(expected_id: str | None, body: Document) -> flask.Response:
+    stored, new = blueprints.store(control(), body["yaml"], expected_id=expected_id)
     with control().database.transaction() as session:
         versions = blueprints.versions(session, stored.id)
     headers = {"Location": f"/api/blueprints/{quote(stored.id, safe='')}"}

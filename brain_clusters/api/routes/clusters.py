@@ -9,7 +9,9 @@ import flask
 
 from brain_clusters.api import views
 from brain_clusters.api.context import answer, control
-from brain_clusters.api.requests import PAGE, read_query
+from brain_clusters.api.endpoint import Document, endpoint
+from brain_clusters.api.requests import PAGE
+from brain_clusters.domain.access import Role
 from brain_clusters.domain.states import ClusterStatus, ClusterType
 from brain_clusters.services import alerts, clusters, standby
 from brain_clusters.services.clusters import ClusterFilter
@@ -37,9 +39,9 @@ def page_of(name: str, page: Page[Row], view: Callable[[Row], dict[str, Any]]) -
 
 
 @routes.get("")
-def listing() -> flask.Response:
+@endpoint(Role.VIEWER, query=_FILTERS)
+def listing(query: Document) -> flask.Response:
     """List clusters, newest first."""
-    query = read_query(_FILTERS)
     wanted = ClusterFilter(
         status=ClusterStatus(query["status"]) if "status" in query else None,
         type=ClusterType(query["type"]) if "type" in query else None,
@@ -52,9 +54,9 @@ def listing() -> flask.Response:
 
 
 @routes.get("/<cluster_id>")
+@endpoint(Role.VIEWER)
 def get(cluster_id: str) -> flask.Response:
     """Show a cluster, and the jobs that wait and run in it this moment (null when Redis cannot be asked)."""
-    read_query({})
     with control().database.transaction() as session:
         row = clusters.get(session, cluster_id)
     shown = {"backlog": clusters.backlog_now(control(), row), "standby": standby.of(control(), row)}
@@ -62,9 +64,9 @@ def get(cluster_id: str) -> flask.Response:
 
 
 @routes.get("/<cluster_id>/agents")
-def agents(cluster_id: str) -> flask.Response:
+@endpoint(Role.VIEWER, query=_AGENT_FILTERS)
+def agents(cluster_id: str, query: Document) -> flask.Response:
     """List a cluster's agents; those that are gone, too, with ``ended=true``."""
-    query = read_query(_AGENT_FILTERS)
     with control().database.transaction() as session:
         rows = clusters.agents(session, cluster_id, ended=query["ended"])
     beats = clusters.beats(control(), [row.agent_id for row in rows])
@@ -72,35 +74,35 @@ def agents(cluster_id: str) -> flask.Response:
 
 
 @routes.get("/<cluster_id>/hierarchy")
+@endpoint(Role.VIEWER)
 def hierarchy(cluster_id: str) -> flask.Response:
     """Show who reports to whom."""
-    read_query({})
     with control().database.transaction() as session:
         return answer({"cluster_id": cluster_id, "hierarchy": clusters.hierarchy(session, cluster_id)})
 
 
 @routes.get("/<cluster_id>/metrics")
-def metrics(cluster_id: str) -> flask.Response:
+@endpoint(Role.VIEWER, query=PAGE)
+def metrics(cluster_id: str, query: Document) -> flask.Response:
     """List a cluster's samples, newest first."""
-    query = read_query(PAGE)
     with control().database.transaction() as session:
         page = clusters.metrics(session, cluster_id, limit=query["limit"], cursor=query.get("cursor"))
     return page_of("metrics", page, views.metrics)
 
 
 @routes.get("/<cluster_id>/events")
-def events(cluster_id: str) -> flask.Response:
+@endpoint(Role.VIEWER, query=PAGE)
+def events(cluster_id: str, query: Document) -> flask.Response:
     """List a cluster's history, newest first."""
-    query = read_query(PAGE)
     with control().database.transaction() as session:
         page = clusters.events(session, cluster_id, limit=query["limit"], cursor=query.get("cursor"))
     return page_of("events", page, views.event)
 
 
 @routes.get("/<cluster_id>/alerts")
+@endpoint(Role.VIEWER)
 def alerts_of(cluster_id: str) -> flask.Response:
     """List the alerts of a cluster's blueprint and where each stands."""
-    read_query({})
     with control().database.transaction() as session:
         rows = [views.alert(rule, state) for rule, state in alerts.listing(session, cluster_id)]
     return answer({"alerts": rows, "total": len(rows)})

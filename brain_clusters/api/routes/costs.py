@@ -9,8 +9,9 @@ from typing import Any
 import flask
 
 from brain_clusters.api.context import answer, control
-from brain_clusters.api.requests import read_query
+from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.api.tables import answer_csv, wants_csv
+from brain_clusters.domain.access import Role
 from brain_clusters.errors import Fault, InvalidInput
 from brain_clusters.services import costs
 from brain_clusters.services.costs import Period, Report
@@ -37,15 +38,17 @@ _OF_ALL: Schema = {
 
 
 @routes.get("/clusters/<cluster_id>/costs")
-def of_one(cluster_id: str) -> flask.Response:
+@endpoint(Role.VIEWER, query=_OF_ONE)
+def of_one(cluster_id: str, query: Document) -> flask.Response:
     """Tell what a cluster used and cost, also one that is gone, by group, agent or day."""
-    return _told(read_query(_OF_ONE), cluster_id)
+    return _told(query, cluster_id)
 
 
 @routes.get("/costs")
-def of_all() -> flask.Response:
+@endpoint(Role.VIEWER, query=_OF_ALL)
+def of_all(query: Document) -> flask.Response:
     """Tell what all clusters used and cost."""
-    return _told(read_query(_OF_ALL), None)
+    return _told(query, None)
 
 
 def _told(query: Mapping[str, Any], cluster_id: str | None) -> flask.Response:

@@ -7,39 +7,41 @@ from typing import Any
 import flask
 
 from brain_clusters.api.context import answer, control
-from brain_clusters.api.requests import read_body, read_query
+from brain_clusters.api.endpoint import Document, endpoint
+from brain_clusters.domain.access import Role
 from brain_clusters.domain.durations import in_utc, parse_instant
 from brain_clusters.services import dead_letters
 from brain_clusters.services.dead_letters import Letters, Treated
-from brain_clusters.services.requests import LETTERS, TREAT_LETTERS, validated
+from brain_clusters.services.requests import LETTERS, TREAT_LETTERS
 
 routes = flask.Blueprint("dead_letters", __name__, url_prefix="/api/clusters/<cluster_id>/dead-letters")
 
 
 @routes.get("")
-def grouped(cluster_id: str) -> flask.Response:
+@endpoint(Role.VIEWER, query=LETTERS)
+def grouped(cluster_id: str, query: Document) -> flask.Response:
     """Show a cluster's dead letters by error and group, most first."""
-    found = dead_letters.grouped(control(), cluster_id, _letters(read_query(LETTERS)))
+    found = dead_letters.grouped(control(), cluster_id, _letters(query))
     return answer({"dead_letters": found, "total": sum(one["count"] for one in found)})
 
 
 @routes.post("/retry")
-def retry(cluster_id: str) -> flask.Response:
+@endpoint(Role.OPERATOR, body=TREAT_LETTERS)
+def retry(cluster_id: str, body: Document) -> flask.Response:
     """Queue the dead letters that match again, the oldest first."""
-    letters, limit = _asked()
+    letters, limit = _asked(body)
     return _told("retried", dead_letters.retry_matching(control(), cluster_id, letters, limit))
 
 
 @routes.post("/discard")
-def discard(cluster_id: str) -> flask.Response:
+@endpoint(Role.OPERATOR, body=TREAT_LETTERS)
+def discard(cluster_id: str, body: Document) -> flask.Response:
     """Put the dead letters that match aside: nobody is shown them here any more, and their payloads are dropped."""
-    letters, limit = _asked()
+    letters, limit = _asked(body)
     return _told("discarded", dead_letters.discard_matching(control(), cluster_id, letters, limit))
 
 
-def _asked() -> tuple[Letters, int]:
-    read_query({})
-    body = validated(read_body(), TREAT_LETTERS, "the request body")
+def _asked(body: Document) -> tuple[Letters, int]:
     limit = body.pop("limit")
     return _letters(body), limit
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import flask
 
 from brain_clusters.api.context import answer, control
-from brain_clusters.api.requests import read_query
+from brain_clusters.api.endpoint import endpoint
+from brain_clusters.domain.access import Role
 from brain_clusters.services import placement
 
 routes = flask.Blueprint("hosts", __name__, url_prefix="/api/hosts")
 
 
 @routes.get("")
+@endpoint(Role.VIEWER, everywhere=True)
 def listing() -> flask.Response:
     """List the hosts, by driver and id. They are few, so there are no pages."""
-    read_query({})
     with control().database.transaction() as session:
         found = placement.hosts(session, control().settings.host_lease_seconds)
     return answer({"hosts": found, "total": len(found)})

@@ -10,8 +10,10 @@ import flask
 
 from brain_clusters.api import views
 from brain_clusters.api.context import answer, control, place_for_large_body
-from brain_clusters.api.requests import BATCH_LIMIT_BYTES, BODY_LIMIT_BYTES, PAGE, read_body, read_key, read_query
+from brain_clusters.api.endpoint import Document, endpoint
+from brain_clusters.api.requests import BATCH_LIMIT_BYTES, BODY_LIMIT_BYTES, PAGE, read_body, read_key
 from brain_clusters.api.routes.clusters import page_of
+from brain_clusters.domain.access import Role
 from brain_clusters.domain.durations import in_utc, parse_duration, parse_instant
 from brain_clusters.domain.states import JobStatus
 from brain_clusters.errors import Fault, InvalidInput
@@ -41,9 +43,9 @@ _TREE: Schema = {
 
 
 @routes.post("/clusters/<cluster_id>/jobs")
+@endpoint(Role.OPERATOR, reads=JOB)
 def add(cluster_id: str) -> flask.Response:
     """Accept a job, or a list of them, each for a group, for a capability, or for the supervisor."""
-    read_query({})
     size = flask.request.content_length
     with place_for_large_body() if size is None or size > BODY_LIMIT_BYTES else nullcontext():
         body = read_body(BATCH_LIMIT_BYTES)
@@ -63,9 +65,9 @@ def _add_list(cluster_id: str, body: list[Any]) -> flask.Response:
 
 
 @routes.post("/jobs")
+@endpoint(Role.OPERATOR, reads=ROUTED_JOB)
 def add_anywhere() -> flask.Response:
     """Accept a job for the cluster that offers the capability and is expected to begin it first."""
-    read_query({})
     body = read_body()
     new = NewJob(**validated(body, ROUTED_JOB, "the job"))
     sent, found = routing.add_job(control(), new, read_key(body))
@@ -85,9 +87,9 @@ def _added(sent: Sent, members: Mapping[str, Any] | None = None) -> flask.Respon
 
 
 @routes.get("/clusters/<cluster_id>/jobs")
-def listing(cluster_id: str) -> flask.Response:
+@endpoint(Role.VIEWER, query=_FILTERS)
+def listing(cluster_id: str, query: Document) -> flask.Response:
     """List a cluster's jobs, newest first."""
-    query = read_query(_FILTERS)
     limit, cursor = query.pop("limit"), query.pop("cursor", None)
     page = jobs.listing(control(), cluster_id, _filters(query), limit=limit, cursor=cursor)
     return page_of("jobs", page, views.job)
@@ -107,41 +109,38 @@ def _filters(query: dict[str, Any]) -> Filters:
 
 
 @routes.get("/jobs/<job_id>")
+@endpoint(Role.VIEWER)
 def get(job_id: str) -> flask.Response:
     """Show a job as it stands now."""
-    read_query({})
     job = jobs.get(control(), job_id)
     return answer(views.whole_job(job, jobs.progress(control(), job)))
 
 
 @routes.get("/jobs/<job_id>/tree")
-def tree(job_id: str) -> flask.Response:
+@endpoint(Role.VIEWER, query=_TREE)
+def tree(job_id: str, query: Document) -> flask.Response:
     """Show what a job handed down, and what that handed down, as it stands now."""
-    query = read_query(_TREE)
     return answer(views.tree(tree_views.show(control(), job_id, from_root=query.get("root", False))))
 
 
 @routes.post("/jobs/<job_id>/retry")
+@endpoint(Role.OPERATOR, body=NOTHING)
 def retry(job_id: str) -> flask.Response:
     """Queue a job again that failed, is dead or was cancelled."""
-    read_query({})
-    validated(read_body(), NOTHING, "the request body")
     return answer({"job": views.job(dead_letters.retry(control(), job_id))}, 202)
 
 
 @routes.post("/jobs/<job_id>/cancel")
-def cancel(job_id: str) -> flask.Response:
+@endpoint(Role.OPERATOR, body=CANCEL)
+def cancel(job_id: str, body: Document) -> flask.Response:
     """Cancel a job: at once while it waits; one that runs is asked to end, and ended after its grace."""
-    read_query({})
-    body = validated(read_body(), CANCEL, "the request body")
     return answer({"job": views.job(cancelling.cancel(control(), job_id, _grace(body)))}, 202)
 
 
 @routes.post("/clusters/<cluster_id>/jobs/cancel")
-def cancel_many(cluster_id: str) -> flask.Response:
+@endpoint(Role.OPERATOR, body=CANCEL_MANY)
+def cancel_many(cluster_id: str, body: Document) -> flask.Response:
     """Cancel the unfinished jobs of a cluster that match."""
-    read_query({})
-    body = validated(read_body(), CANCEL_MANY, "the request body")
     grace = _grace(body)
     done = cancelling.cancel_matching(control(), cluster_id, _filters(body), grace)
     return answer({"cancelled": done.cancelled, "cancelling": done.cancelling, "more": done.more}, 202)

@@ -8,56 +8,63 @@ import flask
 
 from brain_clusters.api import views
 from brain_clusters.api.context import answer, control
-from brain_clusters.api.requests import read_body, read_key, read_query
+from brain_clusters.api.endpoint import endpoint
+from brain_clusters.api.requests import read_body, read_key
 from brain_clusters.api.wait import FINISHED, place_to_wait, until_finished
+from brain_clusters.domain.access import Role
 from brain_clusters.domain.commands import Origin
 from brain_clusters.domain.states import OperationKind
 from brain_clusters.errors import TemporaryError
 from brain_clusters.services import clusters, idempotency, operations
 from brain_clusters.services.lifecycle import Accepted
-from brain_clusters.services.requests import parse_command
+from brain_clusters.services.requests import BODIES, parse_command
 
 routes = flask.Blueprint("lifecycle", __name__, url_prefix="/api/clusters")
 
 
 @routes.post("")
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.CREATE])
 def create() -> flask.Response:
     """Make a cluster from a blueprint."""
     return _run(OperationKind.CREATE, None)
 
 
 @routes.put("/<cluster_id>")
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.UPDATE])
 def update(cluster_id: str) -> flask.Response:
     """Change what can be edited."""
     return _run(OperationKind.UPDATE, cluster_id)
 
 
 @routes.delete("/<cluster_id>")
+@endpoint(Role.ADMIN, reads=BODIES[OperationKind.DESTROY])
 def destroy(cluster_id: str) -> flask.Response:
     """Stop every agent for good."""
     return _run(OperationKind.DESTROY, cluster_id)
 
 
 @routes.post("/<cluster_id>/scale")
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.SCALE])
 def scale(cluster_id: str) -> flask.Response:
     """Set the number of all agents, or of single groups."""
     return _run(OperationKind.SCALE, cluster_id)
 
 
 @routes.post("/<cluster_id>/hibernate")
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.HIBERNATE])
 def hibernate(cluster_id: str) -> flask.Response:
     """Put a cluster to sleep."""
     return _run(OperationKind.HIBERNATE, cluster_id)
 
 
 @routes.post("/<cluster_id>/reactivate")
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.REACTIVATE])
 def reactivate(cluster_id: str) -> flask.Response:
     """Wake a cluster."""
     return _run(OperationKind.REACTIVATE, cluster_id)
 
 
 def _run(kind: OperationKind, cluster_id: str | None) -> flask.Response:
-    read_query({})
     body = read_body()
     command = parse_command(kind, cluster_id, body)
     with place_to_wait() as seconds:

@@ -6,8 +6,10 @@ import flask
 
 from brain_clusters.api import views
 from brain_clusters.api.context import answer, control
-from brain_clusters.api.requests import PAGE, read_query
+from brain_clusters.api.endpoint import Document, endpoint
+from brain_clusters.api.requests import PAGE
 from brain_clusters.api.routes.clusters import page_of
+from brain_clusters.domain.access import Role
 from brain_clusters.services import operations
 from brain_clusters.services.requests import Schema
 
@@ -17,17 +19,17 @@ _FILTERS: Schema = {**PAGE, "cluster_id": {"type": "string", "minlength": 1, "ma
 
 
 @routes.get("")
-def listing() -> flask.Response:
+@endpoint(Role.VIEWER, query=_FILTERS)
+def listing(query: Document) -> flask.Response:
     """List operations, newest first."""
-    query = read_query(_FILTERS)
     with control().database.transaction() as session:
         page = operations.listing(session, query.get("cluster_id"), limit=query["limit"], cursor=query.get("cursor"))
     return page_of("operations", page, views.operation)
 
 
 @routes.get("/<operation_id>")
+@endpoint(Role.VIEWER)
 def get(operation_id: str) -> flask.Response:
     """Show an operation."""
-    read_query({})
     with control().database.transaction() as session:
         return answer(views.operation(operations.get(session, operation_id)))

@@ -8,6 +8,7 @@ import flask
 
 from brain_clusters import __version__
 from brain_clusters.api.context import answer, commit, control
+from brain_clusters.api.endpoint import endpoint
 from brain_clusters.broker.client import temporary_when_away
 from brain_clusters.errors import TemporaryError
 
@@ -15,12 +16,14 @@ routes = flask.Blueprint("system", __name__)
 
 
 @routes.get("/healthz")
+@endpoint(None)
 def healthz() -> flask.Response:
     """Say that the process answers."""
     return answer({"status": "ok"})
 
 
 @routes.get("/readyz")
+@endpoint(None)
 def readyz() -> flask.Response:
     """Say whether requests can be served. Without Redis they can: commands are stored and delivered later."""
     problems = _database_problems()
@@ -33,6 +36,7 @@ def readyz() -> flask.Response:
 
 
 @routes.get("/version")
+@endpoint(None)
 def version() -> flask.Response:
     """Say what is running. schema: the revision of the database that this code needs."""
     return answer({"version": __version__, "commit": commit(), "schema": control().database.schema.head})

@@ -3,6 +3,7 @@
 All times are timezone-aware UTC. Enum columns are native PostgreSQL enums with lower-case values.
 """
 
+from brain_clusters.db.models.access import ApiKey, Audit, SignIn
 from brain_clusters.db.models.base import Base
 from brain_clusters.db.models.clusters import Agent, Cluster, Host, StoredBlueprint
 from brain_clusters.db.models.figures import Alert, Metrics, Usage
@@ -12,6 +13,8 @@ from brain_clusters.db.models.operations import Event, IdempotencyKey, Operation
 __all__ = [
     "Agent",
     "Alert",
+    "ApiKey",
+    "Audit",
     "Base",
     "Cluster",
     "Event",
@@ -21,6 +24,7 @@ __all__ = [
     "Metrics",
     "Operation",
     "ScalingDecision",
+    "SignIn",
     "StoredBlueprint",
     "Tick",
     "Usage",

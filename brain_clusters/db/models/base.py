@@ -11,6 +11,7 @@ from sqlalchemy import Date, DateTime, Enum, Float, MetaData, Text, func, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 from sqlalchemy.orm import DeclarativeBase
 
+from brain_clusters.domain.access import Role
 from brain_clusters.domain.states import (
     AgentRole,
     AgentStatus,
@@ -56,6 +57,7 @@ class Base(DeclarativeBase):
         OperationStatus: _enum(OperationStatus, "operationstatus"),
         JobStatus: _enum(JobStatus, "jobstatus"),
         Intent: _enum(Intent, "clusterintent"),
+        Role: _enum(Role, "accessrole"),
     }
 
 

@@ -1,0 +1,145 @@
+"""Keys: made, found and revoked. Of a key's secret nothing is kept but its hash; it is shown once."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.orm import Session
+
+from brain_clusters.config import Settings
+from brain_clusters.db.models import ApiKey
+from brain_clusters.domain.access import Identity, Role
+from brain_clusters.errors import NotFound
+from brain_clusters.services.control import Control
+
+ADMIN_FILE = "admin.key"
+_FORM = re.compile(r"brain_(?P<id>[0-9a-f]{12})_(?P<secret>[A-Za-z0-9_-]{43})", re.ASCII)
+# When a key was used last is told to the minute, so that it costs no write with each request.
+_USED = timedelta(minutes=1)
+_FIRST_LOCK = 0x62_72_61_69_6E_6B
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    """What a key is to be. name: for people; expires_at: None is never."""
+
+    name: str
+    role: Role
+    payloads: bool = False
+    tags: Sequence[str] = ()
+    expires_at: datetime | None = None
+
+
+def make(session: Session, new: NewKey, by: str) -> tuple[ApiKey, str]:
+    """Store a key; return its row and its text, which nobody can read again."""
+    key_id = secrets.token_hex(6)
+    shown = f"brain_{key_id}_{secrets.token_urlsafe(32)}"
+    row = ApiKey(
+        id=key_id, name=new.name, hash=_hash(shown), role=new.role, payloads=new.payloads, tags=list(new.tags),
+        created_by=by, expires_at=new.expires_at,
+    )  # fmt: skip
+    session.add(row)
+    session.flush()
+    session.refresh(row)
+    return row, shown
+
+
+def revoke(session: Session, key_id: str) -> ApiKey:
+    """End a key for good, now; raise NotFound. Repeated, it changes nothing."""
+    row = session.get(ApiKey, key_id, with_for_update=True)
+    if row is None:
+        raise NotFound(f"there is no key {key_id!r}")
+    if row.revoked_at is None:
+        row.revoked_at = session.scalar(select(func.now()))
+    return row
+
+
+def identify(control: Control, shown: str, address: str | None) -> Identity | None:
+    """Return whose key ``shown`` is; None for one that is unknown, ended or revoked. Raises TemporaryError.
+
+    address: where it came from, noted as its last use.
+    """
+    fixed = of_settings(control.settings, shown)
+    if fixed is not None:
+        return fixed
+    found = _FORM.fullmatch(shown)
+    if found is None:
+        return None
+    with control.database.transaction() as session:
+        row = session.get(ApiKey, found["id"])
+        if row is None or not hmac.compare_digest(row.hash, _hash(shown)):
+            return None
+        return _used(session, row, address)
+
+
+def of_settings(settings: Settings, shown: str) -> Identity | None:
+    """Return the admin whose key of BRAIN_API_KEYS ``shown`` is, else None."""
+    sent = shown.encode("utf-8", "surrogateescape")
+    # Every key is compared, in constant time: the answer's delay tells nothing about them.
+    matches = [hmac.compare_digest(sent, key.encode()) for key in settings.api_keys]
+    if not any(matches):
+        return None
+    place = matches.index(True)
+    named = "BRAIN_API_KEYS" if place == 0 else f"BRAIN_API_KEYS ({place + 1})"
+    return Identity(name=named, role=Role.ADMIN, payloads=True, key_id=f"env-{_hash(shown)[:12]}")
+
+
+def _used(session: Session, row: ApiKey, address: str | None) -> Identity | None:
+    """Return the identity of a key that is valid now, and note its use, if a minute has passed since the last."""
+    now: datetime = session.execute(select(func.now())).scalar_one()
+    if row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
+        return None
+    if row.last_used_at is None or now - row.last_used_at >= _USED or row.last_used_from != address:
+        session.execute(update(ApiKey).where(ApiKey.id == row.id).values(last_used_at=now, last_used_from=address))
+    return of_row(row)
+
+
+def of_row(row: ApiKey) -> Identity:
+    """Return the identity that a key gives."""
+    return Identity(name=row.name, role=row.role, payloads=row.payloads, tags=tuple(row.tags), key_id=row.id)
+
+
+def make_first(control: Control) -> Path | None:
+    """Make an admin key where there is none yet, and write it to ``BRAIN_HOME/admin.key``; return that path.
+
+    None where keys are set by BRAIN_API_KEYS, or none are needed, or an admin's key exists that was not revoked.
+    Several may call it at once: one makes the key.
+    """
+    settings = control.settings
+    if settings.api_keys or settings.insecure_dev:
+        return None
+    with control.database.transaction() as session:
+        session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _FIRST_LOCK})
+        usable = select(ApiKey.id).where(
+            ApiKey.role == Role.ADMIN, ApiKey.revoked_at.is_(None),
+            ApiKey.expires_at.is_(None) | (ApiKey.expires_at > func.now()),
+        )  # fmt: skip
+        if session.scalar(usable.limit(1)) is not None:
+            return None
+        _, shown = make(session, NewKey(name="first admin", role=Role.ADMIN, payloads=True), "the first start")
+        # Before the commit: a key that nobody has is worse than a file whose key is not there.
+        return _write(settings.home / ADMIN_FILE, shown)
+
+
+def _write(path: Path, shown: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(f"{shown}\n")
+    draft.replace(path)
+    return path
+
+
+def _hash(shown: str) -> str:
+    return sha256(shown.encode("utf-8", "surrogateescape")).hexdigest()
