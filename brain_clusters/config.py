@@ -185,6 +185,10 @@ class Settings:
     metrics_interval_seconds: float = setting.declare(
         "BRAIN_METRICS_INTERVAL_SECONDS", setting.number(float, 1, 3600), 10.0, "The pause between two metrics rows."
     )
+    metrics_clusters: int = setting.declare(
+        "BRAIN_METRICS_CLUSTERS", setting.number(int, 1, 100_000), 1000,
+        "Clusters that /metrics tells apart; those beyond, the newest, are summed up as `_other`.",
+    )  # fmt: skip
     metrics_retention_seconds: int = setting.declare(
         "BRAIN_METRICS_RETENTION_SECONDS",
         setting.number(int, 60, 31_536_000),

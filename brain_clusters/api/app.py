@@ -18,6 +18,7 @@ from brain_clusters.api.routes import (
     hosts,
     jobs,
     lifecycle,
+    metrics,
     operations,
     scaling,
     sessions,
@@ -29,6 +30,7 @@ from brain_clusters.services.control import Control
 
 _ROUTES = (
     clusters, costs, lifecycle, scaling, jobs, dead_letters, operations, blueprints, hosts, events, sessions,
+    metrics,
     system,
 )  # fmt: skip
 # Nothing of another site, nothing inline, and in no frame: text that got into a page stays text.

@@ -16,6 +16,7 @@ import flask
 from brain_clusters.api import release
 from brain_clusters.errors import TemporaryError
 from brain_clusters.services.control import Control
+from brain_clusters.services.monitoring import Monitor
 
 if TYPE_CHECKING:
     from brain_clusters.api.streaming.hub import Hub
@@ -32,6 +33,7 @@ class _Attached:
     commit: str | None
     waits: threading.Semaphore
     batches: threading.Semaphore
+    monitor: Monitor
     hub: Hub
 
 
@@ -44,6 +46,7 @@ def attach(app: flask.Flask, control: Control, hub: Hub) -> None:
         release.commit(control.settings.commit),
         threading.Semaphore(max(1, threads * 3 // 4)),
         threading.Semaphore(_LARGE_BODIES),
+        Monitor(control),
         hub,
     )
 
@@ -56,6 +59,11 @@ def control() -> Control:
 def commit() -> str | None:
     """Return the commit that the application which answers was started from, where that is known."""
     return _attached().commit
+
+
+def monitor() -> Monitor:
+    """Return what gathers the figures for monitors."""
+    return _attached().monitor
 
 
 def waits() -> threading.Semaphore:

@@ -319,6 +319,8 @@ def test_every_promised_route_is_there(api_app: Flask) -> None:
         ("/api/me", "GET"),
         ("/api/sessions", "GET"),
         ("/api/sessions/<>", "DELETE"),
+        ("/metrics", "GET"),
+        ("/api/clusters/<>/groups/<>/backlog", "GET"),
         ("/healthz", "GET"),
         ("/readyz", "GET"),
         ("/version", "GET"),
