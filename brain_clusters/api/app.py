@@ -16,6 +16,7 @@ from brain_clusters.api.routes import (
     dead_letters,
     hosts,
     jobs,
+    keys,
     lifecycle,
     operations,
     scaling,
@@ -26,7 +27,7 @@ from brain_clusters.errors import NotFound
 from brain_clusters.services.control import Control
 
 _ROUTES = (
-    clusters, costs, lifecycle, scaling, jobs, dead_letters, operations, blueprints, hosts, sessions, system,
+    clusters, costs, lifecycle, scaling, jobs, dead_letters, operations, blueprints, hosts, keys, sessions, system,
 )  # fmt: skip
 # Nothing of another site, nothing inline, and in no frame: text that got into a page stays text.
 _PAGE_POLICY = (

@@ -26,7 +26,8 @@ ADMIN_FILE = "admin.key"
 _FORM = re.compile(r"brain_(?P<id>[0-9a-f]{12})_(?P<secret>[A-Za-z0-9_-]{43})", re.ASCII)
 # When a key was used last is told to the minute, so that it costs no write with each request.
 _USED = timedelta(minutes=1)
-_FIXED = "env-"
+# How the ids of keys begin that the environment gives.
+FIXED = "env-"
 _FIRST_LOCK = 0x62_72_61_69_6E_6B
 
 
@@ -100,7 +101,7 @@ def fixed(settings: Settings) -> list[Identity]:
     """Return the admins that BRAIN_API_KEYS makes, in its order."""
     named = ["BRAIN_API_KEYS", *(f"BRAIN_API_KEYS ({place})" for place in range(2, len(settings.api_keys) + 1))]
     return [
-        Identity(name=name, role=Role.ADMIN, payloads=True, key_id=f"{_FIXED}{_hash(key)[:12]}")
+        Identity(name=name, role=Role.ADMIN, payloads=True, key_id=f"{FIXED}{_hash(key)[:12]}")
         for name, key in zip(named, settings.api_keys, strict=False)
     ]
 

@@ -14,7 +14,8 @@ from brain_clusters.api.origin import check_origin
 from brain_clusters.api.requests import read_body
 from brain_clusters.domain.access import Identity, Role
 from brain_clusters.services import sessions
-from brain_clusters.services.requests import LOGIN, NOTHING, validated
+from brain_clusters.services.access_requests import LOGIN
+from brain_clusters.services.requests import NOTHING, validated
 
 routes = flask.Blueprint("sessions", __name__)
 
