@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import flask
 
 from brain_clusters.api import release
+from brain_clusters.broker.limiting import Limiter
 from brain_clusters.errors import TemporaryError
 from brain_clusters.services.control import Control
 
@@ -33,6 +34,7 @@ class _Attached:
     waits: threading.Semaphore
     batches: threading.Semaphore
     hub: Hub
+    limiter: Limiter
 
 
 def attach(app: flask.Flask, control: Control, hub: Hub) -> None:
@@ -45,6 +47,7 @@ def attach(app: flask.Flask, control: Control, hub: Hub) -> None:
         threading.Semaphore(max(1, threads * 3 // 4)),
         threading.Semaphore(_LARGE_BODIES),
         hub,
+        Limiter(control.broker.redis),
     )
 
 
@@ -66,6 +69,11 @@ def waits() -> threading.Semaphore:
 def hub() -> Hub:
     """Return the hub of those who listen to events."""
     return _attached().hub
+
+
+def limiter() -> Limiter:
+    """Return what counts requests."""
+    return _attached().limiter
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from brain_clusters.api import redaction
 from brain_clusters.db.models import (
     Agent,
     ApiKey,
+    Audit,
     Cluster,
     Event,
     Job,
@@ -58,6 +59,10 @@ _JOB = (
 )  # fmt: skip
 _NODE = (
     "id", "status", "cluster_id", "attempts", "agent_id", "created_at", "started_at", "finished_at", "usage",
+)  # fmt: skip
+_AUDIT = (
+    "id", "at", "actor", "key_id", "method", "address", "action", "verb", "path", "cluster_id", "operation_id",
+    "status", "result", "detail",
 )  # fmt: skip
 _KEY = (
     "id", "name", "role", "payloads", "tags", "created_at", "created_by", "expires_at", "revoked_at", "last_used_at",
@@ -191,6 +196,11 @@ def alert(rule: AlertRule, state: AlertState) -> dict[str, Any]:
         "severity": rule.severity,
         **_fields(state, ("state", "since", "value", "fired_at", "resolved_at")),
     }
+
+
+def audit(row: Audit) -> dict[str, Any]:
+    """Return a line of the audit."""
+    return _fields(row, _AUDIT)
 
 
 def key(row: ApiKey, now: datetime) -> dict[str, Any]:

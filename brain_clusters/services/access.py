@@ -86,6 +86,11 @@ def identify(control: Control, shown: str, address: str | None) -> Identity | No
         return _used(session, row, address)
 
 
+def is_made(shown: str) -> bool:
+    """Return whether ``shown`` has the form of keys of our making, whose secret has 256 bits."""
+    return _FORM.fullmatch(shown) is not None
+
+
 def of_settings(settings: Settings, shown: str) -> Identity | None:
     """Return the admin whose key of BRAIN_API_KEYS ``shown`` is, else None."""
     sent = shown.encode("utf-8", "surrogateescape")

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 from brain_clusters.db.models import ApiKey
 from brain_clusters.domain.access import Identity
 from brain_clusters.errors import Conflict, Fault, InvalidInput, NotFound
-from brain_clusters.services import access
+from brain_clusters.services import access, audit
 from brain_clusters.services.access import NewKey
+from brain_clusters.services.audit import Line
 from brain_clusters.services.control import Control
 
 # Keys are few: what is beyond the newest so many is told by the total.
@@ -34,13 +35,18 @@ def create(session: Session, caller: Identity, new: NewKey) -> tuple[ApiKey, str
     faults = _beyond(caller, new)
     if faults:
         raise InvalidInput("nobody can make a key that may more than the own one", faults)
-    return access.make(session, new, caller.name)
+    row, shown = access.make(session, new, caller.name)
+    audit.note(session, detail=f"key {row.id} {row.name!r}, {row.role}, tags {list(row.tags)}")
+    return row, shown
 
 
 def create_directly(control: Control, new: NewKey, by: str) -> tuple[ApiKey, str]:
     """Make a key without one: for who has the database's credentials, and lost every key."""
     with control.database.transaction() as session:
-        return access.make(session, new, by)
+        row, shown = access.make(session, new, by)
+        with audit.of(Line("keys.create", "DIRECT", "", None)):
+            audit.note(session, detail=f"key {row.id} {row.name!r}, {row.role}, by {by}")
+        return row, shown
 
 
 def _beyond(caller: Identity, wanted: NewKey) -> list[Fault]:
@@ -58,7 +64,8 @@ def _beyond(caller: Identity, wanted: NewKey) -> list[Fault]:
 
 def revoke(session: Session, caller: Identity, key_id: str) -> ApiKey:
     """End a key that ``caller`` manages for good, now, and its sessions with it. Raises NotFound."""
-    _managed(session, caller, key_id)
+    named = _managed(session, caller, key_id)
+    audit.note(session, detail=f"key {named.id} {named.name!r}")
     return access.revoke(session, key_id)
 
 

@@ -5,8 +5,10 @@ The routes are those of the application's own URL map. One that is not in ROUTES
 
 from __future__ import annotations
 
+import itertools
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import flask
@@ -52,6 +54,7 @@ ROUTES: dict[str, Route] = {
     "GET /api/me": Route(V, foreign=HERE),
     "GET /api/sessions": Route(V, foreign=HERE),
     "DELETE /api/sessions/<session_id>": Route(A, 204, MISSING, fresh=True, refused=MISSING),
+    "GET /api/audit": Route(A, foreign=HERE),
     "GET /api/keys": Route(A, foreign=HERE),
     "POST /api/keys": Route(A, 201, 201, {"name": "n", "role": "viewer", "tags": ["red"]}),
     "DELETE /api/keys/<key_id>": Route(A, fresh=True),
@@ -109,6 +112,7 @@ class World:
     red: Tenant
     blue: Tenant
     keys: dict[str, str]
+    calls: Iterator[int] = field(default_factory=itertools.count)
 
     def call(self, name: str, key: str | None, route: Route, headers: dict[str, str] | None = None) -> TestResponse:
         """Call a route with the names of the blue tenant's things."""
@@ -121,7 +125,10 @@ class World:
         path = rule
         for argument in _arguments(rule):
             path = path.replace(f"<{argument}>", self._name(argument, route))
-        return client.open(path, method="HEAD" if route.endless else method, json=route.body, headers=headers)
+        # From everywhere, or the wrong keys that are tried here would be too many of one address.
+        place = {"REMOTE_ADDR": f"198.51.{next(self.calls) // 250 % 250}.{next(self.calls) % 250}"}
+        verb = "HEAD" if route.endless else method
+        return client.open(path, method=verb, json=route.body, headers=headers, environ_base=place)
 
     def _name(self, argument: str, route: Route) -> str:
         control, names, tag = self.control, self.blue.names, self.blue.tag

@@ -318,6 +318,7 @@ def test_every_promised_route_is_there(api_app: Flask) -> None:
         ("/logout", "POST"),
         ("/api/me", "GET"),
         ("/api/sessions", "GET"),
+        ("/api/audit", "GET"),
         ("/api/keys", "GET POST"),
         ("/api/keys/<>", "DELETE"),
         ("/api/keys/<>/rotate", "POST"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import flask
 
-from brain_clusters.api import auth, pages
+from brain_clusters.api import auditing, auth, pages
 from brain_clusters.api.context import answer, control
 from brain_clusters.api.endpoint import endpoint
 from brain_clusters.api.origin import check_origin
@@ -32,6 +32,7 @@ def login() -> flask.Response:
     next_path, address = pages.local_path(asked.get("next")), flask.request.remote_addr
     try:
         identity = auth.by_key(asked["key"].strip())
+        auditing.identified(identity)
     except auth.REFUSED as exc:
         if form and pages.attached():
             return pages.login_again(next_path, error="throttled" if exc.code == 429 else "key")
