@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import flask
 
 from brain_clusters.api import release
+from brain_clusters.broker.limiting import Limiter
 from brain_clusters.errors import TemporaryError
 from brain_clusters.services.control import Control
 from brain_clusters.services.monitoring import Monitor
@@ -35,6 +36,7 @@ class _Attached:
     batches: threading.Semaphore
     monitor: Monitor
     hub: Hub
+    limiter: Limiter
 
 
 def attach(app: flask.Flask, control: Control, hub: Hub) -> None:
@@ -48,6 +50,7 @@ def attach(app: flask.Flask, control: Control, hub: Hub) -> None:
         threading.Semaphore(_LARGE_BODIES),
         Monitor(control),
         hub,
+        Limiter(control.broker.redis),
     )
 
 
@@ -74,6 +77,11 @@ def waits() -> threading.Semaphore:
 def hub() -> Hub:
     """Return the hub of those who listen to events."""
     return _attached().hub
+
+
+def limiter() -> Limiter:
+    """Return what counts requests."""
+    return _attached().limiter
 
 
 @contextmanager

@@ -34,6 +34,9 @@ class Endpoint:
     body: what is read and given to the view; reads: what the view reads of the body by itself. everywhere: it concerns
     more than single clusters, so callers that see only some are refused. answers: schemas by HTTP status. page: it
     answers a person with HTML, so who is not signed in is sent to sign in, and errors are pages, too (see ``pages``).
+    probe: monitors ask it, so it counts against no limit, and by any name. payloads: it shows what jobs are given in a
+    form that cannot be masked, so callers need the right to it. changes: a request by another verb than GET changes
+    something, and has a line in the audit.
     """
 
     role: Role | None
@@ -43,6 +46,9 @@ class Endpoint:
     everywhere: bool = False
     answers: Mapping[int, Any] = field(default_factory=dict)
     page: bool = False
+    probe: bool = False
+    payloads: bool = False
+    changes: bool = True
 
 
 def endpoint(role: Role | None, **declared: Any) -> Callable[[View], View]:

@@ -97,4 +97,6 @@ def read_key(body: Any, wait_seconds: float = 0.0) -> idempotency.Key | None:
     if not _KEY.fullmatch(text):
         raise InvalidInput("an Idempotency-Key has 1 to 255 printable ASCII characters")
     stands_for = idempotency.fingerprint([flask.request.method, flask.request.path], body)
-    return idempotency.Key(text, stands_for, wait_seconds)
+    # Of each caller's own: what another one's request made is nobody else's answer.
+    owner = flask.g.identity.key_id
+    return idempotency.Key(f"{owner}/{text}" if owner else text, stands_for, wait_seconds)

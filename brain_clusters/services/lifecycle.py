@@ -23,7 +23,7 @@ from brain_clusters.domain.commands import (
 )
 from brain_clusters.domain.states import Intent, OperationKind, advance
 from brain_clusters.errors import Conflict, NotFound, TemporaryError
-from brain_clusters.services import blueprints, desired, history, ledger, served
+from brain_clusters.services import audit, blueprints, desired, history, ledger, served
 from brain_clusters.services.control import Control
 
 log = logging.getLogger(__name__)
@@ -112,9 +112,18 @@ def record(
         session, "operation.accepted", origin.reason, cluster_id=cluster.id, actor=origin.actor,
         operation_id=operation.id, data={"kind": str(command.kind), **operation.request, **origin.inputs},
     )  # fmt: skip
+    _note(session, command, origin, operation)
     session.flush()
     session.refresh(cluster)  # its times came from the database, and the caller reads them after the commit
     return Accepted(operation, cluster, before=targets)
+
+
+def _note(session: Session, command: Command, origin: Origin, operation: Operation) -> None:
+    if origin.actor == "api":
+        audit.note(session, cluster_id=operation.cluster_id, operation_id=operation.id)
+    elif origin.actor == "celery":
+        action = f"lifecycle.{command.kind}"
+        audit.queued(session, action, cluster_id=operation.cluster_id, operation_id=operation.id)
 
 
 def locked(session: Session, cluster_id: str) -> Cluster:

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from brain_clusters.broker.counts import Done, Work
 from brain_clusters.db.bulk import Columns, rows_of
 from brain_clusters.db.models import Cluster, Job, Tick, Usage
+from brain_clusters.db.scope import widened
 from brain_clusters.domain import pricing
 from brain_clusters.domain.planning import awake
 from brain_clusters.domain.specs import AgentGroup, Blueprint
@@ -94,6 +95,11 @@ ON CONFLICT (day, cluster_id, group_name, agent_id) DO UPDATE SET
 
 def fold(session: Session, cluster_ids: Sequence[str] | None = None) -> None:
     """Bring the seconds of agents up to date: of some clusters, or of all that changed since the last time."""
+    with widened():  # the ledger is of all, whoever asks to have it brought up to date
+        _fold(session, cluster_ids)
+
+
+def _fold(session: Session, cluster_ids: Sequence[str] | None) -> None:
     # One at a time: who read earlier must not write later.
     session.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     last = session.scalar(select(Tick.ran_at).where(Tick.name == _FOLDED))

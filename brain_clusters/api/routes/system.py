@@ -16,14 +16,14 @@ routes = flask.Blueprint("system", __name__)
 
 
 @routes.get("/healthz")
-@endpoint(None)
+@endpoint(None, probe=True)
 def healthz() -> flask.Response:
     """Say that the process answers."""
     return answer({"status": "ok"})
 
 
 @routes.get("/readyz")
-@endpoint(None)
+@endpoint(None, probe=True)
 def readyz() -> flask.Response:
     """Say whether requests can be served. Without Redis they can: commands are stored and delivered later."""
     problems = _database_problems()
