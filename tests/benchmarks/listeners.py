@@ -3,7 +3,7 @@
     python tests/benchmarks/listeners.py [--listeners 300] [--requests 400] [--runs 5] [--rate 20]
 
 Requests are GET /api/clusters?limit=1 over one kept connection. Events are written at ``--rate`` a second in all turns,
-so that only the listeners differ. They read in a process of its own. Also measured: from an event's INSERT to its arrival.
+so that only the listeners differ. They read in a process of their own. Also measured: the time from INSERT to arrival.
 """
 
 from __future__ import annotations
