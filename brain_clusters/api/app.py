@@ -14,6 +14,7 @@ from brain_clusters.api.routes import (
     clusters,
     costs,
     dead_letters,
+    documents,
     events,
     hosts,
     jobs,
@@ -28,7 +29,7 @@ from brain_clusters.errors import NotFound
 from brain_clusters.services.control import Control
 
 _ROUTES = (
-    clusters, costs, lifecycle, scaling, jobs, dead_letters, operations, blueprints, hosts, events, sessions,
+    clusters, costs, lifecycle, scaling, jobs, dead_letters, operations, blueprints, hosts, events, sessions, documents,
     system,
 )  # fmt: skip
 # Nothing of another site, nothing inline, and in no frame: text that got into a page stays text.

@@ -25,6 +25,8 @@ PAGE: Schema = {
     "limit": {"type": "integer", "min": 1, "max": MOST_PER_PAGE, "default": 50},
     "cursor": {"type": "string", "minlength": 1, "maxlength": 1000},
 }
+# Of what was without pages once, and seldom is more than one.
+LONG_PAGE: Schema = {**PAGE, "limit": {**PAGE["limit"], "default": MOST_PER_PAGE}}
 
 
 def read_body(limit_bytes: int = BODY_LIMIT_BYTES) -> Any:

@@ -16,6 +16,7 @@ from brain_clusters.domain.specs import Blueprint
 from brain_clusters.domain.states import Intent
 from brain_clusters.errors import Conflict, NotFound
 from brain_clusters.services.control import Control
+from brain_clusters.services.paging import Page, page
 
 # A stored version never changes, so its parsed form is kept, by database, without reading the text again.
 _KNOWN: WeakKeyDictionary[object, dict[tuple[str, str], Blueprint]] = WeakKeyDictionary()
@@ -123,6 +124,23 @@ def every(session: Session) -> Sequence[StoredBlueprint]:
         .ext(distinct_on(StoredBlueprint.id))
         .order_by(StoredBlueprint.id, StoredBlueprint.created_at.desc(), StoredBlueprint.version.desc())
     ).all()
+
+
+def listing(session: Session, *, limit: int, cursor: str | None) -> Page[StoredBlueprint]:
+    """Return a page of what ``every`` returns."""
+    newest = (
+        select(StoredBlueprint.id, StoredBlueprint.version)
+        .where(StoredBlueprint.is_active)
+        .ext(distinct_on(StoredBlueprint.id))
+        .order_by(StoredBlueprint.id, StoredBlueprint.created_at.desc(), StoredBlueprint.version.desc())
+        .subquery()
+    )
+    query = select(StoredBlueprint).where(
+        StoredBlueprint.id == newest.c.id, StoredBlueprint.version == newest.c.version
+    )
+    return page(
+        session, query, (StoredBlueprint.id,), lambda row: (row.id,), limit=limit, cursor=cursor, descending=False
+    )
 
 
 def retire(control: Control, blueprint_id: str) -> None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import flask
 
-from brain_clusters.api import views
+from brain_clusters.api import answers, views
 from brain_clusters.api.context import answer, control
 from brain_clusters.api.endpoint import endpoint
 from brain_clusters.api.requests import read_body, read_key
@@ -19,46 +19,50 @@ from brain_clusters.services import clusters, idempotency, operations
 from brain_clusters.services.lifecycle import Accepted
 from brain_clusters.services.requests import BODIES, parse_command
 
+_ACCEPTED = {200: answers.ACCEPTED, 202: answers.ACCEPTED}
+_HEADERS = ("Prefer", "Idempotency-Key")
+_EXAMPLE = {"blueprint_id": "marketing-v1", "name": "Q1 campaign", "target_workers": 3, "tags": ["marketing"]}
+
 routes = flask.Blueprint("lifecycle", __name__, url_prefix="/api/clusters")
 
 
 @routes.post("")
-@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.CREATE])
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.CREATE], answers=_ACCEPTED, headers=_HEADERS, example=_EXAMPLE)
 def create() -> flask.Response:
     """Make a cluster from a blueprint."""
     return _run(OperationKind.CREATE, None)
 
 
 @routes.put("/<cluster_id>")
-@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.UPDATE])
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.UPDATE], answers=_ACCEPTED, headers=_HEADERS)
 def update(cluster_id: str) -> flask.Response:
     """Change what can be edited."""
     return _run(OperationKind.UPDATE, cluster_id)
 
 
 @routes.delete("/<cluster_id>")
-@endpoint(Role.ADMIN, reads=BODIES[OperationKind.DESTROY])
+@endpoint(Role.ADMIN, reads=BODIES[OperationKind.DESTROY], answers=_ACCEPTED, headers=_HEADERS)
 def destroy(cluster_id: str) -> flask.Response:
     """Stop every agent for good."""
     return _run(OperationKind.DESTROY, cluster_id)
 
 
 @routes.post("/<cluster_id>/scale")
-@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.SCALE])
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.SCALE], answers=_ACCEPTED, headers=_HEADERS)
 def scale(cluster_id: str) -> flask.Response:
     """Set the number of all agents, or of single groups."""
     return _run(OperationKind.SCALE, cluster_id)
 
 
 @routes.post("/<cluster_id>/hibernate")
-@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.HIBERNATE])
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.HIBERNATE], answers=_ACCEPTED, headers=_HEADERS)
 def hibernate(cluster_id: str) -> flask.Response:
     """Put a cluster to sleep."""
     return _run(OperationKind.HIBERNATE, cluster_id)
 
 
 @routes.post("/<cluster_id>/reactivate")
-@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.REACTIVATE])
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.REACTIVATE], answers=_ACCEPTED, headers=_HEADERS)
 def reactivate(cluster_id: str) -> flask.Response:
     """Wake a cluster."""
     return _run(OperationKind.REACTIVATE, cluster_id)
