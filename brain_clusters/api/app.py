@@ -49,6 +49,7 @@ def create_app(control: Control) -> flask.Flask:
     attach(app, control, Hub(control, control.settings.api_listeners))
     app.url_value_preprocessor(_refuse_nul)
     auth.register(app)
+    app.after_request(_spare_known)
     app.after_request(_name_version)
     app.after_request(_protect)
     problems.register(app)
@@ -61,6 +62,18 @@ def _refuse_nul(_endpoint: str | None, values: dict[str, Any] | None) -> None:
     """Nothing has an id with a NUL character, and PostgreSQL would not even look for it."""
     if any("\0" in str(value) for value in (values or {}).values()):
         raise NotFound("there is nothing with such an id")
+
+
+def _spare_known(response: flask.Response) -> flask.Response:
+    """Answer 304 to one who has what it asks for."""
+    tag, _ = response.get_etag()
+    if tag and response.status_code == 200 and flask.request.method in ("GET", "HEAD"):
+        known = flask.request.if_none_match
+        if known.star_tag or known.contains_weak(tag):
+            response.status_code = 304
+            response.set_data(b"")
+            response.headers.remove("Content-Type")
+    return response
 
 
 def _name_version(response: flask.Response) -> flask.Response:

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 import flask
 
 from brain_clusters.api import answers, views
-from brain_clusters.api.context import answer, control
+from brain_clusters.api.context import answer, control, tagged
 from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.api.requests import LONG_PAGE, PAGE
 from brain_clusters.domain.access import Role
 from brain_clusters.domain.states import ClusterStatus, ClusterType
-from brain_clusters.services import alerts, clusters, standby
+from brain_clusters.services import alerts, clusters, etags, standby
 from brain_clusters.services.clusters import ClusterFilter
 from brain_clusters.services.paging import Page
 from brain_clusters.services.requests import Schema
@@ -54,13 +54,13 @@ def listing(query: Document) -> flask.Response:
 
 
 @routes.get("/<cluster_id>")
-@endpoint(Role.VIEWER, answers={200: answers.WHOLE_CLUSTER})
+@endpoint(Role.VIEWER, answers={200: answers.WHOLE_CLUSTER}, headers=("If-None-Match",))
 def get(cluster_id: str) -> flask.Response:
     """Show a cluster, and the jobs that wait and run in it this moment (null when Redis cannot be asked)."""
     with control().database.transaction() as session:
         row = clusters.get(session, cluster_id)
     shown = {"backlog": clusters.backlog_now(control(), row), "standby": standby.of(control(), row)}
-    return answer({**views.cluster(row), **shown})
+    return answer({**views.cluster(row), **shown}, headers=tagged(etags.of_cluster(row)))
 
 
 @routes.get("/<cluster_id>/agents")
