@@ -16,6 +16,7 @@ from brain_clusters.api.routes import (
     clusters,
     costs,
     dead_letters,
+    documents,
     events,
     hosts,
     jobs,
@@ -37,6 +38,7 @@ _ROUTES = (
     clusters,
     costs,
     dead_letters,
+    documents,
     events,
     hosts,
     jobs,
@@ -66,6 +68,7 @@ def create_app(control: Control) -> flask.Flask:
     app.url_value_preprocessor(_refuse_nul)
     auth.register(app)
     app.after_request(auditing.finish)
+    app.after_request(_spare_known)
     app.after_request(_name_version)
     app.after_request(_protect)
     app.after_request(limits.tell)
@@ -82,6 +85,18 @@ def _refuse_nul(_endpoint: str | None, values: dict[str, Any] | None) -> None:
     """Nothing has an id with a NUL character, and PostgreSQL would not even look for it."""
     if any("\0" in str(value) for value in (values or {}).values()):
         raise NotFound("there is nothing with such an id")
+
+
+def _spare_known(response: flask.Response) -> flask.Response:
+    """Answer 304 to one who has what it asks for."""
+    tag, _ = response.get_etag()
+    if tag and response.status_code == 200 and flask.request.method in ("GET", "HEAD"):
+        known = flask.request.if_none_match
+        if known.star_tag or known.contains_weak(tag):
+            response.status_code = 304
+            response.set_data(b"")
+            response.headers.remove("Content-Type")
+    return response
 
 
 def _name_version(response: flask.Response) -> flask.Response:

@@ -114,6 +114,11 @@ def answer(
     return flask.Response(encoded(data) + "\n", status, dict(headers or {}), mimetype=mimetype)
 
 
+def tagged(tag: str | None) -> dict[str, str]:
+    """Return the headers that tell the tag of what is answered, if it has one."""
+    return {} if tag is None else {"ETag": f'"{tag}"'}
+
+
 def encoded(data: Any) -> str:
     """Return ``data`` as the text of JSON, in one line."""
     try:

@@ -61,6 +61,20 @@ def agents(session: Session, cluster_id: str, *, ended: bool = False) -> Sequenc
     return session.scalars(query.order_by(Agent.spawned_at, Agent.agent_id).limit(10_000)).all()
 
 
+def agents_page(session: Session, cluster_id: str, *, ended: bool, limit: int, cursor: str | None) -> Page[Agent]:
+    """Return a page of what ``agents`` returns."""
+    get(session, cluster_id)
+    query = select(Agent).where(Agent.cluster_id == cluster_id)
+    if not ended:
+        query = query.where(Agent.status.in_(LIVE_AGENT_STATUSES))
+
+    def place(row: Agent) -> tuple[Any, ...]:
+        return row.spawned_at, row.agent_id
+
+    order = (Agent.spawned_at, Agent.agent_id)
+    return page(session, query, order, place, limit=limit, cursor=cursor, descending=False)
+
+
 def events(session: Session, cluster_id: str, *, limit: int, cursor: str | None) -> Page[Event]:
     """Return a page of a cluster's history, newest first."""
     get(session, cluster_id)

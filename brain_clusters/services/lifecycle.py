@@ -23,7 +23,7 @@ from brain_clusters.domain.commands import (
 )
 from brain_clusters.domain.states import Intent, OperationKind, advance
 from brain_clusters.errors import Conflict, NotFound, TemporaryError
-from brain_clusters.services import audit, blueprints, desired, history, ledger, served
+from brain_clusters.services import audit, blueprints, desired, etags, history, ledger, served
 from brain_clusters.services.control import Control
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,7 @@ def record(
     else:
         cluster = locked(session, command.cluster_id)
         targets = dict(cluster.group_targets)
+        etags.guard(etags.of_cluster(cluster), origin.seen, f"the cluster {cluster.id!r}")
         _guard_generation(cluster, getattr(command, "if_generation", None))
         before = cluster.intent
         cluster.intent = advance(before, command.kind, status=cluster.status)

@@ -6,59 +6,63 @@ from contextlib import suppress
 
 import flask
 
-from brain_clusters.api import views
-from brain_clusters.api.context import answer, control
+from brain_clusters.api import answers, views
+from brain_clusters.api.context import answer, control, tagged
 from brain_clusters.api.endpoint import endpoint
-from brain_clusters.api.requests import read_body, read_key
+from brain_clusters.api.requests import read_body, read_if_match, read_key
 from brain_clusters.api.wait import FINISHED, place_to_wait, until_finished
 from brain_clusters.domain.access import Role
 from brain_clusters.domain.commands import Origin
 from brain_clusters.domain.states import OperationKind
 from brain_clusters.errors import TemporaryError
-from brain_clusters.services import clusters, idempotency, operations
+from brain_clusters.services import clusters, etags, idempotency, operations
 from brain_clusters.services.lifecycle import Accepted
 from brain_clusters.services.requests import BODIES, parse_command
+
+_ACCEPTED = {200: answers.ACCEPTED, 202: answers.ACCEPTED}
+_HEADERS = ("Prefer", "Idempotency-Key", "If-Match")
+_EXAMPLE = {"blueprint_id": "marketing-v1", "name": "Q1 campaign", "target_workers": 3, "tags": ["marketing"]}
 
 routes = flask.Blueprint("lifecycle", __name__, url_prefix="/api/clusters")
 
 
 @routes.post("")
-@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.CREATE])
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.CREATE], answers=_ACCEPTED, headers=_HEADERS[:2], example=_EXAMPLE)
 def create() -> flask.Response:
     """Make a cluster from a blueprint."""
     return _run(OperationKind.CREATE, None)
 
 
 @routes.put("/<cluster_id>")
-@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.UPDATE])
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.UPDATE], answers=_ACCEPTED, headers=_HEADERS)
 def update(cluster_id: str) -> flask.Response:
     """Change what can be edited."""
     return _run(OperationKind.UPDATE, cluster_id)
 
 
 @routes.delete("/<cluster_id>")
-@endpoint(Role.ADMIN, reads=BODIES[OperationKind.DESTROY])
+@endpoint(Role.ADMIN, reads=BODIES[OperationKind.DESTROY], answers=_ACCEPTED, headers=_HEADERS)
 def destroy(cluster_id: str) -> flask.Response:
     """Stop every agent for good."""
     return _run(OperationKind.DESTROY, cluster_id)
 
 
 @routes.post("/<cluster_id>/scale")
-@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.SCALE])
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.SCALE], answers=_ACCEPTED, headers=_HEADERS)
 def scale(cluster_id: str) -> flask.Response:
     """Set the number of all agents, or of single groups."""
     return _run(OperationKind.SCALE, cluster_id)
 
 
 @routes.post("/<cluster_id>/hibernate")
-@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.HIBERNATE])
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.HIBERNATE], answers=_ACCEPTED, headers=_HEADERS)
 def hibernate(cluster_id: str) -> flask.Response:
     """Put a cluster to sleep."""
     return _run(OperationKind.HIBERNATE, cluster_id)
 
 
 @routes.post("/<cluster_id>/reactivate")
-@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.REACTIVATE])
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.REACTIVATE], answers=_ACCEPTED, headers=_HEADERS)
 def reactivate(cluster_id: str) -> flask.Response:
     """Wake a cluster."""
     return _run(OperationKind.REACTIVATE, cluster_id)
@@ -69,7 +73,9 @@ def _run(kind: OperationKind, cluster_id: str | None) -> flask.Response:
     command = parse_command(kind, cluster_id, body)
     with place_to_wait() as seconds:
         key = read_key(body, seconds)
-        accepted = idempotency.submit(control(), command, Origin("api", f"{kind} was asked for over HTTP"), key)
+        accepted = idempotency.submit(
+            control(), command, Origin("api", f"{kind} was asked for over HTTP", seen=read_if_match()), key
+        )
         try:
             if seconds:
                 until_finished(str(accepted.operation.id), seconds)
@@ -90,7 +96,7 @@ def _as_it_stands(accepted: Accepted) -> Accepted:
 
 
 def _answer(accepted: Accepted, waited: int) -> flask.Response:
-    headers = {"Location": f"/api/operations/{accepted.operation.id}"}
+    headers = {"Location": f"/api/operations/{accepted.operation.id}", **tagged(etags.of_cluster(accepted.cluster))}
     if waited:
         headers["Preference-Applied"] = f"wait={waited}"
     if accepted.repeated:
