@@ -18,6 +18,7 @@ from brain_clusters.api.routes import (
     jobs,
     lifecycle,
     operations,
+    rollouts,
     scaling,
     system,
 )
@@ -37,7 +38,8 @@ def create_app(control: Control) -> flask.Flask:
     app.after_request(_name_version)
     app.after_request(_protect)
     problems.register(app)
-    for module in (clusters, costs, lifecycle, scaling, jobs, dead_letters, operations, blueprints, hosts, system):
+    modules = (clusters, costs, lifecycle, rollouts, scaling, jobs, dead_letters, operations, blueprints, hosts, system)
+    for module in modules:
         app.register_blueprint(module.routes)
     return app
 

@@ -9,6 +9,7 @@ with TerminationComplete: an old job may take hours, and neither hosts nor budge
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from datetime import datetime, timedelta
 from brain_clusters.domain import planning
 from brain_clusters.domain.durations import parse_percent
 from brain_clusters.domain.planning import AgentView, Plan, undoable, victim_order
-from brain_clusters.domain.specs import AgentGroup, RolloutPolicy
+from brain_clusters.domain.specs import AgentGroup, Blueprint, RolloutPolicy
 from brain_clusters.domain.states import READY_AGENT_STATUSES, AgentStatus
 
 # A version has failed when so many of its agents died young and none became healthy in between: one may be an accident.
@@ -50,9 +51,24 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class Course:
+    """How agents are to be replaced now. unpark: the groups that nobody serves any more, as a blueprint, if any."""
+
+    pace: Pace
+    now: datetime
+    unpark: Blueprint | None = None
+
+    @property
+    def replaced(self) -> int:
+        """How many agents there may be beside those that are wanted."""
+        return self.pace.parallel
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """How far a rollout is. old: live agents of another version, draining ones too. new: those of the wanted version
-    that stay; healthy: of these, ready for long enough. lacking: how many more of them are wanted.
+    that stay; healthy: of these, ready for long enough. lacking: how many more agents are wanted, those aside for whom
+    an old one makes room.
     """
 
     old: int
@@ -68,7 +84,7 @@ class Standing:
     @property
     def pending(self) -> bool:
         """Whether an agent of the new version has still to prove itself; else at most old ones are waited for."""
-        return self.healthy < self.new
+        return self.healthy < self.new or self.lacking > 0
 
     def ahead_of(self, before: Mapping[str, int]) -> bool:
         """Return whether this is progress over what was noted: a healthy agent more, or an old one less."""
@@ -78,8 +94,8 @@ class Standing:
 def standing(desired: Mapping[str, int], agents: Sequence[AgentView], pace: Pace, now: datetime) -> Standing:
     """Return how far the rollout of ``agents``, the live ones, to ``desired`` counts is."""
     new = [agent for agent in agents if agent.current and agent.status is not AgentStatus.DRAINING]
-    have = {group: sum(agent.group == group for agent in new) for group in desired}
-    lacking = sum(max(0, count - have[group]) for group, count in desired.items())
+    there = Counter(agent.group for agent in agents if not agent.current) + Counter(agent.group for agent in new)
+    lacking = sum(max(0, count - there[group]) for group, count in desired.items())
     old = sum(not agent.current for agent in agents)
     return Standing(old, len(new), sum(is_healthy(agent, pace, now) for agent in new), lacking)
 
@@ -94,12 +110,12 @@ def is_healthy(agent: AgentView, pace: Pace, now: datetime) -> bool:
 def failure(policy: RolloutPolicy, standing: Standing, *, deaths: int, waited_seconds: float) -> str | None:
     """Return why a version has failed, or None.
 
-    deaths: of its young agents since the last progress; waited_seconds: since then.
+    deaths: of its young agents since the last progress; waited_seconds: for an agent that is to prove itself.
     """
     if deaths >= MOST_DEATHS:
         return f"{deaths} of its agents died before they were ready for {policy.min_healthy_seconds:g} s"
-    if (standing.pending or standing.lacking) and waited_seconds > policy.progress_deadline_seconds:
-        unready = standing.new - standing.healthy
+    if standing.pending and waited_seconds > policy.progress_deadline_seconds:
+        unready = standing.new - standing.healthy + standing.lacking
         return f"{unready} of its agents did not become ready within {policy.progress_deadline_seconds:g} s"
     return None
 
@@ -121,8 +137,10 @@ class _Team:
 
     def add(self, agent: AgentView) -> None:
         leaves = agent.status is AgentStatus.DRAINING
-        kind = (self.new_leaving if leaves else self.new) if agent.current else (self.old_leaving if leaves else self.old)
-        kind.append(agent)
+        if agent.current:
+            (self.new_leaving if leaves else self.new).append(agent)
+        else:
+            (self.old_leaving if leaves else self.old).append(agent)
 
     @property
     def surplus(self) -> int:
@@ -248,9 +266,7 @@ def step(
 # --- another blueprint, other counts ----------------------------------------------------------------------------
 
 
-def moved_targets(
-    targets: Mapping[str, int], groups: Sequence[AgentGroup], fewest: int, most: int
-) -> dict[str, int]:
+def moved_targets(targets: Mapping[str, int], groups: Sequence[AgentGroup], fewest: int, most: int) -> dict[str, int]:
     """Return the counts by group when ``groups`` take the place of others: what there is within the new bounds.
 
     fewest, most: of the whole cluster; with bounds that do not fit together the sum may lie outside of them.

@@ -15,6 +15,7 @@ from brain_clusters.domain.rollouts import (
     Pace,
     Standing,
     failure,
+    is_healthy,
     moved_targets,
     parse_max_parallel,
     standing,
@@ -28,7 +29,9 @@ LONG_AGO = NOW - timedelta(hours=1)
 IDLE, BUSY, STARTING, DRAINING = AgentStatus.IDLE, AgentStatus.BUSY, AgentStatus.STARTING, AgentStatus.DRAINING
 
 
-def agent(name: str, status: AgentStatus = IDLE, *, new: bool = False, ready: float = 3600, group: str = "w") -> AgentView:
+def agent(
+    name: str, status: AgentStatus = IDLE, *, new: bool = False, ready: float = 3600, group: str = "w"
+) -> AgentView:
     ready_at = None if status is STARTING else NOW - timedelta(seconds=ready)
     leaving = NOW if status is DRAINING else None
     return AgentView(name, group, status, LONG_AGO, None, leaving, ready_at, new)
@@ -162,8 +165,7 @@ class World:
 
     def available(self, group: str) -> int:
         ready = [one for one in self.agents if one.group == group and one.status in (IDLE, BUSY)]
-        healthy = timedelta(seconds=self.pace.min_healthy_seconds)
-        return sum(not one.current or (one.ready_at is not None and self.now - one.ready_at >= healthy) for one in ready)
+        return sum(not one.current or is_healthy(one, self.pace, self.now) for one in ready)
 
     @property
     def standing(self) -> Standing:

@@ -10,7 +10,6 @@ from brain_clusters.api import views
 from brain_clusters.api.context import answer, control
 from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.domain.access import Role
-from brain_clusters.errors import NotFound
 from brain_clusters.services import blueprints
 from brain_clusters.services.requests import BLUEPRINT, NOTHING, Schema
 
@@ -39,14 +38,10 @@ def listing() -> flask.Response:
 @endpoint(Role.VIEWER, query=_VERSION)
 def get(blueprint_id: str, query: Document) -> flask.Response:
     """Show a blueprint with its text, in its newest version or the one that is asked for."""
-    version = query.get("version")
     with control().database.transaction() as session:
-        stored = blueprints.versions(session, blueprint_id)
-    wanted = next((row for row in stored if version in (None, row.version)), None)
-    if wanted is None:
-        known = ", ".join(row.version for row in stored[:20])
-        raise NotFound(f"there is no version {version!r} of blueprint {blueprint_id!r}; there are {known}")
-    return answer(views.whole_blueprint(wanted, stored))
+        versions = blueprints.versions(session, blueprint_id)
+        wanted = blueprints.stored(session, blueprint_id, query.get("version"))
+    return answer(views.whole_blueprint(wanted, versions))
 
 
 @routes.put("/<blueprint_id>")

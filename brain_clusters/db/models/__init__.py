@@ -9,6 +9,7 @@ from brain_clusters.db.models.clusters import Agent, Cluster, Host, StoredBluepr
 from brain_clusters.db.models.figures import Alert, Metrics, Usage
 from brain_clusters.db.models.jobs import Job
 from brain_clusters.db.models.operations import Event, IdempotencyKey, Operation, ScalingDecision, Tick
+from brain_clusters.db.models.rollouts import Rollout
 
 __all__ = [
     "Agent",
@@ -23,6 +24,7 @@ __all__ = [
     "Job",
     "Metrics",
     "Operation",
+    "Rollout",
     "ScalingDecision",
     "SignIn",
     "StoredBlueprint",
