@@ -105,7 +105,7 @@ def die(stage: Stage, cluster_id: str, version: str) -> None:
     desk = stage.desk()
     desk.claim(1000)
     found = [one for one in stage.agents(cluster_id, AgentStatus.STARTING) if one.blueprint_version == version]
-    desk.ended([Ended(agent.agent_id, error="ImportError: no such handler") for agent in found])
+    desk.ended([Ended(agent.agent_id, asked=False, error="ImportError: no such handler") for agent in found])
 
 
 def test_agents_are_replaced_one_by_one_and_the_others_stay(stage: Stage, packing: str) -> None:
