@@ -10,6 +10,7 @@ from brain_clusters.api import auth, problems, release
 from brain_clusters.api.context import attach, commit
 from brain_clusters.api.requests import BODY_LIMIT_BYTES
 from brain_clusters.api.routes import (
+    applying,
     blueprints,
     clusters,
     costs,
@@ -38,7 +39,10 @@ def create_app(control: Control) -> flask.Flask:
     app.after_request(_name_version)
     app.after_request(_protect)
     problems.register(app)
-    modules = (clusters, costs, lifecycle, rollouts, scaling, jobs, dead_letters, operations, blueprints, hosts, system)
+    modules = (
+        applying, blueprints, clusters, costs, dead_letters, hosts, jobs, lifecycle, operations, rollouts, scaling,
+        system,
+    )  # fmt: skip
     for module in modules:
         app.register_blueprint(module.routes)
     return app

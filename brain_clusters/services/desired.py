@@ -27,7 +27,7 @@ def create(session: Session, command: CreateCluster) -> Cluster:
     """Add the cluster's row; raise InvalidInput or Conflict where it cannot be."""
     stored = blueprints.stored(session, command.blueprint_id, command.version)
     blueprint = blueprints.parsed(session, stored.id, stored.version)
-    low, high, target = _bounds(command, blueprint)
+    low, high, target = bounds(command, blueprint)
     if command.parent_cluster_id and session.get(Cluster, command.parent_cluster_id) is None:
         raise InvalidInput(
             "the parent does not exist",
@@ -65,7 +65,7 @@ def create(session: Session, command: CreateCluster) -> Cluster:
     return session.get_one(Cluster, cluster_id)
 
 
-def _bounds(command: CreateCluster, blueprint: Blueprint) -> tuple[int, int, int]:
+def bounds(command: CreateCluster, blueprint: Blueprint) -> tuple[int, int, int]:
     """Return min, max and target; raise InvalidInput with all that does not fit together."""
     low = command.min_workers if command.min_workers is not None else blueprint.min_workers
     high = command.max_workers if command.max_workers is not None else max(blueprint.max_workers, low)

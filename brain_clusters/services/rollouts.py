@@ -49,7 +49,7 @@ def apply(
     after = blueprints.parsed(session, cluster.blueprint_id, version)
     stranded = unfinished(session, cluster.id, before, after, backlogs)
     if stranded and not command.undo:
-        raise Conflict(_left_behind(stranded, version), status=str(cluster.status))
+        raise Conflict(left_behind(stranded, version), status=str(cluster.status))
     rollout = _begun(cluster, command, origin, under_way, version)
     rollout.policy, rollout.stranded = asdict(_policy(command, after)), stranded
     if under_way is not None:
@@ -216,7 +216,8 @@ def unfinished(
     return {name: count for name, count in counts.items() if count}
 
 
-def _left_behind(stranded: Mapping[str, int], version: str) -> str:
+def left_behind(stranded: Mapping[str, int], version: str) -> str:
+    """Return why a version that lacks groups with unfinished jobs is refused, and what to do."""
     told = ", ".join(f"{count} unfinished of {name!r}" for name, count in sorted(stranded.items()))
     return f"version {version!r} lacks groups that have jobs: {told}; let these end or cancel them, then roll out again"
 

@@ -10,8 +10,9 @@ from brain_clusters.api import views
 from brain_clusters.api.context import answer, control
 from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.domain.access import Role
-from brain_clusters.services import blueprints
-from brain_clusters.services.requests import BLUEPRINT, NOTHING, Schema
+from brain_clusters.domain.commands import Origin
+from brain_clusters.services import applying, blueprints
+from brain_clusters.services.requests import NOTHING, STORE, Schema
 
 routes = flask.Blueprint("blueprints", __name__, url_prefix="/api/blueprints")
 
@@ -19,9 +20,9 @@ _VERSION: Schema = {"version": {"type": "string", "minlength": 1, "maxlength": 1
 
 
 @routes.post("")
-@endpoint(Role.ADMIN, body=BLUEPRINT, everywhere=True)
+@endpoint(Role.ADMIN, body=STORE, everywhere=True)
 def add(body: Document) -> flask.Response:
-    """Store a blueprint, or a new version of one."""
+    """Store a blueprint, or a new version of one; with ``rollout`` its clusters get it, too."""
     return _store(None, body)
 
 
@@ -45,7 +46,7 @@ def get(blueprint_id: str, query: Document) -> flask.Response:
 
 
 @routes.put("/<blueprint_id>")
-@endpoint(Role.ADMIN, body=BLUEPRINT, everywhere=True)
+@endpoint(Role.ADMIN, body=STORE, everywhere=True)
 def put(blueprint_id: str, body: Document) -> flask.Response:
     """Store a version of the blueprint that the path names."""
     return _store(blueprint_id, body)
@@ -63,5 +64,10 @@ def _store(expected_id: str | None, body: Document) -> flask.Response:
     stored, new = blueprints.store(control(), body["yaml"], expected_id=expected_id)
     with control().database.transaction() as session:
         versions = blueprints.versions(session, stored.id)
+    shown = views.whole_blueprint(stored, versions)
+    if body["rollout"]:
+        going = applying.of_stored(control(), stored.id, stored.version)
+        applying.roll_out(control(), going, Origin("api", "a version was stored and is rolled out"))
+        shown["clusters"] = [move.as_dict() for move in going]
     headers = {"Location": f"/api/blueprints/{quote(stored.id, safe='')}"}
-    return answer(views.whole_blueprint(stored, versions), 201 if new else 200, headers)
+    return answer(shown, 201 if new else 200, headers)
