@@ -52,6 +52,10 @@ class Settings:
     api_threads: int = setting.declare(
         "BRAIN_API_THREADS", setting.number(int, 1, 256), 16, "Requests answered at once."
     )
+    api_listeners: int = setting.declare(
+        "BRAIN_API_LISTENERS", setting.number(int, 1, 100_000), 1000,
+        "The most that may listen to events at once, per process of the API; each takes a file descriptor.",
+    )  # fmt: skip
     api_keys: tuple[str, ...] = setting.declare(
         "BRAIN_API_KEYS",
         setting.keys,
@@ -62,6 +66,10 @@ class Settings:
     insecure_dev: bool = setting.declare(
         "BRAIN_INSECURE_DEV", setting.switch, False,
         "1: no key is needed, whoever reaches the API is an admin; on loopback only.",
+    )  # fmt: skip
+    session_seconds: int = setting.declare(
+        "BRAIN_SESSION_SECONDS", setting.number(int, 60, 31_536_000), 43_200,
+        "How long who signed in to the dashboard stays so, at most; their key may end sooner.",
     )  # fmt: skip
     blueprints_path: Path | None = setting.declare(  # noqa: RUF009 - it is dataclasses.field
         "BRAIN_BLUEPRINTS_PATH", setting.path, None, "A folder of blueprints to store at start, besides our examples."

@@ -8,6 +8,8 @@ import random
 import threading
 import time
 import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,6 +46,24 @@ class Rest:
         data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
         own = {"Content-Type": "application/json", "Idempotency-Key": uuid.uuid4().hex}
         return self._patiently("POST", path, data, own)
+
+    @contextmanager
+    def stream(self, path: str, headers: dict[str, str], silence: float) -> Iterator[Iterable[bytes]]:
+        """Yield the lines at ``path``, over a connection of its own. silence: the seconds without a byte to bear.
+
+        Raises ApiError for a refusal, and OSError when there is no answer or one that says to come again.
+        """
+        connection = self._kind(*self._address, timeout=silence)
+        try:
+            connection.request("GET", self._root + path, None, {**self._headers, **headers})
+            answer = connection.getresponse()
+            if answer.status in _AGAIN:
+                raise ConnectionError(f"the API answered {answer.status}")
+            if answer.status >= 400:
+                raise _refusal(answer.status, json.loads(answer.read()))
+            yield answer
+        finally:
+            connection.close()
 
     def close(self) -> None:
         """Close this thread's connection."""

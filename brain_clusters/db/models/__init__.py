@@ -8,7 +8,7 @@ from brain_clusters.db.models.base import Base
 from brain_clusters.db.models.clusters import Agent, Cluster, Host, StoredBlueprint
 from brain_clusters.db.models.figures import Alert, Metrics, Usage
 from brain_clusters.db.models.jobs import Job
-from brain_clusters.db.models.operations import Event, IdempotencyKey, Operation, ScalingDecision, Tick
+from brain_clusters.db.models.operations import Event, EventHorizon, IdempotencyKey, Operation, ScalingDecision, Tick
 from brain_clusters.db.models.rollouts import Rollout
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Base",
     "Cluster",
     "Event",
+    "EventHorizon",
     "Host",
     "IdempotencyKey",
     "Job",
