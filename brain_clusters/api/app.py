@@ -11,6 +11,7 @@ from brain_clusters.api import auditing, auth, limits, problems, release
 from brain_clusters.api.context import attach, commit
 from brain_clusters.api.requests import BODY_LIMIT_BYTES
 from brain_clusters.api.routes import (
+    applying,
     audit,
     blueprints,
     clusters,
@@ -24,6 +25,7 @@ from brain_clusters.api.routes import (
     lifecycle,
     metrics,
     operations,
+    rollouts,
     scaling,
     sessions,
     system,
@@ -33,6 +35,7 @@ from brain_clusters.errors import NotFound
 from brain_clusters.services.control import Control
 
 _ROUTES = (
+    applying,
     audit,
     blueprints,
     clusters,
@@ -46,6 +49,7 @@ _ROUTES = (
     lifecycle,
     metrics,
     operations,
+    rollouts,
     scaling,
     sessions,
     system,

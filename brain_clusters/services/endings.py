@@ -9,9 +9,15 @@ from typing import Any
 from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
-from brain_clusters.db.models import Agent, Cluster, Operation, StoredBlueprint
+from brain_clusters.db.models import Agent, Cluster, Operation, Rollout, StoredBlueprint
 from brain_clusters.domain.planning import Census
-from brain_clusters.domain.states import AgentStatus, Intent, OperationKind, OperationStatus
+from brain_clusters.domain.states import (
+    ROLLOUTS_UNDER_WAY,
+    AgentStatus,
+    Intent,
+    OperationKind,
+    OperationStatus,
+)
 from brain_clusters.services import history
 from brain_clusters.services.counting import Counts, Key
 
@@ -28,13 +34,15 @@ def end_operations(session: Session, cluster: Cluster, census: Census, done: boo
         )
     ).all()
     now = session.scalar(select(func.now()))
+    under_way = Rollout.cluster_id == cluster.id, Rollout.status.in_(ROLLOUTS_UNDER_WAY)
+    rolling = set(session.scalars(select(Rollout.operation_id).where(*under_way))) if unfinished else set()
     for operation in unfinished:
         if _contradicted(operation.kind, cluster.intent):
             reason = f"a later command wants the cluster {cluster.intent}"
             finish(session, operation, OperationStatus.FAILED, {"type": "superseded", "message": reason})
-        elif operation.acted_at is None:
-            continue  # its worker has not come to it yet
-        elif done:
+        elif operation.acted_at is None or operation.id in rolling:
+            continue  # its worker has not come to it yet, or its rollout is under way and will end it
+        elif operation.kind is OperationKind.ROLLOUT or done:
             finish(session, operation, OperationStatus.SUCCEEDED, None, _result(cluster))
         elif _all_came(cluster, census):
             # What is left is to leave, and an agent that leaves may have hours of work to finish.
@@ -49,7 +57,7 @@ def _all_came(cluster: Cluster, census: Census) -> bool:
 
 
 def _contradicted(kind: OperationKind, intent: Intent) -> bool:
-    if kind is OperationKind.UPDATE:
+    if kind in (OperationKind.UPDATE, OperationKind.ROLLOUT):
         return intent is Intent.GONE
     if kind in _KEEPS_RUNNING:
         return intent is not Intent.RUNNING

@@ -30,7 +30,8 @@ from brain_clusters.services.control import Control
 from brain_clusters.services.counting import Counts, Key
 from brain_clusters.services.leases import Lease
 from brain_clusters.services.leaving import Ending
-from brain_clusters.services.reconcile import reconcile_each, spec_of
+from brain_clusters.services.reconcile import reconcile_each
+from brain_clusters.services.specs import spec_of
 
 log = logging.getLogger(__name__)
 

@@ -83,7 +83,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 _VIEW = (
     "targets", "min_workers", "max_workers", "since_change", "idle_seconds", "persistent", "unknown_ticks", "floor",
-    "next_floor",
+    "next_floor", "paused",
 )  # fmt: skip
 _SITUATION = ("phase", "asleep_backlog", "hibernated_seconds", "look_ahead", "fired", "over_budget")
 

@@ -9,6 +9,7 @@ from brain_clusters.db.models.clusters import Agent, Cluster, Host, StoredBluepr
 from brain_clusters.db.models.figures import Alert, Metrics, TallyEntry, TallyRow, Usage
 from brain_clusters.db.models.jobs import Job
 from brain_clusters.db.models.operations import Event, EventHorizon, IdempotencyKey, Operation, ScalingDecision, Tick
+from brain_clusters.db.models.rollouts import Rollout
 
 __all__ = [
     "Agent",
@@ -24,6 +25,7 @@ __all__ = [
     "Job",
     "Metrics",
     "Operation",
+    "Rollout",
     "ScalingDecision",
     "SignIn",
     "StoredBlueprint",
