@@ -8,7 +8,9 @@ import random
 import threading
 import time
 import uuid
-from typing import Any
+from collections.abc import Mapping
+from email.message import Message
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from brain_clusters.client.errors import ApiError, Unreachable
@@ -17,6 +19,14 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 # Answers that tell to come again: of a server that waits for its own, and of one that still answers the first request.
 _AGAIN = (502, 503, 504)
+
+
+class Answer(NamedTuple):
+    """What the API answered. json: None without a body."""
+
+    status: int
+    headers: Message
+    json: Any
 
 
 class Rest:
@@ -56,7 +66,8 @@ class Rest:
         while True:
             asked_for = 0.0
             try:
-                status, told, found = self._once(method, path, data, {**self._headers, **headers}, deadline)
+                status, answered, found = self.once(method, path, data, headers, deadline - time.monotonic())
+                told = answered.get("Retry-After")
                 if status < 400:
                     return found
                 failure: Exception = _refusal(status, found)
@@ -73,14 +84,25 @@ class Rest:
             time.sleep(wait)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
-    def _once(
-        self, method: str, path: str, data: bytes | None, headers: dict[str, str], deadline: float
-    ) -> tuple[int, str | None, Any]:
-        connection = self._connection(max(0.1, deadline - time.monotonic()))
-        connection.request(method, self._root + path, data, headers)
-        answer = connection.getresponse()
+    def once(self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], timeout: float) -> Answer:
+        """Send one request and return its answer, whatever that is. timeout: seconds without a word.
+
+        Raises OSError or HTTPException when there is none, ValueError when it is no JSON.
+        """
+        answer = self.begin(method, path, data, headers, timeout)
         text = answer.read()
-        return answer.status, answer.getheader("Retry-After"), json.loads(text) if text else None
+        is_json = answer.getheader("Content-Type", "json").partition(";")[0].endswith("json")
+        if text and not is_json and answer.status < 400:
+            raise ValueError("something answers that is not the API of BRAiN Clusters")
+        return Answer(answer.status, answer.headers, json.loads(text) if text and is_json else None)
+
+    def begin(
+        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], timeout: float
+    ) -> http.client.HTTPResponse:
+        """Send one request and return its answer, of which the body is not read yet. Raises as ``once``."""
+        connection = self._connection(max(0.1, timeout))
+        connection.request(method, self._root + path, data, {**self._headers, **headers})
+        return connection.getresponse()
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
         found: http.client.HTTPConnection | None = getattr(self._threads, "connection", None)
