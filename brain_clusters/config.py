@@ -63,6 +63,10 @@ class Settings:
         "BRAIN_INSECURE_DEV", setting.switch, False,
         "1: no key is needed, whoever reaches the API is an admin; on loopback only.",
     )  # fmt: skip
+    session_seconds: int = setting.declare(
+        "BRAIN_SESSION_SECONDS", setting.number(int, 60, 31_536_000), 43_200,
+        "How long who signed in to the dashboard stays so, at most; their key may end sooner.",
+    )  # fmt: skip
     blueprints_path: Path | None = setting.declare(  # noqa: RUF009 - it is dataclasses.field
         "BRAIN_BLUEPRINTS_PATH", setting.path, None, "A folder of blueprints to store at start, besides our examples."
     )

@@ -19,10 +19,21 @@ from brain_clusters.api.routes import (
     lifecycle,
     operations,
     scaling,
+    sessions,
     system,
 )
 from brain_clusters.errors import NotFound
 from brain_clusters.services.control import Control
+
+_ROUTES = (
+    clusters, costs, lifecycle, scaling, jobs, dead_letters, operations, blueprints, hosts, sessions, system,
+)  # fmt: skip
+# Nothing of another site, nothing inline, and in no frame: text that got into a page stays text.
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_PLAIN_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
 def create_app(control: Control) -> flask.Flask:
@@ -37,7 +48,7 @@ def create_app(control: Control) -> flask.Flask:
     app.after_request(_name_version)
     app.after_request(_protect)
     problems.register(app)
-    for module in (clusters, costs, lifecycle, scaling, jobs, dead_letters, operations, blueprints, hosts, system):
+    for module in _ROUTES:
         app.register_blueprint(module.routes)
     return app
 
@@ -54,7 +65,14 @@ def _name_version(response: flask.Response) -> flask.Response:
 
 
 def _protect(response: flask.Response) -> flask.Response:
+    page = response.mimetype == "text/html"
     response.headers["X-Content-Type-Options"] = "nosniff"
-    if flask.request.path.startswith("/api/"):
+    response.headers.setdefault("Content-Security-Policy", _PAGE_POLICY if page else _PLAIN_POLICY)
+    response.headers.setdefault("Referrer-Policy", "same-origin")
+    response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+    if page:
+        response.headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
+        response.headers.setdefault("X-Frame-Options", "DENY")
+    if page or flask.request.path.startswith(("/api/", "/login", "/logout")):
         response.headers["Cache-Control"] = "no-store"
     return response

@@ -1,4 +1,4 @@
-"""Who may call what. Whoever has a key, as far as its role and its tags go; deny by default.
+"""Who may call what. Whoever has a key or is signed in, as far as the role and the tags go; deny by default.
 
 Without keys, which has to be asked for: programs of this machine, and no web page of another origin.
 """
@@ -6,23 +6,25 @@ Without keys, which has to be asked for: programs of this machine, and no web pa
 from __future__ import annotations
 
 import hmac
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 
 import flask
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import Forbidden, Unauthorized
+from werkzeug.exceptions import Forbidden, TooManyRequests, Unauthorized
 
+from brain_clusters.api import pages
 from brain_clusters.api.context import control
 from brain_clusters.api.endpoint import Endpoint, declared
+from brain_clusters.api.origin import SAFE_METHODS, check_local, check_origin
 from brain_clusters.db.scope import narrowed
 from brain_clusters.domain.access import LOCAL, Identity
-from brain_clusters.domain.addresses import is_loopback
-from brain_clusters.services import access
+from brain_clusters.services import access, sessions
+from brain_clusters.services.sessions import SignedIn
 
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]{1,5})?", re.IGNORECASE)
+COOKIE = "brain_session"
+CSRF_HEADER = "X-CSRF-Token"
+REFUSED = (Unauthorized, TooManyRequests)
 
 
 def register(app: flask.Flask) -> None:
@@ -38,22 +40,39 @@ def identity() -> Identity:
     return found
 
 
-def _check() -> None:
-    """Refuse the request at hand when it may not be answered."""
+def signed_in() -> SignedIn | None:
+    """Return the session that the request at hand was let in by; None when that was a key."""
+    found: SignedIn | None = flask.g.get("signed_in")
+    return found
+
+
+def csrf_token() -> str | None:
+    """Return what a page of the request at hand has to send with whatever changes something; None without session."""
+    return sessions.csrf_token(flask.request.cookies[COOKIE]) if signed_in() else None
+
+
+def _check() -> flask.Response | None:
+    """Refuse the request at hand when it may not be answered; return where a page has to lead to instead."""
     if control().settings.insecure_dev:
         check_local("BRAIN_INSECURE_DEV")
     request = flask.request
     found = declared(flask.current_app.view_functions.get(request.endpoint)) if request.endpoint else None
     if found is not None and found.role is None:
-        return
-    caller = flask.g.identity = _identify()
+        return None
+    try:
+        caller = flask.g.identity = _identify()
+    except Unauthorized:
+        if pages.renderer() is None:
+            raise
+        return pages.to_login()
     if request.endpoint is None:
-        return  # there is nothing at this path, which only those are told who have a key
+        return None  # there is nothing at this path, which only those are told who have a key
     if found is None:
         raise Forbidden("nobody may call this")
     _judge(caller, found)
     flask.g.narrowed = ExitStack()
     flask.g.narrowed.enter_context(narrowed(caller.tags))
+    return None
 
 
 def _widen(_exc: BaseException | None) -> None:
@@ -75,16 +94,51 @@ def _listed(caller: Identity) -> str:
 
 
 def _identify() -> Identity:
-    """Return the caller; raise Unauthorized."""
+    """Return the caller; raise Unauthorized, or Forbidden for a session that a page of somebody else makes use of."""
     if control().settings.insecure_dev:
         return LOCAL
-    scheme, _, given = flask.request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not given.strip():
+    request = flask.request
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and given.strip():
+        return by_key(given.strip())
+    secret = request.cookies.get(COOKIE)
+    if not secret or "Authorization" in request.headers:
         raise _unauthorized("send a key as Authorization: Bearer KEY; an admin's is in BRAIN_HOME/admin.key")
-    found = access.identify(control(), given.strip(), flask.request.remote_addr)
+    found = flask.g.signed_in = sessions.identify(control(), secret)
+    if found is None:
+        raise _unauthorized("this session has ended; sign in again")
+    if request.method not in SAFE_METHODS:
+        _check_csrf(secret)
+    return found.identity
+
+
+def by_key(shown: str) -> Identity:
+    """Return whose key ``shown`` is; raise Unauthorized."""
+    found = access.identify(control(), shown, flask.request.remote_addr)
     if found is None:
         raise _unauthorized("this key is unknown, has ended or was revoked")
     return found
+
+
+def _check_csrf(secret: str) -> None:
+    """A cookie is sent by whatever page makes the request, so it proves nothing by itself."""
+    check_origin()
+    sent = flask.request.headers.get(CSRF_HEADER, "").encode("utf-8", "surrogateescape")
+    if not hmac.compare_digest(sent, sessions.csrf_token(secret).encode()):
+        raise Forbidden(f"with a session, send {CSRF_HEADER} with what changes something; GET /api/me tells it")
+
+
+def set_cookie(response: flask.Response, secret: str) -> None:
+    """Have the browser keep a session's secret, for no script to read and for no other site to send."""
+    response.set_cookie(
+        COOKIE, secret, max_age=control().settings.session_seconds, path="/", secure=flask.request.is_secure,
+        httponly=True, samesite="Strict",
+    )  # fmt: skip
+
+
+def drop_cookie(response: flask.Response) -> None:
+    """Have the browser forget the session."""
+    response.delete_cookie(COOKIE, path="/", secure=flask.request.is_secure, httponly=True, samesite="Strict")
 
 
 def _unauthorized(told: str) -> Unauthorized:
@@ -99,29 +153,3 @@ def check_key(keys: Sequence[str], variable: str) -> None:
     matches = [hmac.compare_digest(sent, key.encode()) for key in keys]
     if scheme.lower() != "bearer" or not any(matches):
         raise _unauthorized(f"send a key of {variable} as Authorization: Bearer KEY")
-
-
-def check_local(variable: str) -> None:
-    """Refuse the request at hand, which needs no key, when it may come from a web page. variable: why it needs none."""
-    _check_host(variable)
-    if flask.request.method not in _SAFE_METHODS:
-        check_origin()
-
-
-def _check_host(variable: str) -> None:
-    """A page that had its own name point to 127.0.0.1 (DNS rebinding) still sends that name as Host."""
-    found = _HOST.fullmatch(flask.request.headers.get("Host", ""))
-    if found is None or not is_loopback(found["name"].strip("[]")):
-        raise Forbidden(
-            f"without keys ({variable}) only requests to names of loopback are answered: 127.0.0.1, localhost, [::1]"
-        )
-
-
-def check_origin() -> None:
-    """Refuse the request at hand when a web page of another origin sends it."""
-    request = flask.request
-    origin = request.headers.get("Origin")
-    own = f"{request.scheme}://{request.headers.get('Host', '')}".lower()
-    foreign = origin is not None and origin.lower() != own
-    if foreign or request.headers.get("Sec-Fetch-Site", "").lower() == "cross-site":
-        raise Forbidden("a web page of another origin may not change anything here")

@@ -32,7 +32,8 @@ class Endpoint:
     """What is declared of a view. role: None is everybody, without a key.
 
     body: what is read and given to the view; reads: what the view reads of the body by itself. everywhere: it concerns
-    more than single clusters, so callers that see only some are refused. answers: schemas by HTTP status.
+    more than single clusters, so callers that see only some are refused. answers: schemas by HTTP status. page: it
+    answers a person with HTML, so who is not signed in is sent to sign in, and errors are pages, too (see ``pages``).
     """
 
     role: Role | None
@@ -41,6 +42,7 @@ class Endpoint:
     reads: Any = None
     everywhere: bool = False
     answers: Mapping[int, Any] = field(default_factory=dict)
+    page: bool = False
 
 
 def endpoint(role: Role | None, **declared: Any) -> Callable[[View], View]:

@@ -10,6 +10,7 @@ from typing import Any
 import flask
 from werkzeug.exceptions import HTTPException
 
+from brain_clusters.api import pages
 from brain_clusters.api.context import answer
 from brain_clusters.errors import BrainError, Conflict, InvalidInput, NotFound, SchemaMismatch, TemporaryError
 
@@ -37,7 +38,13 @@ def problem(
     status: int, kind: str, title: str, detail: str, *,
     members: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None,
 ) -> flask.Response:  # fmt: skip
-    """Return a problem as a response. members: what is added to the standard's own."""
+    """Return a problem as a response, on a page as a page. members: what is added to the standard's own."""
+    render = pages.renderer()
+    if render is not None:
+        page = render(status, title, detail)
+        page.status_code = status
+        page.headers.extend(headers or {})
+        return page
     body = {"type": kind, "title": title, "status": status, "detail": detail, "instance": flask.request.path}
     return answer(body | dict(members or {}), status, headers, mimetype="application/problem+json")
 

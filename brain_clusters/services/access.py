@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import ColumnElement, Text, and_, cast, false, func, select, text, true, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from brain_clusters.config import Settings
@@ -25,6 +26,7 @@ ADMIN_FILE = "admin.key"
 _FORM = re.compile(r"brain_(?P<id>[0-9a-f]{12})_(?P<secret>[A-Za-z0-9_-]{43})", re.ASCII)
 # When a key was used last is told to the minute, so that it costs no write with each request.
 _USED = timedelta(minutes=1)
+_FIXED = "env-"
 _FIRST_LOCK = 0x62_72_61_69_6E_6B
 
 
@@ -86,21 +88,45 @@ def of_settings(settings: Settings, shown: str) -> Identity | None:
     sent = shown.encode("utf-8", "surrogateescape")
     # Every key is compared, in constant time: the answer's delay tells nothing about them.
     matches = [hmac.compare_digest(sent, key.encode()) for key in settings.api_keys]
-    if not any(matches):
-        return None
-    place = matches.index(True)
-    named = "BRAIN_API_KEYS" if place == 0 else f"BRAIN_API_KEYS ({place + 1})"
-    return Identity(name=named, role=Role.ADMIN, payloads=True, key_id=f"env-{_hash(shown)[:12]}")
+    return fixed(settings)[matches.index(True)] if any(matches) else None
+
+
+def of_setting_id(settings: Settings, key_id: str) -> Identity | None:
+    """Return the admin whose key of BRAIN_API_KEYS has this id; None when it is not set any more."""
+    return next((one for one in fixed(settings) if one.key_id == key_id), None)
+
+
+def fixed(settings: Settings) -> list[Identity]:
+    """Return the admins that BRAIN_API_KEYS makes, in its order."""
+    named = ["BRAIN_API_KEYS", *(f"BRAIN_API_KEYS ({place})" for place in range(2, len(settings.api_keys) + 1))]
+    return [
+        Identity(name=name, role=Role.ADMIN, payloads=True, key_id=f"{_FIXED}{_hash(key)[:12]}")
+        for name, key in zip(named, settings.api_keys, strict=False)
+    ]
 
 
 def _used(session: Session, row: ApiKey, address: str | None) -> Identity | None:
     """Return the identity of a key that is valid now, and note its use, if a minute has passed since the last."""
     now: datetime = session.execute(select(func.now())).scalar_one()
-    if row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
+    if not is_valid(row, now):
         return None
     if row.last_used_at is None or now - row.last_used_at >= _USED or row.last_used_from != address:
         session.execute(update(ApiKey).where(ApiKey.id == row.id).values(last_used_at=now, last_used_from=address))
     return of_row(row)
+
+
+def is_valid(row: ApiKey, now: datetime) -> bool:
+    """Return whether a key lets somebody in at ``now``."""
+    return row.revoked_at is None and (row.expires_at is None or row.expires_at > now)
+
+
+def managed_by(caller: Identity) -> ColumnElement[bool]:
+    """Return the condition that a key is one that ``caller`` manages: an admin's, all keys or those within its tags."""
+    if caller.role is not Role.ADMIN:
+        return false()
+    if caller.sees_all:
+        return true()
+    return and_(ApiKey.tags != cast([], ARRAY(Text)), ApiKey.tags.contained_by(cast(list(caller.tags), ARRAY(Text))))
 
 
 def of_row(row: ApiKey) -> Identity:

@@ -65,6 +65,16 @@ SCALE: Schema = {
     },
 }
 NOTHING: Schema = {}
+LOGIN: Schema = {
+    "key": {
+        "type": "string", "required": True, "minlength": 1, "maxlength": 500,
+        "meta": {"description": "A key of the API, which the session is opened with."},
+    },
+    "next": {
+        "type": "string", "maxlength": 2000,
+        "meta": {"description": "The path here that a form is led on to; / without it."},
+    },
+}  # fmt: skip
 _DURATION = {"type": ["number", "string"], "check_with": "duration"}
 _JOB_TERMS: Schema = {
     "priority": {

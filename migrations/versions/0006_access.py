@@ -42,7 +42,6 @@ def upgrade() -> None:
         "sessions",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("key_id", sa.Text(), nullable=False),
-        sa.Column("csrf", sa.Text(), nullable=False),
         sa.Column("created_at", _TIME, server_default=_NOW, nullable=False),
         sa.Column("expires_at", _TIME, nullable=False),
         sa.Column("seen_at", _TIME, server_default=_NOW, nullable=False),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import flask
 
 from brain_clusters import __version__
-from brain_clusters.api import auth, problems
+from brain_clusters.api import auth, origin, problems
 from brain_clusters.api.context import answer
 from brain_clusters.api.genesis import dialect, native
 from brain_clusters.api.genesis.attached import Attached, attach, attached
@@ -42,7 +42,7 @@ def _check() -> None:
     if keys:
         auth.check_key(keys, _KEYS)
     else:
-        auth.check_local(_KEYS)
+        origin.check_local(_KEYS)
 
 
 def _engine_fault(exc: PermanentError) -> flask.Response:

@@ -36,16 +36,12 @@ class ApiKey(Base):
 
 
 class SignIn(Base):
-    """Someone signed in to the dashboard. id: SHA-256 of the cookie's secret; key_id: of the key it was opened with.
-
-    csrf: what every request that changes something has to send besides the cookie.
-    """
+    """Someone signed in to the dashboard. id: SHA-256 of the cookie's secret; key_id: of the key it was opened with."""
 
     __tablename__ = "sessions"
 
     id: Mapped[str] = mapped_column(primary_key=True)
     key_id: Mapped[str]
-    csrf: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     expires_at: Mapped[datetime]
     seen_at: Mapped[datetime] = mapped_column(server_default=NOW)
