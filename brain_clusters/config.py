@@ -52,6 +52,10 @@ class Settings:
     api_threads: int = setting.declare(
         "BRAIN_API_THREADS", setting.number(int, 1, 256), 16, "Requests answered at once."
     )
+    api_listeners: int = setting.declare(
+        "BRAIN_API_LISTENERS", setting.number(int, 1, 100_000), 1000,
+        "The most that may listen to events at once, per process of the API; each takes a file descriptor.",
+    )  # fmt: skip
     api_keys: tuple[str, ...] = setting.declare(
         "BRAIN_API_KEYS",
         setting.keys,

@@ -14,6 +14,7 @@ from brain_clusters.api.routes import (
     clusters,
     costs,
     dead_letters,
+    events,
     hosts,
     jobs,
     lifecycle,
@@ -22,11 +23,13 @@ from brain_clusters.api.routes import (
     sessions,
     system,
 )
+from brain_clusters.api.streaming.hub import Hub
 from brain_clusters.errors import NotFound
 from brain_clusters.services.control import Control
 
 _ROUTES = (
-    clusters, costs, lifecycle, scaling, jobs, dead_letters, operations, blueprints, hosts, sessions, system,
+    clusters, costs, lifecycle, scaling, jobs, dead_letters, operations, blueprints, hosts, events, sessions,
+    system,
 )  # fmt: skip
 # Nothing of another site, nothing inline, and in no frame: text that got into a page stays text.
 _PAGE_POLICY = (
@@ -42,7 +45,7 @@ def create_app(control: Control) -> flask.Flask:
     # One more than is allowed: Werkzeug cuts a chunked body there without a word, and so the reader sees it.
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT_BYTES + 1
     app.url_map.merge_slashes = False
-    attach(app, control)
+    attach(app, control, Hub(control, control.settings.api_listeners))
     app.url_value_preprocessor(_refuse_nul)
     auth.register(app)
     app.after_request(_name_version)

@@ -9,13 +9,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flask
 
 from brain_clusters.api import release
 from brain_clusters.errors import TemporaryError
 from brain_clusters.services.control import Control
+
+if TYPE_CHECKING:
+    from brain_clusters.api.streaming.hub import Hub
 
 _NAME = "brain"
 # Bodies beyond the usual limit that are worked on at once: each may take twenty times its size in memory.
@@ -29,9 +32,10 @@ class _Attached:
     commit: str | None
     waits: threading.Semaphore
     batches: threading.Semaphore
+    hub: Hub
 
 
-def attach(app: flask.Flask, control: Control) -> None:
+def attach(app: flask.Flask, control: Control, hub: Hub) -> None:
     """Give ``app`` its collaborators, and note the commit that it was started from."""
     # A wait holds a thread. A quarter of them never waits, so that the API always answers.
     threads = control.settings.api_threads
@@ -40,6 +44,7 @@ def attach(app: flask.Flask, control: Control) -> None:
         release.commit(control.settings.commit),
         threading.Semaphore(max(1, threads * 3 // 4)),
         threading.Semaphore(_LARGE_BODIES),
+        hub,
     )
 
 
@@ -58,6 +63,11 @@ def waits() -> threading.Semaphore:
     return _attached().waits
 
 
+def hub() -> Hub:
+    """Return the hub of those who listen to events."""
+    return _attached().hub
+
+
 @contextmanager
 def place_for_large_body() -> Iterator[None]:
     """Hold one of the few places for large bodies; raise TemporaryError when none becomes free in time."""
@@ -70,8 +80,13 @@ def place_for_large_body() -> Iterator[None]:
         places.release()
 
 
-def _attached() -> _Attached:
-    found = flask.current_app.extensions[_NAME]
+def hub_of(app: flask.Flask) -> Hub:
+    """Return the hub of ``app``, for whoever closes it."""
+    return _attached(app).hub
+
+
+def _attached(app: flask.Flask | None = None) -> _Attached:
+    found = (app or flask.current_app).extensions[_NAME]
     assert isinstance(found, _Attached)  # noqa: S101 - attach() put it there
     return found
 
@@ -80,11 +95,15 @@ def answer(
     data: Any, status: int = 200, headers: Mapping[str, str] | None = None, *, mimetype: str = "application/json"
 ) -> flask.Response:
     """Return ``data`` as JSON. Times are ISO 8601 in UTC."""
+    return flask.Response(encoded(data) + "\n", status, dict(headers or {}), mimetype=mimetype)
+
+
+def encoded(data: Any) -> str:
+    """Return ``data`` as the text of JSON, in one line."""
     try:
-        text = json.dumps(data, default=_plain, allow_nan=False)
+        return json.dumps(data, default=_plain, allow_nan=False)
     except ValueError:
-        text = json.dumps(_without_nan(data), default=_plain)
-    return flask.Response(text + "\n", status, dict(headers or {}), mimetype=mimetype)
+        return json.dumps(_without_nan(data), default=_plain)
 
 
 def _plain(value: Any) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.workers.gthread import ThreadWorker
 
 from brain_clusters.api.app import create_app
+from brain_clusters.api.context import hub_of
 from brain_clusters.config import Settings
 from brain_clusters.domain.addresses import is_loopback
 from brain_clusters.errors import ConfigError
@@ -17,6 +21,8 @@ from brain_clusters.services.control import Control
 
 _STOP_SECONDS = 2
 _KEEPALIVE_SECONDS = 30
+# What the API opens besides listeners' connections: requests, those to PostgreSQL and Redis, files.
+_OTHER_DESCRIPTORS = 1500
 
 
 def serve(settings: Settings) -> None:
@@ -27,12 +33,37 @@ def serve(settings: Settings) -> None:
             "unset one of the two"
         )
 
+    opened = ExitStack()
+
     def make() -> flask.Flask:
+        _allow_descriptors(settings.api_listeners)
         control = Control.open(settings, application="brain-api")
         threading.Thread(target=control.broker.warm_up, name="warm-up", daemon=True).start()
-        return create_app(control)
+        app = create_app(control)
+        opened.callback(hub_of(app).close)
+        return app
 
-    Server(settings.api_host, settings.api_port, settings.api_threads, make).run()
+    Server(settings.api_host, settings.api_port, settings.api_threads, make, at_exit=opened.close).run()
+
+
+def _allow_descriptors(listeners: int) -> None:
+    """Let this process open as many as it may need; many systems begin with 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = listeners + _OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """Gunicorn's worker with threads. A connection that the hub took over is not its own any more."""
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Close the connection or wait for its next request, as gunicorn does; count down for one that was taken."""
+        if conn.sock.fileno() == -1:
+            self.nr_conns -= 1
+        else:
+            super().finish_request(conn, fs)
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -56,7 +87,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         chosen: dict[str, Any] = {
             "bind": self._bind,
             "workers": 1,
-            "worker_class": "gthread",
+            "worker_class": f"{__name__}.{Worker.__name__}",
             "threads": self._threads,
             "keepalive": _KEEPALIVE_SECONDS,
             "graceful_timeout": _STOP_SECONDS,

@@ -18,6 +18,7 @@ from brain_clusters.db.models import (
 from brain_clusters.domain.alerts import AlertRule, AlertState
 from brain_clusters.domain.routing import Candidate, Route
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, READY_AGENT_STATUSES, TRANSITIONS
+from brain_clusters.services.feed import position_of
 from brain_clusters.services.tree_views import Node, Shown
 
 _CLUSTER = (
@@ -155,8 +156,8 @@ def whole_blueprint(row: StoredBlueprint, versions: Sequence[StoredBlueprint]) -
 
 
 def event(row: Event) -> dict[str, Any]:
-    """Return an event."""
-    return _fields(row, _EVENT)
+    """Return an event. position: its place in the history of all clusters."""
+    return {**_fields(row, _EVENT), "position": str(position_of(row))}
 
 
 def alert(rule: AlertRule, state: AlertState) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from brain_clusters.client.errors import ApiError, Unreachable
+from brain_clusters.client.events import follow_frames
 from brain_clusters.client.rest import Answer, Rest
 from brain_clusters.config import Settings
 from brain_clusters.errors import BrainError, Conflict, Fault, InvalidInput, NotFound, PermanentError, TemporaryError
@@ -20,6 +22,7 @@ _PER_PAGE = 200
 _OURS = "urn:brain:problem:"
 # What an answer of 429 or 503 may cost before it is told: a busy API is asked again, one that is away is not.
 _PATIENCE_SECONDS = 10.0
+_STREAM_PATIENCE_SECONDS = 300.0
 
 
 def own_key(settings: Settings) -> str | None:
@@ -97,16 +100,18 @@ class ApiClient:
                 break
         return {**page, name: rows[:most], "next_cursor": None}
 
-    def stream(self, path: str, headers: Mapping[str, str], timeout: float) -> http.client.HTTPResponse:
-        """Begin to read an endless answer; raise as other requests do. timeout: seconds without a word of it."""
+    def messages(self, path: str, *, patience: float = _STREAM_PATIENCE_SECONDS) -> Iterator[dict[str, str]]:
+        """Yield the messages of a stream, by the names of their fields, without a gap where it breaks.
+
+        patience: the seconds that nobody may answer once it has begun.
+        """
+        self.get("/healthz")  # who cannot be reached at all is told so at once
         try:
-            answer = self._rest.begin("GET", path, None, {"Accept": "text/event-stream", **headers}, timeout)
-            if answer.status >= 400:
-                text = answer.read()
-                raise self._refusal("GET", path, Answer(answer.status, answer.headers, _json(text)))
-        except (OSError, http.client.HTTPException) as exc:
-            raise self._away(exc) from exc
-        return answer
+            yield from follow_frames(self._rest, path, None, patience)
+        except ApiError as exc:
+            raise self._refusal("GET", path, exc.status, exc.problem) from exc
+        except Unreachable as exc:
+            raise self._away(exc.__cause__ or exc) from exc
 
     def close(self) -> None:
         """Close the connection."""
@@ -131,7 +136,7 @@ class ApiClient:
             told = answer.headers.get("Retry-After", "")
             wait = float(told) if told.isdigit() else None
             if answer.status not in (429, 503) or wait is None or time.monotonic() + wait > deadline:
-                raise self._refusal(method, path, answer)
+                raise self._refusal(method, path, answer.status, answer.json if isinstance(answer.json, dict) else {})
             time.sleep(wait)
 
     def _once(self, method: str, path: str, data: bytes | None, headers: dict[str, str]) -> Answer:
@@ -148,35 +153,34 @@ class ApiClient:
             self._rest.close()
             raise self._away(exc) from exc
 
-    def _away(self, exc: Exception) -> TemporaryError:
+    def _away(self, exc: BaseException) -> TemporaryError:
         return TemporaryError(
             f"the API at {self.url} does not answer: {exc or type(exc).__name__}. Is it running ('brain-clusters up', "
             "or the service that serves it), and is the address right (--api, BRAIN_API_URL, 'brain-clusters config "
             "use')? 'brain-clusters doctor' looks further"
         )
 
-    def _refusal(self, method: str, path: str, answer: Answer) -> BrainError:
+    def _refusal(self, method: str, path: str, status: int, problem: Mapping[str, Any]) -> BrainError:
         """Return our error for an answer that refuses."""
-        problem = answer.json if isinstance(answer.json, dict) else {}
-        detail = str(problem.get("detail") or problem.get("title") or f"{method} {path} was answered {answer.status}")
-        if answer.status == 401:
+        detail = str(problem.get("detail") or problem.get("title") or f"{method} {path} was answered {status}")
+        if status == 401:
             return PermanentError(f"the API at {self.url} {self._unknown()}")
-        if answer.status == 403:
+        if status == 403:
             return PermanentError(
                 f"not allowed: {detail}. Ask an admin for a key that may ('brain-clusters keys create')"
             )
-        if answer.status == 409:
+        if status == 409:
             return Conflict(detail, status=problem.get("cluster_status"), possible=problem.get("possible") or ())
-        if answer.status == 422:
+        if status == 422:
             return InvalidInput(detail, [_fault(one) for one in problem.get("errors") or ()])
-        if answer.status == 404 and str(problem.get("type", "")).startswith(_OURS):
+        if status == 404 and str(problem.get("type", "")).startswith(_OURS):
             return NotFound(detail)
-        if answer.status in (404, 405):
+        if status in (404, 405):
             return PermanentError(
                 f"the API at {self.url} does not know {method} {path.partition('?')[0]}; it is older than this command "
                 "line, or something else answers there ('brain-clusters doctor' compares the versions)"
             )
-        if answer.status in (429, 503):
+        if status in (429, 503):
             return TemporaryError(detail)
         return PermanentError(detail)
 
@@ -204,10 +208,3 @@ def _text(value: Any) -> str:
 
 def _fault(told: Mapping[str, Any]) -> Fault:
     return Fault(str(told.get("pointer") or ""), str(told.get("detail")), told.get("line"), told.get("column"))
-
-
-def _json(text: bytes) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None

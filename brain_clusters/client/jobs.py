@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from brain_clusters.client.errors import JobCancelled, JobFailed
+from brain_clusters.client.events import follow
 from brain_clusters.client.rest import Rest
 
 _MOST_JOBS = 10_000
@@ -67,6 +68,17 @@ class Client:
     def job(self, job_id: str) -> Job:
         """Return a job by its id, without asking whether there is one."""
         return Job(self._rest, job_id)
+
+    def events(
+        self, *, cluster: str | None = None, kind: str | None = None, after: str | None = None, patience: float = 300.0
+    ) -> Iterator[dict[str, Any]]:
+        """Yield events as they happen, for ever: none is left out and none comes twice, however often it is cut off.
+
+        From now on, or after the ``position`` of an event. One of the kind "reset" says that events after the place
+        it was at are not kept any more. Raises ApiError for a refusal, and Unreachable when it has heard nothing for
+        ``patience`` seconds and the API does not answer.
+        """
+        return follow(self._rest, _stated(cluster_id=cluster, kind=kind), after, patience)
 
     def close(self) -> None:
         """Close this thread's connection."""

@@ -8,7 +8,8 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from email.message import Message
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -55,6 +56,24 @@ class Rest:
         own = {"Content-Type": "application/json", "Idempotency-Key": uuid.uuid4().hex}
         return self._patiently("POST", path, data, own)
 
+    @contextmanager
+    def stream(self, path: str, headers: dict[str, str], silence: float) -> Iterator[Iterable[bytes]]:
+        """Yield the lines at ``path``, over a connection of its own. silence: the seconds without a byte to bear.
+
+        Raises ApiError for a refusal, and OSError when there is no answer or one that says to come again.
+        """
+        connection = self._kind(*self._address, timeout=silence)
+        try:
+            connection.request("GET", self._root + path, None, {**self._headers, **headers})
+            answer = connection.getresponse()
+            if answer.status in _AGAIN:
+                raise ConnectionError(f"the API answered {answer.status}")
+            if answer.status >= 400:
+                raise _refusal(answer.status, json.loads(answer.read()))
+            yield answer
+        finally:
+            connection.close()
+
     def close(self) -> None:
         """Close this thread's connection."""
         found = self._threads.__dict__.pop("connection", None)
@@ -89,20 +108,14 @@ class Rest:
 
         Raises OSError or HTTPException when there is none, ValueError when it is no JSON.
         """
-        answer = self.begin(method, path, data, headers, timeout)
+        connection = self._connection(max(0.1, timeout))
+        connection.request(method, self._root + path, data, {**self._headers, **headers})
+        answer = connection.getresponse()
         text = answer.read()
         is_json = answer.getheader("Content-Type", "json").partition(";")[0].endswith("json")
         if text and not is_json and answer.status < 400:
             raise ValueError("something answers that is not the API of BRAiN Clusters")
         return Answer(answer.status, answer.headers, json.loads(text) if text and is_json else None)
-
-    def begin(
-        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], timeout: float
-    ) -> http.client.HTTPResponse:
-        """Send one request and return its answer, of which the body is not read yet. Raises as ``once``."""
-        connection = self._connection(max(0.1, timeout))
-        connection.request(method, self._root + path, data, {**self._headers, **headers})
-        return connection.getresponse()
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
         found: http.client.HTTPConnection | None = getattr(self._threads, "connection", None)
@@ -117,4 +130,4 @@ def _refusal(status: int, found: Any) -> ApiError:
     problem = found if isinstance(found, dict) else {}
     faults = problem.get("errors")
     detail = str(problem.get("detail") or problem.get("title") or "the API refused the request")
-    return ApiError(status, detail, faults if isinstance(faults, list) else ())
+    return ApiError(status, detail, faults if isinstance(faults, list) else (), problem)

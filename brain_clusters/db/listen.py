@@ -14,6 +14,8 @@ from brain_clusters.db.session import temporary_when_down
 
 # Notified when agents' rows ask something of hosts.
 HOSTS_CHANNEL = "brain_hosts"
+# Notified by a trigger when events are written.
+EVENTS_CHANNEL = "brain_events"
 _RETRY_SECONDS = 1.0
 
 

@@ -6,7 +6,7 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -113,6 +113,18 @@ def _used(session: Session, row: ApiKey, address: str | None) -> Identity | None
     if row.last_used_at is None or now - row.last_used_at >= _USED or row.last_used_from != address:
         session.execute(update(ApiKey).where(ApiKey.id == row.id).values(last_used_at=now, last_used_from=address))
     return of_row(row)
+
+
+def still_good(session: Session, callers: Collection[Identity]) -> set[Identity]:
+    """Return those of ``callers`` whose keys are still good; what is no stored key is, as far as this can tell."""
+    ids = {caller.key_id for caller in callers if _is_stored(caller)}
+    valid = ApiKey.revoked_at.is_(None), ApiKey.expires_at.is_(None) | (ApiKey.expires_at > func.now())
+    good = set(session.scalars(select(ApiKey.id).where(ApiKey.id.in_(ids), *valid))) if ids else set()
+    return {caller for caller in callers if not _is_stored(caller) or caller.key_id in good}
+
+
+def _is_stored(caller: Identity) -> bool:
+    return caller.key_id is not None and not caller.key_id.startswith(_FIXED)
 
 
 def is_valid(row: ApiKey, now: datetime) -> bool:

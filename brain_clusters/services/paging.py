@@ -44,7 +44,7 @@ def page(
     """
     total = session.scalar(select(func.count()).select_from(query.order_by(None).subquery())) or 0
     if cursor is not None:
-        query = query.where(tuple_(*order) < tuple_(*_decode(cursor, len(order))))
+        query = query.where(tuple_(*order) < tuple_(*_decode(cursor, [column.type.python_type for column in order])))
     rows = session.scalars(query.order_by(*(column.desc() for column in order)).limit(limit + 1)).all()
     more = len(rows) > limit
     return Page(rows[:limit], total, _encode(place(rows[limit - 1])) if more else None)
@@ -55,15 +55,12 @@ def _encode(place: tuple[Any, ...]) -> str:
     return base64.urlsafe_b64encode(json.dumps(plain).encode()).decode().rstrip("=")
 
 
-def _decode(cursor: str, length: int) -> list[Any]:
+def _decode(cursor: str, kinds: Sequence[type]) -> list[Any]:
     try:
         found = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if not isinstance(found, list) or len(found) != length:
+        if not isinstance(found, list) or len(found) != len(kinds):
             raise ValueError(cursor)
-        if length == 1:
-            return [_identity(found[0])]
-        # In UTC: PostgreSQL knows fewer offsets than Python.
-        return [datetime.fromisoformat(found[0]).astimezone(UTC), *(_text(value) for value in found[1:])]
+        return [_READ[kind](value) for kind, value in zip(kinds, found, strict=True)]
     except (ValueError, TypeError, OverflowError, binascii.Error, RecursionError) as exc:
         raise InvalidInput(
             "the cursor is not valid",
@@ -81,3 +78,11 @@ def _identity(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
         raise ValueError(value)
     return value
+
+
+def _time(value: Any) -> datetime:
+    # In UTC: PostgreSQL knows fewer offsets than Python.
+    return datetime.fromisoformat(value).astimezone(UTC)
+
+
+_READ: dict[type, Callable[[Any], Any]] = {datetime: _time, int: _identity, str: _text}

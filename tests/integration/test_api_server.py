@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
-import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
-from brain_clusters.config import Settings, child_environment
-from brain_clusters.ports import free_port
+from brain_clusters.config import Settings
 from brain_clusters.services.blueprints import store
 from brain_clusters.services.control import Control
+from tests.integration.served_api import ServedApi
 
-_SERVE = """
-from brain_clusters.api.server import serve
-from brain_clusters.config import Settings
-
-serve(Settings.from_env())
-"""
 _BLUEPRINT = """
 metadata: {id: office, name: An office, version: "1.0"}
 cluster: {type: department, min_workers: 1, max_workers: 8}
@@ -31,67 +19,20 @@ agents: [{role: supervisor, name: Head, count: 1}]
 """
 
 
-class Server:
-    """A running API."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.port = free_port()
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE],
-            env=child_environment(replace(settings, api_port=self.port)),
-            stderr=subprocess.PIPE,
-        )
-        self._wait_until_it_answers()
-
-    def _wait_until_it_answers(self) -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                self.request("GET", "/healthz")
-            except OSError:
-                time.sleep(0.05)
-            else:
-                return
-        pytest.fail("the API never answered")
-
-    def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
-
-    def raw(self, data: bytes) -> bytes:
-        """Send ``data`` as it is and return the beginning of the answer."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as peer:
-            peer.sendall(data)
-            return peer.recv(65536)
-
-    def stop(self) -> str:
-        """Ask it to stop and return what it wrote to stderr."""
-        self.process.send_signal(signal.SIGTERM)
-        _, written = self.process.communicate(timeout=30)
-        return written.decode()
-
-
 @pytest.fixture(scope="module")
-def server(settings: Settings, control: Control) -> Iterator[Server]:
+def server(settings: Settings, control: Control) -> Iterator[ServedApi]:
     store(control, _BLUEPRINT)
-    server = Server(settings)
-    yield server
-    if server.process.poll() is None:
-        server.stop()
+    with ServedApi(settings) as server:
+        yield server
 
 
-def test_it_answers_and_is_ready(server: Server) -> None:
+def test_it_answers_and_is_ready(server: ServedApi) -> None:
     assert server.request("GET", "/readyz")[0] == 200
     body = b'{"blueprint_id": "office", "name": "n"}'
     assert server.request("POST", "/api/clusters", body, **{"Content-Type": "application/json"})[0] == 202
 
 
-def test_a_chunked_body_is_read_and_capped(server: Server) -> None:
+def test_a_chunked_body_is_read_and_capped(server: ServedApi) -> None:
     head = (
         b"POST /api/clusters HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n"
@@ -103,7 +44,7 @@ def test_a_chunked_body_is_read_and_capped(server: Server) -> None:
     assert b" 413 " in server.raw(head + chunk * 17 + b"0\r\n\r\n")
 
 
-def test_a_body_that_is_too_large_is_413_before_it_is_read(server: Server) -> None:
+def test_a_body_that_is_too_large_is_413_before_it_is_read(server: ServedApi) -> None:
     assert server.request("POST", "/api/clusters", b" " * (2 << 20), **{"Content-Type": "application/json"})[0] == 413
     assert server.request("POST", "/api/clusters", b"[" * (1 << 20), **{"Content-Type": "application/json"})[0] == 400
 
@@ -127,13 +68,13 @@ def test_a_body_that_is_too_large_is_413_before_it_is_read(server: Server) -> No
         b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ],
 )
-def test_what_is_no_sound_http_is_a_4xx(server: Server, data: bytes) -> None:
+def test_what_is_no_sound_http_is_a_4xx(server: ServedApi, data: bytes) -> None:
     assert server.raw(data).split(b" ")[1].startswith(b"4"), data
 
 
 def test_sigterm_stops_it_with_a_request_in_its_hands(settings: Settings, control: Control) -> None:
     store(control, _BLUEPRINT)
-    server = Server(settings)
+    server = ServedApi(settings)
     peer = socket.create_connection(("127.0.0.1", server.port), timeout=30)
     body = b'{"blueprint_id": "office", "name": "n"}'
     peer.sendall(

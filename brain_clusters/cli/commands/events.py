@@ -15,11 +15,11 @@ from brain_clusters.cli.client import ApiClient
 from brain_clusters.cli.commands.look import limit_for_reader, tell_rest
 from brain_clusters.cli.kinds import EVENTS
 from brain_clusters.cli.output import as_yaml, show
-from brain_clusters.cli.stream import follow
 from brain_clusters.cli.watching import until_interrupted
 from brain_clusters.cli.words import word
+from brain_clusters.errors import InvalidInput
 
-_TIME, _KIND = len("12:00:00"), 24
+_KIND = 24
 
 
 @click.command()
@@ -47,19 +47,22 @@ def events(
         tell_rest(found, "events")
         return
     with until_interrupted():
-        for number, event in enumerate(_live(api, cluster, given.get("kind")), 1):
+        for number, event in enumerate(_live(api, cluster, given), 1):
             click.echo(_line(event, output))
             sys.stdout.flush()
             if number == count:
                 return
 
 
-def _live(api: ApiClient, cluster: str | None, kind: str | None) -> Iterator[Any]:
-    query = {} if cluster is None else {"cluster_id": cluster}
-    for message in follow(api, "/api/events/stream" + (f"?{urlencode(query)}" if query else "")):
-        event = json.loads(message.data)
-        if kind in (None, event.get("kind")) and (cluster is None or event.get("cluster_id") == cluster):
-            yield event
+def _live(api: ApiClient, cluster: str | None, filters: dict[str, Any]) -> Iterator[Any]:
+    if "since" in filters:
+        raise InvalidInput("-w shows what happens from now on; leave --since out")
+    query = {**filters, **({} if cluster is None else {"cluster_id": cluster})}
+    for message in api.messages("/api/events/stream" + (f"?{urlencode(query)}" if query else "")):
+        if message.get("event") == "reset":
+            click.echo("some events in between are not kept any more", err=True)
+        else:
+            yield json.loads(message["data"])
 
 
 def _line(event: Any, output: str) -> str:

@@ -13,7 +13,6 @@ import click
 
 from brain_clusters.cli import options
 from brain_clusters.cli.client import path_of
-from brain_clusters.cli.stream import follow
 from brain_clusters.cli.target import Target
 from brain_clusters.cli.watching import until_interrupted
 from brain_clusters.errors import BrainError, InvalidInput, NotFound
@@ -86,8 +85,10 @@ def _follow(target: Target, agents: Sequence[str], tail: int, count: int | None)
 def _read(target: Target, agent: str, tail: int, found: queue.SimpleQueue[tuple[str, str | BrainError | None]]) -> None:
     try:
         with options.client_of(target) as api:
-            for message in follow(api, f"{path_of('agents', agent, 'logs')}?follow=true&tail={tail}"):
-                for line in _text(message.data):
+            for message in api.messages(f"{path_of('agents', agent, 'logs')}?follow=true&tail={tail}"):
+                if message.get("event") == "end":
+                    break
+                for line in _text(message["data"]):
                     found.put((agent, line))
         found.put((agent, None))
     except BrainError as exc:

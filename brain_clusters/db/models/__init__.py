@@ -8,7 +8,7 @@ from brain_clusters.db.models.base import Base
 from brain_clusters.db.models.clusters import Agent, Cluster, Host, StoredBlueprint
 from brain_clusters.db.models.figures import Alert, Metrics, Usage
 from brain_clusters.db.models.jobs import Job
-from brain_clusters.db.models.operations import Event, IdempotencyKey, Operation, ScalingDecision, Tick
+from brain_clusters.db.models.operations import Event, EventHorizon, IdempotencyKey, Operation, ScalingDecision, Tick
 
 __all__ = [
     "Agent",
@@ -18,6 +18,7 @@ __all__ = [
     "Base",
     "Cluster",
     "Event",
+    "EventHorizon",
     "Host",
     "IdempotencyKey",
     "Job",

@@ -6,7 +6,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Identity, Index, func, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from brain_clusters.db.models.base import EMPTY_JSON, NOW, Base
@@ -54,7 +54,10 @@ class Operation(Base):
 
 
 class Event(Base):
-    """One append-only line of history: who or what did it, why, with which inputs."""
+    """One append-only line of history: who or what did it, why, with which inputs.
+
+    txid: the transaction that wrote it. (txid, id) is its position; see ``services.feed``.
+    """
 
     __tablename__ = "events"
 
@@ -67,8 +70,25 @@ class Event(Base):
     actor: Mapped[str]
     reason: Mapped[str]
     data: Mapped[dict[str, Any]] = mapped_column(server_default=EMPTY_JSON)
+    txid: Mapped[int] = mapped_column(BigInteger, server_default=text("pg_current_xact_id()::text::bigint"))
 
-    __table_args__ = (Index("ix_events_cluster_id_id", "cluster_id", "id"), Index("ix_events_at", "at"))
+    __table_args__ = (
+        Index("ix_events_cluster_id_id", "cluster_id", "id"),
+        Index("ix_events_at", "at"),
+        Index("ix_events_txid_id", "txid", "id"),
+    )
+
+
+class EventHorizon(Base):
+    """The last position of all events that were deleted, in one row. Written by a trigger on ``events``."""
+
+    __tablename__ = "event_horizon"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    txid: Mapped[int] = mapped_column(BigInteger)
+    event_id: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (CheckConstraint("id = 1", name="ck_event_horizon_one_row"),)
 
 
 class ScalingDecision(Base):
