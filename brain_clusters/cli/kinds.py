@@ -87,11 +87,11 @@ CLUSTERS = Kind(
 AGENTS = Kind(
     plural="agents", singular="agent", short="a", key="agent_id",
     columns=(
-        _of("ID", "agent_id"), _of("GROUP"), _of("STATUS"), _of("JOBS", "tasks_completed"), _of("CPU", "cpu", percent),
+        _of("ID", "agent_id"), _of("STATUS"), _of("JOBS", "tasks_completed"), _of("CPU", "cpu", percent),
         _of("MEMORY", "memory", size), _of("AGE", "spawned_at", age),
     ),
     wide=(
-        _of("CLUSTER", "cluster_id"), _of("ROLE"), _of("BEAT"), _of("IN FLIGHT"), _of("FAILED", "tasks_failed"),
+        _of("CLUSTER", "cluster_id"), _of("GROUP"), _of("ROLE"), _of("BEAT"), _of("IN FLIGHT"), _of("FAILED", "tasks_failed"),
         _of("MEAN", "avg_task_duration", span), _of("DRIVER"), _of("HOST", "host_id"), _of("PID"), _of("REASON"),
         _of("LAST ERROR"),
     ),
@@ -99,10 +99,10 @@ AGENTS = Kind(
 JOBS = Kind(
     plural="jobs", singular="job", short="j",
     columns=(
-        _of("ID"), _of("STATUS"), _of("GROUP"), _of("ATTEMPTS"), Column("TOOK", _took), _of("AGE", "created_at", age),
+        _of("ID"), _of("STATUS"), _of("GROUP"), Column("TOOK", _took), _of("AGE", "created_at", age),
     ),
     wide=(
-        _of("CLUSTER", "cluster_id"), _of("PRIORITY"), _of("AGENT", "agent_id"), _of("ETA"), _of("PARENT", "parent_id"),
+        _of("CLUSTER", "cluster_id"), _of("ATTEMPTS"), _of("PRIORITY"), _of("AGENT", "agent_id"), _of("ETA"), _of("PARENT", "parent_id"),
         Column("ERROR", _error),
     ),
 )  # fmt: skip

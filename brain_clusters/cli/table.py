@@ -51,10 +51,11 @@ def _line(row: Sequence[str], widths: Sequence[int], *, coloured: bool = False) 
 
 
 def _narrowed(widths: Sequence[int], most: int) -> list[int]:
-    """Return widths that fit, the widest cut first."""
+    """Return widths that fit. The widest is cut first, and the first column last: it names what others tell of."""
     found = list(widths)
     over = sum(found) + len(_GAP) * (len(found) - 1) - most
     while over > 0 and max(found) > _LEAST:
-        found[found.index(max(found))] -= 1
+        rest = max(found[1:], default=0)
+        found[found.index(rest, 1) if rest > _LEAST else 0] -= 1
         over -= 1
     return found

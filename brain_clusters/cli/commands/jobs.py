@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
 from brain_clusters.cli import fetch, options
+from brain_clusters.cli.bulk import cancel_all, show_letters, treat
 from brain_clusters.cli.client import ApiClient, path_of
 from brain_clusters.cli.commands.look import limit_for_reader, tell_rest
 from brain_clusters.cli.jobtree import tree_lines
 from brain_clusters.cli.kinds import JOBS
 from brain_clusters.cli.output import show, show_data
 from brain_clusters.cli.payloads import read_lines, read_payload, show_result, wait_for_jobs
-from brain_clusters.cli.table import lines, screen_width
+from brain_clusters.cli.table import screen_width
 from brain_clusters.cli.watching import watch_rows
-from brain_clusters.cli.words import age, word
 from brain_clusters.errors import InvalidInput
 
 _JOB_IDS = click.argument("ids", nargs=-1, metavar="[JOB]...")
@@ -189,7 +188,7 @@ def retry(
     if bool(ids) == bool(cluster) or (ids and wanted):
         raise InvalidInput("name JOBs, or a --cluster whose dead letters are meant, and what narrows those")
     if cluster:
-        _treat(api, cluster, "retry", wanted, yes=yes, dry_run=dry_run, output=output)
+        treat(api, cluster, "retry", wanted, yes=yes, dry_run=dry_run, output=output)
         return
     if dry_run:
         show(fetch.these(api, JOBS, ids), JOBS, output)
@@ -219,36 +218,13 @@ def cancel(
         raise InvalidInput("name JOBs, or a --cluster whose unfinished jobs are meant, and what narrows those")
     told = {} if grace is None else {"grace": grace}
     if cluster:
-        _cancel_all(api, cluster, wanted, told, yes=yes, dry_run=dry_run, output=output)
+        cancel_all(api, cluster, wanted, told, yes=yes, dry_run=dry_run, output=output)
         return
     if dry_run:
         show(fetch.these(api, JOBS, ids), JOBS, output)
         return
     for job in ids:
         _show_sent(api.post(path_of("jobs", job, "cancel"), told), output)
-
-
-def _cancel_all(
-    api: ApiClient, cluster: str, wanted: dict[str, Any], told: dict[str, Any], *,
-    yes: bool, dry_run: bool, output: str,
-) -> None:  # fmt: skip
-    path = path_of("clusters", cluster, "jobs")
-    count = api.get(path, limit=1, **{"status": "queued,running", **wanted})["total"]
-    if dry_run or not count:
-        click.echo(f"{count} jobs would be cancelled")
-        return
-    options.confirm(f"Cancel {count} jobs of {cluster}?", yes=yes)
-    total = {"cancelled": 0, "cancelling": 0, "more": True}
-    while total["more"]:
-        done = api.post(f"{path}/cancel", {**wanted, **told})
-        total = {"cancelled": total["cancelled"] + done["cancelled"],
-                 "cancelling": total["cancelling"] + done["cancelling"], "more": bool(done["more"])}  # fmt: skip
-        if not done["cancelled"] and not done["cancelling"]:
-            break
-    if output in ("json", "yaml"):
-        show_data(total, output)
-    else:
-        click.echo(f"{total['cancelled']} cancelled, {total['cancelling']} running ones asked to end")
 
 
 @jobs.command()
@@ -268,7 +244,7 @@ def dead(
     """Show the jobs of CLUSTER that ended without success, by their error; retry or discard them."""
     wanted = {name: value for name, value in letters.items() if value is not None}
     if treatment is not None:
-        _treat(api, cluster, treatment, wanted, yes=yes, dry_run=dry_run, output=output)
+        treat(api, cluster, treatment, wanted, yes=yes, dry_run=dry_run, output=output)
         return
     found = api.get(path_of("clusters", cluster, "dead-letters"), **wanted)
     if output in ("json", "yaml"):
@@ -277,39 +253,6 @@ def dead(
         for one in found["dead_letters"]:
             click.echo(one["error_key"])
     elif found["total"]:
-        _show_letters(found["dead_letters"], None if output == "wide" else screen_width())
+        show_letters(found["dead_letters"], None if output == "wide" else screen_width())
     else:
         click.echo(f"no job of {cluster} ended without success", err=True)
-
-
-def _show_letters(letters: list[Any], most: int | None) -> None:
-    titles = ("COUNT", "GROUP", "LAST", "ERROR", "EXAMPLE", "SAYS")
-    rows = [
-        (word(one["count"]), word(one["group"]), age(one["last_at"]), word(one["error_key"]), word(one["example_id"]),
-         word(one["example_message"]))
-        for one in letters
-    ]  # fmt: skip
-    for line in lines(titles, rows, most):
-        click.echo(line)
-
-
-def _treat(
-    api: ApiClient, cluster: str, treatment: str, wanted: dict[str, Any], *, yes: bool, dry_run: bool, output: str
-) -> None:
-    path = path_of("clusters", cluster, "dead-letters")
-    count = api.get(path, **wanted)["total"]
-    if dry_run or not count:
-        click.echo(f"{treatment} would find {count} jobs")
-        return
-    options.confirm(f"{treatment.capitalize()} {count} jobs of {cluster}?", yes=yes)
-    word_of, total, kept = ("retried" if treatment == "retry" else "discarded"), 0, 0
-    while True:
-        done = api.post(f"{path}/{treatment}", wanted)
-        total, kept = total + done[word_of], max(kept, done["without_payload"])
-        if not done["left"] or not done[word_of]:
-            break
-    if output in ("json", "yaml"):
-        show_data({word_of: total, "left": done["left"], "without_payload": kept}, output)
-        return
-    click.echo(f"{total} {word_of}" + (f", {kept} have no payload any more" if kept else ""))
-    sys.stdout.flush()
