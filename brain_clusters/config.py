@@ -372,6 +372,12 @@ def child_environment(settings: Settings, environ: Mapping[str, str] | None = No
     return found
 
 
+def user_config_home(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the folder of this user's configurations, by the XDG base directories."""
+    given = (os.environ if environ is None else environ).get("XDG_CONFIG_HOME", "")
+    return Path(given) if given.startswith("/") else Path.home() / ".config"
+
+
 def failpoint_setting() -> str | None:
     """Return ``BRAIN_FAILPOINT``, which tests of faults set and nobody else; see ``brain_clusters.failpoints``."""
     return os.environ.get("BRAIN_FAILPOINT")
