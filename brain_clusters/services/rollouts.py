@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Text, cast, func, select, update
 from sqlalchemy.orm import Session
 
 from brain_clusters.db.models import Cluster, Job, Operation, Rollout, StoredBlueprint
@@ -274,7 +274,7 @@ def listing(session: Session, cluster_id: str, *, limit: int, cursor: str | None
     """Return a page of a cluster's rollouts, newest first."""
     clusters.get(session, cluster_id)
     query = select(Rollout).where(Rollout.cluster_id == cluster_id)
-    order = (Rollout.created_at, func.cast(Rollout.id, Rollout.from_version.type))
+    order = (Rollout.created_at, cast(Rollout.id, Text))
     return page(session, query, order, lambda row: (row.created_at, str(row.id)), limit=limit, cursor=cursor)
 
 
