@@ -7,7 +7,7 @@ that are there follow is ``services.rolling``, at every reconcile.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -250,12 +250,10 @@ def newest(session: Session, cluster_id: str) -> Rollout | None:
     return session.scalars(query.limit(1)).first()
 
 
-def went_back_from(session: Session, cluster_id: str, version: str) -> bool:
-    """Return whether a cluster has left ``version`` again: it failed there, or somebody undid it."""
-    query = select(Rollout.id).where(
-        Rollout.cluster_id == cluster_id, (Rollout.to_version == version) | (Rollout.from_version == version)
-    )
-    return session.scalars(query.limit(1)).first() is not None
+def went_back_from(session: Session, cluster_ids: Sequence[str], version: str) -> set[str]:
+    """Return the clusters that have left ``version`` again: it failed there, or somebody undid it."""
+    had = (Rollout.to_version == version) | (Rollout.from_version == version)
+    return set(session.scalars(select(Rollout.cluster_id).where(Rollout.cluster_id.in_(cluster_ids), had)))
 
 
 def get(session: Session, rollout_id: str) -> Rollout:
