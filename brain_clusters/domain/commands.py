@@ -131,12 +131,16 @@ AUTOSCALER = "autoscaler"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who sent a command and why, for the history. message_id makes a redelivered message the same operation."""
+    """Who sent a command and why, for the history. message_id makes a redelivered message the same operation.
+
+    seen: tags of the cluster as the sender read it (``services.etags``); when it has another by then, it is refused.
+    """
 
     actor: str
     reason: str
     message_id: str | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    seen: tuple[str, ...] = ()
 
 
 def as_request(command: Command) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from brain_clusters.domain.planning import distribute
 from brain_clusters.domain.specs import AgentGroup, Blueprint, Count, slug
 from brain_clusters.domain.states import Intent, OperationKind
 from brain_clusters.errors import Conflict, Fault, InvalidInput
-from brain_clusters.services import blueprints, metering
+from brain_clusters.services import blueprints, metering, tenancy
 
 
 def create(session: Session, command: CreateCluster) -> Cluster:
@@ -48,7 +48,7 @@ def create(session: Session, command: CreateCluster) -> Cluster:
             target_workers=target,
             group_targets=distribute(target, blueprint.groups),
             description=command.description if command.description is not None else blueprint.description,
-            tags=list(command.tags or blueprint.tags),
+            tags=tenancy.tags_of_new(command.tags, blueprint.tags),
             config=dict(command.config),
             budget_per_day=command.budget_per_day,
             scaled_at=func.now(),
@@ -193,7 +193,7 @@ def _update(cluster: Cluster, command: UpdateCluster, blueprint: Blueprint) -> N
         cluster.scaled_at = func.now()
     plain: dict[str, Any] = {"name": command.name, "description": command.description, "config": command.config}
     plain |= {"budget_per_day": command.budget_per_day, "paused": command.paused}
-    plain["tags"] = None if command.tags is None else list(command.tags)
+    plain["tags"] = None if command.tags is None else tenancy.tags_changed(cluster.tags, command.tags)
     for name, value in plain.items():
         if value is not None:
             setattr(cluster, name, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import case, func, select, update
@@ -18,6 +19,7 @@ from brain_clusters.domain.states import (
     OperationStatus,
 )
 from brain_clusters.services import history
+from brain_clusters.services.counting import Counts, Key
 
 # What a later command makes of an unfinished one: those that want the same direction share its outcome.
 _KEEPS_RUNNING = (OperationKind.CREATE, OperationKind.UPDATE, OperationKind.SCALE, OperationKind.REACTIVATE)
@@ -108,8 +110,21 @@ def finish(
         session, f"operation.{status}", reason, cluster_id=operation.cluster_id, operation_id=operation.id,
         data={"kind": str(operation.kind)},
     )  # fmt: skip
+    _tally(session, operation, status)
     if operation.kind is OperationKind.CREATE:
         _note_success_rate(session, operation)
+
+
+def _tally(session: Session, operation: Operation, status: OperationStatus) -> None:
+    """Count an ended operation for monitors."""
+    counts, kind, of = Counts(), str(operation.kind), operation.cluster_id or ""
+    counts.add(Key(of, "", "brain_operations_total", f"{kind} {status}"))
+    now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    seconds = (now - operation.created_at).total_seconds()
+    counts.observe(Key("", "", "brain_operation_seconds", kind), seconds)
+    if operation.kind is OperationKind.REACTIVATE and status is OperationStatus.SUCCEEDED:
+        counts.observe(Key(of, "", "brain_wake_seconds"), seconds)
+    counts.write(session)
 
 
 def _note_success_rate(session: Session, operation: Operation) -> None:

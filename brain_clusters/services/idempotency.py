@@ -36,7 +36,9 @@ _LOCK_SEED = 1
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A client's key. fingerprint: what it stands for; wait_seconds: how long the first answer may wait, 0 for not."""
+    """A client's key, with whose it is. fingerprint: what it stands for; wait_seconds: how long the first answer may
+    wait, 0 for not.
+    """
 
     text: str
     fingerprint: str

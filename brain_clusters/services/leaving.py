@@ -19,6 +19,7 @@ from brain_clusters.domain.rollouts import Course
 from brain_clusters.domain.specs import Blueprint
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, Intent, OperationKind
 from brain_clusters.services import history, observed
+from brain_clusters.services.counting import Counts, Key
 
 log = logging.getLogger(__name__)
 
@@ -185,6 +186,9 @@ def _end_agent(session: Session, one: Ending) -> str | None:
         observed.take_over(agent, one.beat)
     if not asked:  # else the error of its last task that failed stays
         agent.last_error, agent.health_score = one.error, 0.0
+        counts = Counts()
+        counts.add(Key(agent.cluster_id, agent.group_name, "brain_agents_failed_total"))
+        counts.write(session)
         history.record(
             session, "agent.died", one.error or "ended unasked", cluster_id=agent.cluster_id,
             agent_id=agent.agent_id, data={"group": agent.group_name, "host": one.host_id},

@@ -24,7 +24,7 @@ from brain_clusters.domain.commands import (
 )
 from brain_clusters.domain.states import Intent, OperationKind, advance
 from brain_clusters.errors import Conflict, NotFound, TemporaryError
-from brain_clusters.services import blueprints, desired, history, ledger, rollouts, served
+from brain_clusters.services import audit, blueprints, desired, etags, history, ledger, rollouts, served
 from brain_clusters.services.control import Control
 
 log = logging.getLogger(__name__)
@@ -103,6 +103,7 @@ def record(
     else:
         cluster = locked(session, command.cluster_id)
         targets = dict(cluster.group_targets)
+        etags.guard(etags.of_cluster(cluster), origin.seen, f"the cluster {cluster.id!r}")
         _guard_generation(cluster, getattr(command, "if_generation", None))
         before = cluster.intent
         cluster.intent = advance(before, command.kind, status=cluster.status)
@@ -120,11 +121,20 @@ def record(
         session, "operation.accepted", origin.reason, cluster_id=cluster.id, actor=origin.actor,
         operation_id=operation.id, data={"kind": str(command.kind), **operation.request, **origin.inputs},
     )  # fmt: skip
+    _note(session, command, origin, operation)
     session.flush()
     session.refresh(cluster)  # its times came from the database, and the caller reads them after the commit
     if rollout is not None:
         session.refresh(rollout)
     return Accepted(operation, cluster, before=targets, rollout=rollout)
+
+
+def _note(session: Session, command: Command, origin: Origin, operation: Operation) -> None:
+    if origin.actor == "api":
+        audit.note(session, cluster_id=operation.cluster_id, operation_id=operation.id)
+    elif origin.actor == "celery":
+        action = f"lifecycle.{command.kind}"
+        audit.queued(session, action, cluster_id=operation.cluster_id, operation_id=operation.id)
 
 
 def locked(session: Session, cluster_id: str) -> Cluster:

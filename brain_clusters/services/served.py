@@ -18,11 +18,12 @@ from brain_clusters.broker.backlog import QueueDepth, Reading
 from brain_clusters.broker.debts import Debt
 from brain_clusters.broker.restore import restore
 from brain_clusters.db.models import Cluster, Operation, Rollout
+from brain_clusters.db.scope import widened
 from brain_clusters.domain.commands import Command, CreateCluster, RolloutCluster
 from brain_clusters.domain.specs import AgentGroup, Blueprint
 from brain_clusters.domain.states import Intent
 from brain_clusters.errors import Conflict, Fault, InvalidInput, TemporaryError
-from brain_clusters.services import blueprints
+from brain_clusters.services import blueprints, tenancy
 from brain_clusters.services.control import Control
 
 log = logging.getLogger(__name__)
@@ -164,17 +165,16 @@ def guard(control: Control, session: Session, command: Command, message_id: str 
     # Two creations at once: the second waits here until the first is committed.
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("brain.foreign", 0))))
     wanted = _addresses(control, blueprint)
-    rows = session.execute(
-        select(Cluster.id, Cluster.blueprint_id, Cluster.blueprint_version).where(
-            Cluster.intent != Intent.GONE, Cluster.id != own
-        )
-    )
-    for cluster_id, blueprint_id, version in rows.all():
+    query = select(Cluster.id, Cluster.blueprint_id, Cluster.blueprint_version, Cluster.tags)
+    with widened():  # a queue is served once, whoever may see by whom
+        rows = session.execute(query.where(Cluster.intent != Intent.GONE, Cluster.id != own)).all()
+    for cluster_id, blueprint_id, version, tags in rows:
         other = blueprints.parsed(session, blueprint_id, version)
         taken = [queue for place, queue in _served(control, other) if (place, queue) in wanted]
         if taken:
+            who = f"cluster {cluster_id!r}" if tenancy.sees(tags) else "another cluster"
             raise Conflict(
-                f"cluster {cluster_id!r} serves the queue {taken[0]!r} already, and two clusters would both be sized "
+                f"{who} serves the queue {taken[0]!r} already, and two clusters would both be sized "
                 "for what waits in it; destroy that one first, or give its blueprint what this one has more"
             )
 

@@ -6,7 +6,7 @@ All times are timezone-aware UTC. Enum columns are native PostgreSQL enums with 
 from brain_clusters.db.models.access import ApiKey, Audit, SignIn
 from brain_clusters.db.models.base import Base
 from brain_clusters.db.models.clusters import Agent, Cluster, Host, StoredBlueprint
-from brain_clusters.db.models.figures import Alert, Metrics, Usage
+from brain_clusters.db.models.figures import Alert, Metrics, TallyEntry, TallyRow, Usage
 from brain_clusters.db.models.jobs import Job
 from brain_clusters.db.models.operations import Event, EventHorizon, IdempotencyKey, Operation, ScalingDecision, Tick
 from brain_clusters.db.models.rollouts import Rollout
@@ -29,6 +29,8 @@ __all__ = [
     "ScalingDecision",
     "SignIn",
     "StoredBlueprint",
+    "TallyEntry",
+    "TallyRow",
     "Tick",
     "Usage",
 ]
