@@ -17,6 +17,7 @@ from brain_clusters.api import release
 from brain_clusters.broker.limiting import Limiter
 from brain_clusters.errors import TemporaryError
 from brain_clusters.services.control import Control
+from brain_clusters.services.tokens import Tokens
 
 if TYPE_CHECKING:
     from brain_clusters.api.streaming.hub import Hub
@@ -35,6 +36,7 @@ class _Attached:
     batches: threading.Semaphore
     hub: Hub
     limiter: Limiter
+    tokens: Tokens | None
 
 
 def attach(app: flask.Flask, control: Control, hub: Hub) -> None:
@@ -48,6 +50,7 @@ def attach(app: flask.Flask, control: Control, hub: Hub) -> None:
         threading.Semaphore(_LARGE_BODIES),
         hub,
         Limiter(control.broker.redis),
+        Tokens(control.settings) if control.settings.jwt_issuer else None,
     )
 
 
@@ -74,6 +77,11 @@ def hub() -> Hub:
 def limiter() -> Limiter:
     """Return what counts requests."""
     return _attached().limiter
+
+
+def tokens() -> Tokens | None:
+    """Return what reads the tokens of an issuer; None where none is set."""
+    return _attached().tokens
 
 
 @contextmanager
