@@ -222,6 +222,10 @@ class Settings:
     metrics_interval_seconds: float = setting.declare(
         "BRAIN_METRICS_INTERVAL_SECONDS", setting.number(float, 1, 3600), 10.0, "The pause between two metrics rows."
     )
+    metrics_clusters: int = setting.declare(
+        "BRAIN_METRICS_CLUSTERS", setting.number(int, 1, 100_000), 1000,
+        "Clusters that /metrics tells apart; those beyond, the newest, are summed up as `_other`.",
+    )  # fmt: skip
     metrics_retention_seconds: int = setting.declare(
         "BRAIN_METRICS_RETENTION_SECONDS",
         setting.number(int, 60, 31_536_000),
@@ -391,6 +395,12 @@ def child_environment(settings: Settings, environ: Mapping[str, str] | None = No
         else:
             found[item.metadata["variable"]] = setting.written(value)
     return found
+
+
+def user_config_home(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the folder of this user's configurations, by the XDG base directories."""
+    given = (os.environ if environ is None else environ).get("XDG_CONFIG_HOME", "")
+    return Path(given) if given.startswith("/") else Path.home() / ".config"
 
 
 def failpoint_setting() -> str | None:

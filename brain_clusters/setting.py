@@ -13,7 +13,6 @@ from brain_clusters.domain.access import Role
 from brain_clusters.domain.addresses import parse_networks
 from brain_clusters.domain.currencies import CODES
 from brain_clusters.domain.engines import parse_cpu, parse_memory
-from brain_clusters.drivers import check_name
 
 
 def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], Any]:
@@ -103,6 +102,8 @@ def dns_subdomain(text: str) -> str:
 
 def drivers(text: str) -> tuple[str, ...]:
     """Return the comma-separated drivers of ``text``, which are installed, each once."""
+    from brain_clusters.drivers import check_name  # here: finding packages is slow, and few processes start drivers
+
     found = tuple(dict.fromkeys(words(text)))
     for name in found:
         check_name(name)

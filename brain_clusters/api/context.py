@@ -17,6 +17,7 @@ from brain_clusters.api import release
 from brain_clusters.broker.limiting import Limiter
 from brain_clusters.errors import TemporaryError
 from brain_clusters.services.control import Control
+from brain_clusters.services.monitoring import Monitor
 from brain_clusters.services.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class _Attached:
     commit: str | None
     waits: threading.Semaphore
     batches: threading.Semaphore
+    monitor: Monitor
     hub: Hub
     limiter: Limiter
     tokens: Tokens | None
@@ -48,6 +50,7 @@ def attach(app: flask.Flask, control: Control, hub: Hub) -> None:
         release.commit(control.settings.commit),
         threading.Semaphore(max(1, threads * 3 // 4)),
         threading.Semaphore(_LARGE_BODIES),
+        Monitor(control),
         hub,
         Limiter(control.broker.redis),
         Tokens(control.settings) if control.settings.jwt_issuer else None,
@@ -62,6 +65,11 @@ def control() -> Control:
 def commit() -> str | None:
     """Return the commit that the application which answers was started from, where that is known."""
     return _attached().commit
+
+
+def monitor() -> Monitor:
+    """Return what gathers the figures for monitors."""
+    return _attached().monitor
 
 
 def waits() -> threading.Semaphore:
@@ -112,6 +120,11 @@ def answer(
 ) -> flask.Response:
     """Return ``data`` as JSON. Times are ISO 8601 in UTC."""
     return flask.Response(encoded(data) + "\n", status, dict(headers or {}), mimetype=mimetype)
+
+
+def tagged(tag: str | None) -> dict[str, str]:
+    """Return the headers that tell the tag of what is answered, if it has one."""
+    return {} if tag is None else {"ETag": f'"{tag}"'}
 
 
 def encoded(data: Any) -> str:

@@ -16,6 +16,7 @@ from brain_clusters.db.models import (
     Job,
     Metrics,
     Operation,
+    Rollout,
     ScalingDecision,
     StoredBlueprint,
 )
@@ -31,16 +32,20 @@ _CLUSTER = (
     "id", "name", "type", "status", "blueprint_id", "blueprint_version", "parent_cluster_id", "min_workers",
     "max_workers", "current_workers", "target_workers", "group_targets", "health_score", "load_percentage",
     "tasks_completed", "tasks_failed", "created_at", "started_at", "hibernated_at", "destroyed_at", "last_active",
-    "wake_at", "budget_per_day", "over_budget_on", "description", "tags", "config",
+    "wake_at", "budget_per_day", "over_budget_on", "description", "tags", "config", "paused",
 )  # fmt: skip
 _AGENT = (
     "id", "cluster_id", "agent_id", "role", "supervisor_id", "capabilities", "skills", "config", "status",
     "health_score", "tasks_completed", "tasks_failed", "avg_task_duration", "last_error", "spawned_at", "ready_at",
-    "last_active", "stopped_at", "driver", "host_id", "reason",
+    "last_active", "stopped_at", "driver", "host_id", "reason", "blueprint_version",
 )  # fmt: skip
 _OPERATION = (
     "id", "kind", "status", "cluster_id", "request", "result", "error", "attempts", "origin", "created_at",
     "started_at", "finished_at",
+)  # fmt: skip
+_ROLLOUT = (
+    "id", "cluster_id", "status", "from_version", "to_version", "undo", "progress", "stranded", "reason", "origin",
+    "operation_id", "created_at", "progress_at", "finished_at",
 )  # fmt: skip
 _BLUEPRINT = (
     "id", "name", "version", "manifest_path", "description", "author", "tags", "created_at", "updated_at",
@@ -86,6 +91,17 @@ def cluster(row: Cluster) -> dict[str, Any]:
 def operation(row: Operation) -> dict[str, Any]:
     """Return an operation."""
     return _fields(row, _OPERATION)
+
+
+def rollout(row: Rollout) -> dict[str, Any]:
+    """Return a rollout. min_healthy_time, progress_deadline: seconds. stranded: see ``docs/rollouts.md``."""
+    return {
+        **_fields(row, _ROLLOUT),
+        "max_parallel": row.policy["max_parallel"],
+        "min_healthy_time": row.policy["min_healthy_seconds"],
+        "progress_deadline": row.policy["progress_deadline_seconds"],
+        "auto_revert": row.policy["auto_revert"],
+    }
 
 
 def agent(row: Agent, beats: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Any]:

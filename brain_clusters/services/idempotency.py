@@ -18,7 +18,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from brain_clusters.db.models import IdempotencyKey
-from brain_clusters.domain.commands import Command, CreateCluster, Origin
+from brain_clusters.domain.commands import Command, Origin
 from brain_clusters.errors import Conflict, InvalidInput
 from brain_clusters.failpoints import failpoint
 from brain_clusters.services import clusters, lifecycle, operations, served, submitting
@@ -71,8 +71,7 @@ def submit(control: Control, command: Command, origin: Origin, key: Key | None) 
         if made is not None:
             operation = operations.get(session, made)
             return Accepted(operation, clusters.get(session, operation.cluster_id or ""), repeated=True)
-        if isinstance(command, CreateCluster):
-            served.guard(control, session, command.blueprint_id, None)
+        served.guard(control, session, command, origin.message_id)
         accepted = lifecycle.record(session, command, origin, control.settings.start_timeout_seconds, waiting)
         _keep(session, key, "operation", str(accepted.operation.id))
     failpoint("recorded")

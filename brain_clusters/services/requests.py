@@ -12,6 +12,7 @@ from brain_clusters.domain.commands import (
     DestroyCluster,
     HibernateCluster,
     ReactivateCluster,
+    RolloutCluster,
     ScaleCluster,
     UpdateCluster,
 )
@@ -25,6 +26,7 @@ Schema = dict[str, dict[str, Any]]
 _MOST_WORKERS = 10_000
 _ID = {"type": "string", "regex": r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"}
 NAME = {"type": "string", "minlength": 1, "maxlength": 200}
+_VERSION = {"type": "string", "minlength": 1, "maxlength": 100}
 _WORKERS = {"type": "integer", "min": 0, "max": _MOST_WORKERS}
 TAGS = {"type": "list", "maxlength": 50, "schema": {"type": "string", "minlength": 1, "maxlength": 100}}
 _EDITABLE: Schema = {
@@ -43,6 +45,7 @@ _EDITABLE: Schema = {
 
 CREATE: Schema = {
     "blueprint_id": {**_ID, "required": True, "meta": {"description": "The blueprint to make the cluster from."}},
+    "version": {**_VERSION, "meta": {"description": "The blueprint's version; the newest without it."}},
     "name": {**NAME, "required": True, "meta": {"description": "For people; need not be unique."}},
     "id": {**_ID, "meta": {"description": "The cluster's id; made from the name without it."}},
     "type": {
@@ -66,6 +69,44 @@ SCALE: Schema = {
 }
 NOTHING: Schema = {}
 _DURATION = {"type": ["number", "string"], "check_with": "duration"}
+ROLLOUT: Schema = {
+    "version": {**_VERSION, "meta": {"description": "The version to go to; the newest without it."}},
+    "max_parallel": {
+        "type": ["integer", "string"],
+        "check_with": "max_parallel",
+        "meta": {"description": "How many agents are replaced at once: a number or a percentage of all."},
+    },
+    "min_healthy_time": {
+        **_DURATION,
+        "meta": {"description": "How long a new agent has to be ready before it counts."},
+    },
+    "progress_deadline": {
+        "type": ["number", "string"],
+        "check_with": "positive_duration",
+        "meta": {"description": "The version fails when nothing becomes better for so long."},
+    },
+    "auto_revert": {"type": "boolean", "meta": {"description": "Whether a version that fails is taken back."}},
+}
+UNDO: Schema = {"version": {**_VERSION, "meta": {"description": "The version to go back to; the last without it."}}}
+PLAN: Schema = {
+    "documents": {
+        "type": "list",
+        "required": True,
+        "minlength": 1,
+        "maxlength": 100,
+        "schema": {"type": "string", "minlength": 1},
+        "meta": {"description": "YAML texts: blueprints and cluster files, one or several documents each."},
+    },
+}
+APPLY: Schema = {
+    **PLAN,
+    "fingerprint": {
+        "type": "string",
+        "minlength": 1,
+        "maxlength": 100,
+        "meta": {"description": "Of the plan that was looked at: 409 when it would be another one by now."},
+    },
+}
 _JOB_TERMS: Schema = {
     "priority": {
         "type": "string",
@@ -152,6 +193,14 @@ BLUEPRINT: Schema = {
         "meta": {"description": "The blueprint's text, as described in blueprints/README.md."},
     }
 }
+STORE: Schema = {
+    **BLUEPRINT,
+    "rollout": {
+        "type": "boolean",
+        "default": False,
+        "meta": {"description": "Roll it out to the clusters of this blueprint, too."},
+    },
+}
 REPLAY: Schema = {
     **BLUEPRINT,
     "limit": {
@@ -170,6 +219,7 @@ BODIES: dict[OperationKind, Schema] = {
     OperationKind.HIBERNATE: NOTHING,
     OperationKind.REACTIVATE: NOTHING,
     OperationKind.DESTROY: NOTHING,
+    OperationKind.ROLLOUT: ROLLOUT,
 }
 
 
@@ -246,6 +296,7 @@ def _command(kind: OperationKind, cluster_id: str | None, document: dict[str, An
         OperationKind.HIBERNATE: HibernateCluster,
         OperationKind.REACTIVATE: ReactivateCluster,
         OperationKind.DESTROY: DestroyCluster,
+        OperationKind.ROLLOUT: RolloutCluster,
     }
     command: Command = made[kind](cluster_id=cluster_id, **document)
     return command

@@ -138,6 +138,8 @@ def mark_published(session: Session, ids: Sequence[str]) -> None:
 
 def wake(control: Control, cluster: Cluster, groups: Sequence[AgentGroup]) -> None:
     """Start the cluster, or the first agent of each group without one, for jobs that were just accepted."""
+    if cluster.paused:
+        return
     asleep = cluster.intent is Intent.ASLEEP
     names_of = [group.name for group in groups if asleep or _lacks_agents(cluster, group)]
     room = len(names_of) if asleep else max(0, cluster.max_workers - sum(cluster.group_targets.values()))

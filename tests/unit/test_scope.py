@@ -17,9 +17,10 @@ from brain_clusters.db import scope
 from brain_clusters.db.models import Base, Cluster, Job
 
 ROOT = Path(__file__).parents[2] / "brain_clusters"
-OWNED = [
-    mapper.class_ for mapper in Base.registry.mappers if "cluster_id" in mapper.columns or mapper.class_ is Cluster
-]
+OWNED = sorted(
+    (mapper.class_ for mapper in Base.registry.mappers if "cluster_id" in mapper.columns or mapper.class_ is Cluster),
+    key=lambda of: of.__name__,
+)
 FORMS: dict[str, Callable[[Any, Any], Any]] = {
     "rows": lambda of, _: select(of),
     "columns": lambda _, key: select(key),
