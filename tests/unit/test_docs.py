@@ -15,6 +15,7 @@ import yaml
 
 from brain_clusters.config import Settings
 from brain_clusters.domain.exposition import METRICS
+from brain_clusters.setting import written
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = ROOT / "docs" / "operations.md"
@@ -55,7 +56,7 @@ def _default(setting: Field[Any]) -> str:
         if setting.default in (None, ())
         else f"{setting.default:g}"
         if isinstance(setting.default, float)
-        else ",".join(setting.default)
+        else written(setting.default)
         if isinstance(setting.default, tuple)
         else str(setting.default)
     )
