@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
-from brain_clusters.api import auth, problems, release
+from brain_clusters.api import auditing, auth, limits, problems, release
 from brain_clusters.api.context import attach, commit
 from brain_clusters.api.requests import BODY_LIMIT_BYTES
 from brain_clusters.api.routes import (
+    applying,
+    audit,
     blueprints,
     clusters,
     costs,
@@ -18,8 +21,11 @@ from brain_clusters.api.routes import (
     events,
     hosts,
     jobs,
+    keys,
     lifecycle,
+    metrics,
     operations,
+    rollouts,
     scaling,
     sessions,
     system,
@@ -29,9 +35,25 @@ from brain_clusters.errors import NotFound
 from brain_clusters.services.control import Control
 
 _ROUTES = (
-    clusters, costs, lifecycle, scaling, jobs, dead_letters, operations, blueprints, hosts, events, sessions, documents,
+    applying,
+    audit,
+    blueprints,
+    clusters,
+    costs,
+    dead_letters,
+    documents,
+    events,
+    hosts,
+    jobs,
+    keys,
+    lifecycle,
+    metrics,
+    operations,
+    rollouts,
+    scaling,
+    sessions,
     system,
-)  # fmt: skip
+)
 # Nothing of another site, nothing inline, and in no frame: text that got into a page stays text.
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
@@ -49,9 +71,14 @@ def create_app(control: Control) -> flask.Flask:
     attach(app, control, Hub(control, control.settings.api_listeners))
     app.url_value_preprocessor(_refuse_nul)
     auth.register(app)
+    app.after_request(auditing.finish)
     app.after_request(_spare_known)
     app.after_request(_name_version)
     app.after_request(_protect)
+    app.after_request(limits.tell)
+    if control.settings.trusted_proxies:
+        trusted = dict.fromkeys(("x_for", "x_proto", "x_host"), control.settings.trusted_proxies)
+        app.wsgi_app = ProxyFix(app.wsgi_app, **trusted)  # type: ignore[method-assign]
     problems.register(app)
     for module in _ROUTES:
         app.register_blueprint(module.routes)

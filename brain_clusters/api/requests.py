@@ -107,7 +107,9 @@ def read_key(body: Any, wait_seconds: float = 0.0) -> idempotency.Key | None:
         told = "an Idempotency-Key has 1 to 255 printable ASCII characters"
         raise InvalidInput(told, [Fault("/Idempotency-Key", told)], place="header")
     stands_for = idempotency.fingerprint([flask.request.method, flask.request.path], body)
-    return idempotency.Key(text, stands_for, wait_seconds)
+    # Of each caller's own: what another one's request made is nobody else's answer.
+    owner = flask.g.identity.key_id
+    return idempotency.Key(f"{owner}/{text}" if owner else text, stands_for, wait_seconds)
 
 
 def read_if_match() -> tuple[str, ...]:

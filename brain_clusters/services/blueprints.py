@@ -55,6 +55,18 @@ def newest(session: Session, blueprint_id: str) -> StoredBlueprint:
     return found
 
 
+def stored(session: Session, blueprint_id: str, version: str | None = None) -> StoredBlueprint:
+    """Return an active version of a blueprint, the newest without ``version``; raise NotFound that names what is."""
+    if version is None:
+        return newest(session, blueprint_id)
+    known = versions(session, blueprint_id)
+    found = next((row for row in known if row.version == version), None)
+    if found is None:
+        told = ", ".join(row.version for row in known[:20])
+        raise NotFound(f"there is no version {version!r} of blueprint {blueprint_id!r}; there are {told}")
+    return found
+
+
 def store(
     control: Control, text: str, *, source: str = "blueprint", manifest_path: str | None = None,
     expected_id: str | None = None, seen: Sequence[str] = (),

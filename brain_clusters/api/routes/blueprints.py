@@ -12,9 +12,9 @@ from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.api.requests import LONG_PAGE, read_if_match
 from brain_clusters.api.routes.clusters import page_of
 from brain_clusters.domain.access import Role
-from brain_clusters.errors import NotFound
-from brain_clusters.services import blueprints, etags
-from brain_clusters.services.requests import BLUEPRINT, NOTHING, Schema
+from brain_clusters.domain.commands import Origin
+from brain_clusters.services import applying, blueprints, etags
+from brain_clusters.services.requests import NOTHING, STORE, Schema
 
 routes = flask.Blueprint("blueprints", __name__, url_prefix="/api/blueprints")
 
@@ -23,9 +23,9 @@ _VERSION: Schema = {"version": {"type": "string", "minlength": 1, "maxlength": 1
 
 
 @routes.post("")
-@endpoint(Role.ADMIN, body=BLUEPRINT, everywhere=True, answers=_STORED, headers=("If-Match",))
+@endpoint(Role.ADMIN, body=STORE, everywhere=True, answers=_STORED, headers=("If-Match",))
 def add(body: Document) -> flask.Response:
-    """Store a blueprint, or a new version of one."""
+    """Store a blueprint, or a new version of one; with ``rollout`` its clusters get it, too."""
     return _store(None, body)
 
 
@@ -42,18 +42,14 @@ def listing(query: Document) -> flask.Response:
 @endpoint(Role.VIEWER, query=_VERSION, answers={200: answers.WHOLE_BLUEPRINT}, headers=("If-None-Match",))
 def get(blueprint_id: str, query: Document) -> flask.Response:
     """Show a blueprint with its text, in its newest version or the one that is asked for."""
-    version = query.get("version")
     with control().database.transaction() as session:
-        stored = blueprints.versions(session, blueprint_id)
-    wanted = next((row for row in stored if version in (None, row.version)), None)
-    if wanted is None:
-        known = ", ".join(row.version for row in stored[:20])
-        raise NotFound(f"there is no version {version!r} of blueprint {blueprint_id!r}; there are {known}")
-    return answer(views.whole_blueprint(wanted, stored), headers=tagged(etags.of_blueprint(stored)))
+        versions = blueprints.versions(session, blueprint_id)
+        wanted = blueprints.stored(session, blueprint_id, query.get("version"))
+    return answer(views.whole_blueprint(wanted, versions), headers=tagged(etags.of_blueprint(versions)))
 
 
 @routes.put("/<blueprint_id>")
-@endpoint(Role.ADMIN, body=BLUEPRINT, everywhere=True, answers=_STORED, headers=("If-Match",))
+@endpoint(Role.ADMIN, body=STORE, everywhere=True, answers=_STORED, headers=("If-Match",))
 def put(blueprint_id: str, body: Document) -> flask.Response:
     """Store a version of the blueprint that the path names."""
     return _store(blueprint_id, body)
@@ -71,5 +67,10 @@ def _store(expected_id: str | None, body: Document) -> flask.Response:
     stored, new = blueprints.store(control(), body["yaml"], expected_id=expected_id, seen=read_if_match())
     with control().database.transaction() as session:
         versions = blueprints.versions(session, stored.id)
+    shown = views.whole_blueprint(stored, versions)
+    if body["rollout"]:
+        going = applying.of_stored(control(), stored.id, stored.version)
+        applying.roll_out(control(), going, Origin("api", "a version was stored and is rolled out"))
+        shown["clusters"] = [move.as_dict() for move in going]
     headers = {"Location": f"/api/blueprints/{quote(stored.id, safe='')}", **tagged(etags.of_blueprint(versions))}
-    return answer(views.whole_blueprint(stored, versions), 201 if new else 200, headers)
+    return answer(shown, 201 if new else 200, headers)

@@ -13,7 +13,7 @@ from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.api.requests import LONG_PAGE, PAGE
 from brain_clusters.domain.access import Role
 from brain_clusters.domain.states import ClusterStatus, ClusterType
-from brain_clusters.services import alerts, clusters, etags, standby
+from brain_clusters.services import alerts, clusters, etags, rollouts, standby
 from brain_clusters.services.clusters import ClusterFilter
 from brain_clusters.services.paging import Page
 from brain_clusters.services.requests import Schema
@@ -56,10 +56,14 @@ def listing(query: Document) -> flask.Response:
 @routes.get("/<cluster_id>")
 @endpoint(Role.VIEWER, answers={200: answers.WHOLE_CLUSTER}, headers=("If-None-Match",))
 def get(cluster_id: str) -> flask.Response:
-    """Show a cluster, and the jobs that wait and run in it this moment (null when Redis cannot be asked)."""
+    """Show a cluster, the jobs that wait and run in it this moment (null when Redis cannot be asked), and the rollout
+    that is under way.
+    """
     with control().database.transaction() as session:
         row = clusters.get(session, cluster_id)
-    shown = {"backlog": clusters.backlog_now(control(), row), "standby": standby.of(control(), row)}
+        rolling = rollouts.under_way_of(session, [cluster_id]).get(cluster_id)
+    shown: Document = {"backlog": clusters.backlog_now(control(), row), "standby": standby.of(control(), row)}
+    shown["rollout"] = None if rolling is None else views.rollout(rolling)
     return answer({**views.cluster(row), **shown}, headers=tagged(etags.of_cluster(row)))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import flask
 
-from brain_clusters.api import answers
+from brain_clusters.api import answers, views
 from brain_clusters.api.context import answer, control
 from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.domain.access import Role
@@ -22,7 +22,7 @@ routes = flask.Blueprint("dead_letters", __name__, url_prefix="/api/clusters/<cl
 @endpoint(Role.VIEWER, query=LETTERS, answers={200: answers.LETTERS})
 def grouped(cluster_id: str, query: Document) -> flask.Response:
     """Show a cluster's dead letters by error and group, most first."""
-    found = dead_letters.grouped(control(), cluster_id, _letters(query))
+    found = [views.letter(one) for one in dead_letters.grouped(control(), cluster_id, _letters(query))]
     return answer({"dead_letters": found, "total": sum(one["count"] for one in found)})
 
 

@@ -41,7 +41,7 @@ def now(cluster_id: str) -> flask.Response:
 
 
 @routes.post("/<cluster_id>/scaling/replay")
-@endpoint(Role.VIEWER, body=REPLAY, answers={200: answers.REPLAYED})
+@endpoint(Role.VIEWER, body=REPLAY, answers={200: answers.REPLAYED}, changes=False)
 def replay(cluster_id: str, body: Document) -> flask.Response:
     """Make stored decisions again by the blueprint in the body; show where they differ. Changes nothing."""
     return answer(explain.replay(control(), cluster_id, body["yaml"], limit=body["limit"]))

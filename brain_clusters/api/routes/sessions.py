@@ -7,14 +7,15 @@ from typing import Any
 
 import flask
 
-from brain_clusters.api import answers, auth, pages
+from brain_clusters.api import answers, auditing, auth, pages
 from brain_clusters.api.context import answer, control
 from brain_clusters.api.endpoint import endpoint
 from brain_clusters.api.origin import check_origin
 from brain_clusters.api.requests import read_body
 from brain_clusters.domain.access import Identity, Role
 from brain_clusters.services import sessions
-from brain_clusters.services.requests import LOGIN, NOTHING, validated
+from brain_clusters.services.access_requests import LOGIN
+from brain_clusters.services.requests import NOTHING, validated
 
 routes = flask.Blueprint("sessions", __name__)
 
@@ -31,6 +32,7 @@ def login() -> flask.Response:
     next_path, address = pages.local_path(asked.get("next")), flask.request.remote_addr
     try:
         identity = auth.by_key(asked["key"].strip())
+        auditing.identified(identity)
     except auth.REFUSED as exc:
         if form and pages.attached():
             return pages.login_again(next_path, error="throttled" if exc.code == 429 else "key")

@@ -17,14 +17,14 @@ routes = flask.Blueprint("system", __name__)
 
 
 @routes.get("/healthz")
-@endpoint(None, answers={200: answers.HEALTH})
+@endpoint(None, answers={200: answers.HEALTH}, probe=True)
 def healthz() -> flask.Response:
     """Say that the process answers."""
     return answer({"status": "ok"})
 
 
 @routes.get("/readyz")
-@endpoint(None, answers={200: answers.READY, 503: answers.READY})
+@endpoint(None, answers={200: answers.READY, 503: answers.READY}, probe=True)
 def readyz() -> flask.Response:
     """Say whether requests can be served. Without Redis they can: commands are stored and delivered later."""
     problems = _database_problems()
