@@ -91,9 +91,9 @@ AGENTS = Kind(
         _of("MEMORY", "memory", size), _of("AGE", "spawned_at", age),
     ),
     wide=(
-        _of("CLUSTER", "cluster_id"), _of("GROUP"), _of("ROLE"), _of("BEAT"), _of("IN FLIGHT"), _of("FAILED", "tasks_failed"),
-        _of("MEAN", "avg_task_duration", span), _of("DRIVER"), _of("HOST", "host_id"), _of("PID"), _of("REASON"),
-        _of("LAST ERROR"),
+        _of("CLUSTER", "cluster_id"), _of("GROUP"), _of("ROLE"), _of("BEAT"), _of("IN FLIGHT"),
+        _of("FAILED", "tasks_failed"), _of("MEAN", "avg_task_duration", span), _of("DRIVER"), _of("HOST", "host_id"),
+        _of("PID"), _of("REASON"), _of("LAST ERROR"),
     ),
 )  # fmt: skip
 JOBS = Kind(
@@ -102,8 +102,8 @@ JOBS = Kind(
         _of("ID"), _of("STATUS"), _of("GROUP"), Column("TOOK", _took), _of("AGE", "created_at", age),
     ),
     wide=(
-        _of("CLUSTER", "cluster_id"), _of("ATTEMPTS"), _of("PRIORITY"), _of("AGENT", "agent_id"), _of("ETA"), _of("PARENT", "parent_id"),
-        Column("ERROR", _error),
+        _of("CLUSTER", "cluster_id"), _of("ATTEMPTS"), _of("PRIORITY"), _of("AGENT", "agent_id"), _of("ETA"),
+        _of("PARENT", "parent_id"), Column("ERROR", _error),
     ),
 )  # fmt: skip
 BLUEPRINTS = Kind(
