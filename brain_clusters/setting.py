@@ -124,6 +124,15 @@ def host_id(text: str) -> str:
     return text
 
 
+def host_names(text: str) -> tuple[str, ...]:
+    """Return the comma-separated names of hosts in ``text``, without ports, in lower case."""
+    found = tuple(word.lower() for word in words(text))
+    for name in found:
+        if not re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", name):
+            raise ValueError("must hold names or addresses without ports, such as brain.example.org or [::1]")
+    return found
+
+
 def web_hook(text: str) -> str:
     """Return ``text`` when it is a URL that can be posted to."""
     found = urlsplit(text)
