@@ -89,7 +89,7 @@ def test_lists_and_single_things_are_the_apis_in_every_format(cli: Cli, stage: S
     assert cli("get", "c", "-o", "name").stdout == f"{shop}\n"
     one = cli.json("get", "cluster", shop)
     assert isinstance(one, dict)
-    assert one["possible"] == ["update", "scale", "hibernate", "destroy"]
+    assert one["possible"] == ["update", "scale", "hibernate", "destroy", "rollout"]
     assert {"NAME", "TAGS"} <= set(cli("get", "clusters", "-o", "wide").stdout.splitlines()[0].split())
     for kind in ("blueprints", "hosts", "operations", "events", "agents"):
         cli("get", kind)
@@ -238,6 +238,90 @@ def test_costs_explain_and_rendered_blueprints(cli: Cli, stage: Stage) -> None:
     assert "shop" in cli("blueprint", "list", "-o", "name").stdout.split()
 
 
+def test_files_are_planned_compared_and_applied_until_nothing_differs(cli: Cli, stage: Stage, tmp_path: Path) -> None:
+    shop = stage.active()
+    (tmp_path / "shop.yaml").write_text(NEW_SHOP)
+    (tmp_path / "more.yml").write_text(
+        f"# two clusters\n---\ncluster: {{id: {shop}, blueprint: shop, version: '2', max_workers: 7}}\n---\n"
+        "cluster: {id: other, blueprint: shop, tags: [x]}\n"
+    )
+    files = ("-f", str(tmp_path))
+    planned = cli("plan", *files, code=3).stdout
+    assert "+ cluster other" in planned
+    assert "max_workers: 8 -> 7" in planned
+    assert "to change; agents: " in planned
+    assert {'+version: "2"', "-max_workers: 8", "+max_workers: 7"} & set(cli("diff", *files, code=3).stdout.split("\n"))
+    assert cli("apply", *files, "--dry-run").stdout == planned
+    assert cli("get", "clusters", "-o", "name").stdout == f"{shop}\n"
+    assert "operations began" in cli("apply", *files, "--yes").stdout
+    assert cli("get", "clusters", "-o", "name").stdout.split() == ["other", shop]
+    assert cli("plan", *files).stdout.endswith("nothing differs\n")
+    assert cli("apply", "-f", "-", given=NEW_SHOP).stdout.endswith("nothing differs\n")
+
+
+def test_faults_of_files_are_told_by_file_and_line(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "faulty.yaml"
+    file.write_text("---\ncluster: {id: x, blueprint: shop, max_workers: many}\n")
+    told = cli("plan", "-f", str(file), code=2).stderr
+    assert f"  line 2, column 48: {file} /cluster/max_workers: " in told
+    assert cli("plan", "-f", str(tmp_path / "none"), code=4).stderr == f"error: there is no file {tmp_path / 'none'}\n"
+    assert "there is no file that ends with .yaml" in cli("plan", "-f", str(_folder(tmp_path)), code=2).stderr
+    file.write_text("cluster: {id: x, blueprint: nothing}\n")
+    assert "! cluster x" in cli("plan", "-f", str(file), code=1).stdout
+    assert "nothing was applied" in cli("apply", "-f", str(file), "--yes", code=1).stderr
+
+
+def _folder(parent: Path) -> Path:
+    folder = parent / "empty"
+    folder.mkdir()
+    return folder
+
+
+def test_rollouts_are_begun_shown_and_undone(cli: Cli, stage: Stage, tmp_path: Path) -> None:
+    shop = stage.active()
+    assert "nothing was rolled out" in cli("rollout", "status", shop, code=4).stderr
+    file = tmp_path / "shop.yaml"
+    text = SHOP.replace('version: "1"', 'version: "3"').replace("capabilities: [sums]", "capabilities: [sums, more]")
+    file.write_text(text)
+    cli("apply", "-f", str(file), "--yes")
+    shown = cli.json("rollout", "status", shop)
+    assert isinstance(shown, dict)
+    assert (shown["from_version"], shown["to_version"], shown["status"]) == ("1", "3", "running")
+    assert cli("rollout", "pause", shop).stdout.startswith(f"{shop}: accepted")
+    assert "paused" in cli("rollout", "history", shop).stdout
+    cli("rollout", "resume", shop)
+    assert "is not done after 0s" in cli("rollout", "status", shop, "-w", "--timeout", "0", code=1).stderr
+    cli("rollout", "undo", shop)
+    assert [one.split()[1] for one in cli("rollout", "history", shop).stdout.splitlines()[1:]] == [
+        "running",
+        "superseded",
+    ]
+    cli("rollout", "start", shop, "--version", "3", "--max-parallel", "50%", "--no-auto-revert", "-o", "json")
+
+
+def test_the_autoscaler_is_kept_from_a_cluster_and_let_back(cli: Cli, stage: Stage) -> None:
+    shop = stage.active()
+    assert cli("pause", shop).stdout == f"{shop} is left alone by the autoscaler\n"
+    assert json.loads(cli("get", "cluster", shop, "-o", "json").stdout)["paused"] is True
+    cli("resume", shop)
+    assert json.loads(cli("get", "cluster", shop, "-o", "json").stdout)["paused"] is False
+
+
+def test_keys_are_made_renewed_and_revoked(cli: Cli) -> None:
+    made = cli("keys", "create", "ci", "--role", "operator", "--tag", "a", "--expires", "90 days")
+    key = made.stderr.split()[0]
+    assert made.stdout.startswith(f"brain_{key}_")
+    cli("get", "clusters", BRAIN_API_KEY=made.stdout.strip())
+    listed = {line.split()[0]: line for line in cli("keys", "list").stdout.splitlines()}
+    assert "operator" in listed[key]
+    renewed = json.loads(cli("keys", "rotate", key, "--overlap", "0", "-o", "json").stdout)
+    cli("get", "clusters", BRAIN_API_KEY=renewed["secret"])
+    assert "say --yes" in cli("keys", "revoke", renewed["key"]["id"], code=2).stderr
+    assert cli("keys", "revoke", renewed["key"]["id"], "-y").stdout == f"{renewed['key']['id']} revoked\n"
+    cli("get", "clusters", code=1, BRAIN_API_KEY=renewed["secret"])
+    assert "revoked" in cli("keys", "list", "--ended").stdout
+
+
 # --- what goes wrong --------------------------------------------------------------------------------------------
 
 
@@ -247,7 +331,7 @@ def test_faults_are_told_by_their_place_with_the_exit_code_of_usage(cli: Cli) ->
     assert "  /min_workers: " in done.stderr
     assert "  /max_workers: " in done.stderr
     assert cli("jobs", "submit", "-c", "shop", "nonsense", code=2).stderr.startswith("error: the payload is no JSON")
-    assert "--tag; their filters: status, group" in cli("get", "jobs", "--tag", "x", code=2).stderr
+    assert "--tag; their filters: --status, --group" in cli("get", "jobs", "--tag", "x", code=2).stderr
     assert "Did you mean scale?" in cli("scael", code=2).output
 
 
@@ -323,8 +407,8 @@ def test_a_key_can_be_made_without_the_api(cli: Cli) -> None:
     assert made.stderr.endswith("it is shown this once:\n")
     cli("get", "clusters", BRAIN_API_KEY=made.stdout.strip())
     ended = json.loads(cli("keys", "create", "x", "--direct", "--expires", "1 day", "-o", "json").stdout)
-    assert ended["role"] == "viewer"
-    assert "is no duration" in cli("keys", "create", "x", "--direct", "--expires", "soon", code=2).stderr
+    assert ended["key"]["role"] == "viewer"
+    assert "must be a duration" in cli("keys", "create", "x", "--direct", "--expires", "soon", code=2).stderr
 
 
 def test_ids_of_clusters_are_completed(cli: Cli, stage: Stage) -> None:
