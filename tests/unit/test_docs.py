@@ -97,8 +97,11 @@ def test_dashboards_and_alerts_ask_only_for_what_is_told() -> None:
 )
 def test_every_variable_that_is_named_exists(path: Path) -> None:
     known = {one.metadata["variable"] for one in fields(Settings)}
-    # What compose and tests read themselves, and what agents and their commands are given.
+    # What the command line, compose and tests read themselves, and what agents and their commands are given.
     known |= {
+        "BRAIN_API_KEY",
+        "BRAIN_API_URL",
+        "BRAIN_CONTEXT",
         "BRAIN_AGENT",
         "BRAIN_AGENT_ID",
         "BRAIN_TEST_ENGINES",
