@@ -19,6 +19,7 @@ from brain_clusters.api.routes import (
     jobs,
     lifecycle,
     operations,
+    overview,
     scaling,
     sessions,
     system,
@@ -29,7 +30,7 @@ from brain_clusters.services.control import Control
 
 _ROUTES = (
     clusters, costs, lifecycle, scaling, jobs, dead_letters, operations, blueprints, hosts, events, sessions,
-    system,
+    overview, system,
 )  # fmt: skip
 # Nothing of another site, nothing inline, and in no frame: text that got into a page stays text.
 _PAGE_POLICY = (

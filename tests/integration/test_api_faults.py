@@ -284,6 +284,7 @@ def test_every_promised_route_is_there(api_app: Flask) -> None:
     promised = {
         ("/api/clusters", "GET POST"),
         ("/api/hosts", "GET"),
+        ("/api/overview", "GET"),
         ("/api/events", "GET"),
         ("/api/events/stream", "GET"),
         ("/api/clusters/<>", "DELETE GET PUT"),
