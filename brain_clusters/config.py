@@ -67,6 +67,18 @@ class Settings:
         "BRAIN_INSECURE_DEV", setting.switch, False,
         "1: no key is needed, whoever reaches the API is an admin; on loopback only.",
     )  # fmt: skip
+    rate_limit: int = setting.declare(
+        "BRAIN_RATE_LIMIT", setting.number(int, 0, 10_000_000), 6000,
+        "Requests a minute that one key may send; an address without a key a tenth of it. 0: no limit.",
+    )  # fmt: skip
+    trusted_proxies: int = setting.declare(
+        "BRAIN_TRUSTED_PROXIES", setting.number(int, 0, 10), 0,
+        "How many proxies before the API are yours: only so many entries of X-Forwarded-For, -Proto and -Host count.",
+    )  # fmt: skip
+    allowed_hosts: tuple[str, ...] = setting.declare(
+        "BRAIN_ALLOWED_HOSTS", setting.host_names, (),
+        "The names that the API is called by, by commas; requests to others are refused. Any name without it.",
+    )  # fmt: skip
     session_seconds: int = setting.declare(
         "BRAIN_SESSION_SECONDS", setting.number(int, 60, 31_536_000), 43_200,
         "How long who signed in to the dashboard stays so, at most; their key may end sooner.",
@@ -185,6 +197,10 @@ class Settings:
     metrics_interval_seconds: float = setting.declare(
         "BRAIN_METRICS_INTERVAL_SECONDS", setting.number(float, 1, 3600), 10.0, "The pause between two metrics rows."
     )
+    metrics_clusters: int = setting.declare(
+        "BRAIN_METRICS_CLUSTERS", setting.number(int, 1, 100_000), 1000,
+        "Clusters that /metrics tells apart; those beyond, the newest, are summed up as `_other`.",
+    )  # fmt: skip
     metrics_retention_seconds: int = setting.declare(
         "BRAIN_METRICS_RETENTION_SECONDS",
         setting.number(int, 60, 31_536_000),
@@ -198,6 +214,10 @@ class Settings:
     history_retention_seconds: int = setting.declare(
         "BRAIN_HISTORY_RETENTION_SECONDS", setting.number(int, 60, 315_360_000), 2_592_000,
         "How long events, ended operations and rows of ended agents are kept.",
+    )  # fmt: skip
+    audit_retention_seconds: int = setting.declare(
+        "BRAIN_AUDIT_RETENTION_SECONDS", setting.number(int, 60, 3_153_600_000), 31_536_000,
+        "How long lines of the audit are kept.",
     )  # fmt: skip
     usage_retention_seconds: int = setting.declare(
         "BRAIN_USAGE_RETENTION_SECONDS", setting.number(int, 86_400, 3_153_600_000), 34_560_000,
@@ -350,6 +370,12 @@ def child_environment(settings: Settings, environ: Mapping[str, str] | None = No
         else:
             found[item.metadata["variable"]] = ",".join(value) if isinstance(value, tuple) else str(value)
     return found
+
+
+def user_config_home(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the folder of this user's configurations, by the XDG base directories."""
+    given = (os.environ if environ is None else environ).get("XDG_CONFIG_HOME", "")
+    return Path(given) if given.startswith("/") else Path.home() / ".config"
 
 
 def failpoint_setting() -> str | None:

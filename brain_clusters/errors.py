@@ -40,11 +40,15 @@ class BrainError(Exception):
 
 
 class InvalidInput(BrainError):
-    """The caller's fault: the input does not say something we can do. Carries every fault found."""
+    """The caller's fault: the input does not say something we can do. Carries every fault found.
 
-    def __init__(self, message: str, faults: Sequence[Fault] = ()) -> None:
+    place: what of a request the faults' pointers lead into, "query" or "header"; None for its document.
+    """
+
+    def __init__(self, message: str, faults: Sequence[Fault] = (), *, place: str | None = None) -> None:
         super().__init__(message)
         self.faults = tuple(faults)
+        self.place = place
 
 
 class NotFound(BrainError):
@@ -61,6 +65,10 @@ class Conflict(BrainError):
         super().__init__(message)
         self.status = status
         self.possible = tuple(possible)
+
+
+class Outdated(BrainError):
+    """The caller changes what it read before somebody else changed it, and said that it does not want that."""
 
 
 class TemporaryError(BrainError):

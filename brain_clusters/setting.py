@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from brain_clusters.domain.addresses import parse_networks
 from brain_clusters.domain.currencies import CODES
 from brain_clusters.domain.engines import parse_cpu, parse_memory
-from brain_clusters.drivers import check_name
 
 
 def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], Any]:
@@ -102,6 +101,8 @@ def dns_subdomain(text: str) -> str:
 
 def drivers(text: str) -> tuple[str, ...]:
     """Return the comma-separated drivers of ``text``, which are installed, each once."""
+    from brain_clusters.drivers import check_name  # here: finding packages is slow, and few processes start drivers
+
     found = tuple(dict.fromkeys(words(text)))
     for name in found:
         check_name(name)
@@ -121,6 +122,15 @@ def host_id(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", text):
         raise ValueError("may hold up to 100 letters, digits, '.', '_' and '-'")
     return text
+
+
+def host_names(text: str) -> tuple[str, ...]:
+    """Return the comma-separated names of hosts in ``text``, without ports, in lower case."""
+    found = tuple(word.lower() for word in words(text))
+    for name in found:
+        if not re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", name):
+            raise ValueError("must hold names or addresses without ports, such as brain.example.org or [::1]")
+    return found
 
 
 def web_hook(text: str) -> str:

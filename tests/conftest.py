@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import flask
 import hypothesis
 import pytest
 import redis
@@ -17,12 +19,14 @@ from flask.testing import FlaskClient
 from sqlalchemy import create_engine, text
 
 from brain_clusters.api.app import create_app
+from brain_clusters.api.endpoint import declared
 from brain_clusters.config import Settings
 from brain_clusters.db.migrate import upgrade
 from brain_clusters.embedded import EmbeddedServers, ServerUrls, running
 from brain_clusters.services.blueprints import store
 from brain_clusters.services.control import Control
 from brain_clusters.shipped import shipped
+from tests import documented
 
 # Its assertions say what they found, as ours do.
 pytest.register_assert_rewrite("brain_clusters.genesis.contract")
@@ -116,6 +120,38 @@ def control(settings: Settings) -> Iterator[Control]:
     control = Control.open(settings, application="tests")
     yield control
     control.close()
+
+
+_undocumented: list[str] = []
+
+
+def _compare(sender: Flask, response: flask.Response) -> None:
+    """Note when an answer of the API in this process is none that the document has."""
+    rule, method = flask.request.url_rule, flask.request.method
+    if sender.name != "brain_clusters.api" or rule is None or method not in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        return
+    template = re.sub(r"<(?:[^:<>]+:)?([^:<>]+)>", r"{\1}", rule.rule)
+    view = sender.view_functions.get(flask.request.endpoint or "")
+    told = declared(view)
+    if template.startswith("/api") and told is not None and not told.page:
+        body = b"" if response.is_streamed else response.get_data()
+        found = documented.fault(method, template, response.status_code, response.mimetype or "", body)
+        if found is not None:
+            _undocumented.append(found)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _every_answer() -> Iterator[None]:
+    with flask.request_finished.connected_to(_compare):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _answers_are_as_documented() -> Iterator[None]:
+    """Fail a test whose answers of the API are not as /api/openapi.json says."""
+    _undocumented.clear()
+    yield
+    assert not _undocumented, "\n".join(_undocumented)
 
 
 OFFICE = """

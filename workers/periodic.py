@@ -12,7 +12,7 @@ from celery import Celery
 
 from brain_clusters.broker import names
 from brain_clusters.errors import TemporaryError
-from brain_clusters.services import alerts, alone, autoscale, metering, metrics, notify, served, workers
+from brain_clusters.services import alerts, alone, autoscale, counting, metering, metrics, notify, served, workers
 from brain_clusters.services.control import Control
 
 
@@ -30,6 +30,7 @@ def register(app: Celery, control: Callable[[], Control]) -> None:
         served.pay(control())
         alerts.end_destroyed(control())
         metering.keep(control())
+        counting.fold(control())
         metrics.prune(control())
 
     retry = {"autoretry_for": (TemporaryError,), "retry_backoff": 1, "retry_backoff_max": 60, "max_retries": None}

@@ -5,21 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
-from brain_clusters.api import auth, problems, release
+from brain_clusters.api import auditing, auth, limits, problems, release
 from brain_clusters.api.context import attach, commit
 from brain_clusters.api.requests import BODY_LIMIT_BYTES
 from brain_clusters.api.routes import (
+    applying,
+    audit,
     blueprints,
     clusters,
     costs,
     dead_letters,
+    documents,
     events,
     hosts,
     jobs,
+    keys,
     lifecycle,
+    metrics,
     operations,
     overview,
+    rollouts,
     scaling,
     sessions,
     system,
@@ -29,9 +36,26 @@ from brain_clusters.errors import NotFound
 from brain_clusters.services.control import Control
 
 _ROUTES = (
-    clusters, costs, lifecycle, scaling, jobs, dead_letters, operations, blueprints, hosts, events, sessions,
-    overview, system,
-)  # fmt: skip
+    applying,
+    audit,
+    blueprints,
+    clusters,
+    costs,
+    dead_letters,
+    documents,
+    events,
+    hosts,
+    jobs,
+    keys,
+    lifecycle,
+    metrics,
+    operations,
+    overview,
+    rollouts,
+    scaling,
+    sessions,
+    system,
+)
 # Nothing of another site, nothing inline, and in no frame: text that got into a page stays text.
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
@@ -49,8 +73,14 @@ def create_app(control: Control) -> flask.Flask:
     attach(app, control, Hub(control, control.settings.api_listeners))
     app.url_value_preprocessor(_refuse_nul)
     auth.register(app)
+    app.after_request(auditing.finish)
+    app.after_request(_spare_known)
     app.after_request(_name_version)
     app.after_request(_protect)
+    app.after_request(limits.tell)
+    if control.settings.trusted_proxies:
+        trusted = dict.fromkeys(("x_for", "x_proto", "x_host"), control.settings.trusted_proxies)
+        app.wsgi_app = ProxyFix(app.wsgi_app, **trusted)  # type: ignore[method-assign]
     problems.register(app)
     for module in _ROUTES:
         app.register_blueprint(module.routes)
@@ -61,6 +91,18 @@ def _refuse_nul(_endpoint: str | None, values: dict[str, Any] | None) -> None:
     """Nothing has an id with a NUL character, and PostgreSQL would not even look for it."""
     if any("\0" in str(value) for value in (values or {}).values()):
         raise NotFound("there is nothing with such an id")
+
+
+def _spare_known(response: flask.Response) -> flask.Response:
+    """Answer 304 to one who has what it asks for."""
+    tag, _ = response.get_etag()
+    if tag and response.status_code == 200 and flask.request.method in ("GET", "HEAD"):
+        known = flask.request.if_none_match
+        if known.star_tag or known.contains_weak(tag):
+            response.status_code = 304
+            response.set_data(b"")
+            response.headers.remove("Content-Type")
+    return response
 
 
 def _name_version(response: flask.Response) -> flask.Response:

@@ -13,10 +13,10 @@ import flask
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, TooManyRequests, Unauthorized
 
-from brain_clusters.api import pages
+from brain_clusters.api import auditing, limits, pages
 from brain_clusters.api.context import control
 from brain_clusters.api.endpoint import Endpoint, declared
-from brain_clusters.api.origin import SAFE_METHODS, check_local, check_origin
+from brain_clusters.api.origin import SAFE_METHODS, check_local, check_name, check_origin
 from brain_clusters.db.scope import narrowed
 from brain_clusters.domain.access import LOCAL, Identity
 from brain_clusters.services import access, sessions
@@ -53,18 +53,26 @@ def csrf_token() -> str | None:
 
 def _check() -> flask.Response | None:
     """Refuse the request at hand when it may not be answered; return where a page has to lead to instead."""
+    auditing.begin()
     if control().settings.insecure_dev:
         check_local("BRAIN_INSECURE_DEV")
     request = flask.request
     found = declared(flask.current_app.view_functions.get(request.endpoint)) if request.endpoint else None
+    if found is not None and found.probe:
+        return None
+    check_name(control().settings.allowed_hosts)
     if found is not None and found.role is None:
+        limits.spend(None)
         return None
     try:
         caller = flask.g.identity = _identify()
     except Unauthorized:
+        limits.spend(None)
         if pages.renderer() is None:
             raise
         return pages.to_login()
+    auditing.identified(caller)
+    limits.spend(caller)
     if request.endpoint is None:
         return None  # there is nothing at this path, which only those are told who have a key
     if found is None:
@@ -76,6 +84,7 @@ def _check() -> flask.Response | None:
 
 
 def _widen(_exc: BaseException | None) -> None:
+    auditing.end()
     found = flask.g.pop("narrowed", None)
     if found is not None:
         found.close()
@@ -85,6 +94,8 @@ def _judge(caller: Identity, found: Endpoint) -> None:
     assert found.role is not None  # noqa: S101 - open endpoints are not judged
     if not caller.role.covers(found.role):
         raise Forbidden(f"this needs the role {found.role}, and the key {caller.name!r} has the role {caller.role}")
+    if found.payloads and not caller.payloads:
+        raise Forbidden(f"this shows what jobs are given, which the key {caller.name!r} may not read (payloads)")
     if found.everywhere and not caller.sees_all:
         raise Forbidden(f"this concerns all clusters; the key {caller.name!r} is for those tagged {_listed(caller)}")
 
@@ -113,10 +124,20 @@ def _identify() -> Identity:
 
 
 def by_key(shown: str) -> Identity:
-    """Return whose key ``shown`` is; raise Unauthorized."""
+    """Return whose key ``shown`` is; raise Unauthorized, and TooManyRequests after many wrong ones.
+
+    A key of our making cannot be guessed, so it is looked at however many wrong ones came from its address: whoever
+    guesses locks nobody out. A person's own choice, of BRAIN_API_KEYS, could be.
+    """
+    guessable = not access.is_made(shown)
+    if guessable:
+        limits.check_guesses()
     found = access.identify(control(), shown, flask.request.remote_addr)
     if found is None:
+        limits.note_failure()
         raise _unauthorized("this key is unknown, has ended or was revoked")
+    if guessable:
+        limits.trusted().note(limits.address())
     return found
 
 

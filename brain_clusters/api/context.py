@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import flask
 
 from brain_clusters.api import release
+from brain_clusters.broker.limiting import Limiter
 from brain_clusters.errors import TemporaryError
 from brain_clusters.services.control import Control
+from brain_clusters.services.monitoring import Monitor
 
 if TYPE_CHECKING:
     from brain_clusters.api.streaming.hub import Hub
@@ -32,7 +34,9 @@ class _Attached:
     commit: str | None
     waits: threading.Semaphore
     batches: threading.Semaphore
+    monitor: Monitor
     hub: Hub
+    limiter: Limiter
 
 
 def attach(app: flask.Flask, control: Control, hub: Hub) -> None:
@@ -44,7 +48,9 @@ def attach(app: flask.Flask, control: Control, hub: Hub) -> None:
         release.commit(control.settings.commit),
         threading.Semaphore(max(1, threads * 3 // 4)),
         threading.Semaphore(_LARGE_BODIES),
+        Monitor(control),
         hub,
+        Limiter(control.broker.redis),
     )
 
 
@@ -58,6 +64,11 @@ def commit() -> str | None:
     return _attached().commit
 
 
+def monitor() -> Monitor:
+    """Return what gathers the figures for monitors."""
+    return _attached().monitor
+
+
 def waits() -> threading.Semaphore:
     """Return the semaphore that every ``Prefer: wait`` takes a place of."""
     return _attached().waits
@@ -66,6 +77,11 @@ def waits() -> threading.Semaphore:
 def hub() -> Hub:
     """Return the hub of those who listen to events."""
     return _attached().hub
+
+
+def limiter() -> Limiter:
+    """Return what counts requests."""
+    return _attached().limiter
 
 
 @contextmanager
@@ -96,6 +112,11 @@ def answer(
 ) -> flask.Response:
     """Return ``data`` as JSON. Times are ISO 8601 in UTC."""
     return flask.Response(encoded(data) + "\n", status, dict(headers or {}), mimetype=mimetype)
+
+
+def tagged(tag: str | None) -> dict[str, str]:
+    """Return the headers that tell the tag of what is answered, if it has one."""
+    return {} if tag is None else {"ETag": f'"{tag}"'}
 
 
 def encoded(data: Any) -> str:

@@ -12,7 +12,7 @@ is made from the same declarations.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,8 +32,12 @@ class Endpoint:
     """What is declared of a view. role: None is everybody, without a key.
 
     body: what is read and given to the view; reads: what the view reads of the body by itself. everywhere: it concerns
-    more than single clusters, so callers that see only some are refused. answers: schemas by HTTP status. page: it
-    answers a person with HTML, so who is not signed in is sent to sign in, and errors are pages, too (see ``pages``).
+    more than single clusters, so callers that see only some are refused. answers: shapes (``shapes``) by HTTP status,
+    without the problems that any such endpoint may answer with; None is no body. headers: those of the request that it
+    reads, besides Authorization. example: a body that makes sense. page: it answers a person with HTML, so who is not
+    signed in is sent to sign in, and errors are pages, too (see ``pages``). probe: monitors ask it, so it counts for
+    no limit, and by any name. payloads: it shows what jobs are given in a form that cannot be masked, so callers need
+    the right to it. changes: a request by another verb than GET changes something, and has a line in the audit.
     """
 
     role: Role | None
@@ -43,6 +47,11 @@ class Endpoint:
     everywhere: bool = False
     answers: Mapping[int, Any] = field(default_factory=dict)
     page: bool = False
+    probe: bool = False
+    payloads: bool = False
+    changes: bool = True
+    headers: Sequence[str] = ()
+    example: Any = None
 
 
 def endpoint(role: Role | None, **declared: Any) -> Callable[[View], View]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 import flask
 from werkzeug.exceptions import Forbidden
@@ -11,6 +12,15 @@ from brain_clusters.domain.addresses import is_loopback
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]{1,5})?", re.IGNORECASE)
+
+
+def check_name(allowed: Collection[str]) -> None:
+    """Refuse the request at hand when it names a host that is none of ``allowed``; none of them are all."""
+    if not allowed:
+        return
+    found = _HOST.fullmatch(flask.request.headers.get("Host", ""))
+    if found is None or found["name"].lower() not in allowed:
+        raise Forbidden("this name is none of BRAIN_ALLOWED_HOSTS")
 
 
 def check_local(variable: str) -> None:

@@ -12,7 +12,16 @@ from werkzeug.exceptions import HTTPException
 
 from brain_clusters.api import pages
 from brain_clusters.api.context import answer
-from brain_clusters.errors import BrainError, Conflict, InvalidInput, NotFound, SchemaMismatch, TemporaryError
+from brain_clusters.errors import (
+    BrainError,
+    Conflict,
+    Fault,
+    InvalidInput,
+    NotFound,
+    Outdated,
+    SchemaMismatch,
+    TemporaryError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +29,7 @@ log = logging.getLogger(__name__)
 PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     InvalidInput: (422, "invalid-input", "The request is not valid"),
     NotFound: (404, "not-found", "There is no such thing"),
+    Outdated: (412, "outdated", "It was changed by somebody since"),
     Conflict: (409, "conflict", "This is not possible now"),
     SchemaMismatch: (503, "schema", "The database's schema is not one that this version works with"),
     TemporaryError: (503, "temporary", "A server that is needed does not answer"),
@@ -55,12 +65,21 @@ def _ours(exc: BrainError) -> flask.Response:
         return _unexpected(exc)
     members: dict[str, Any] = {}
     if isinstance(exc, InvalidInput):
-        members["errors"] = [fault.as_dict() for fault in exc.faults]
+        members["errors"] = [_located(fault, exc.place) for fault in exc.faults]
     if isinstance(exc, Conflict) and exc.status is not None:
         members |= {"cluster_status": exc.status, "possible": list(exc.possible)}
     delay = getattr(exc, "delay_seconds", None)
     headers = {"Retry-After": str(math.ceil(delay))} if exc.retryable and delay is not None else None
     return problem(status, f"urn:brain:problem:{kind}", title, str(exc), members=members, headers=headers)
+
+
+def _located(fault: Fault, place: str | None) -> dict[str, Any]:
+    """Return a fault, with the query parameter or the header that its pointer names. A GET has nothing but a query."""
+    told = fault.as_dict()
+    if place is None and flask.request.method in ("GET", "HEAD"):
+        place = "query"
+    name = fault.pointer[1:].partition("/")[0].replace("~1", "/").replace("~0", "~")
+    return told | {"in": place, "parameter": name} if place and name else told
 
 
 def _http(exc: HTTPException) -> flask.Response:

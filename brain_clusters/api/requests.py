@@ -10,9 +10,10 @@ from typing import Any
 import flask
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge, UnsupportedMediaType
 
+from brain_clusters.blueprints.messages import pointer_to
 from brain_clusters.blueprints.validation import check
 from brain_clusters.errors import Fault, InvalidInput
-from brain_clusters.services import idempotency
+from brain_clusters.services import etags, idempotency
 from brain_clusters.services.paging import MOST_PER_PAGE
 from brain_clusters.services.requests import Schema
 
@@ -25,6 +26,8 @@ PAGE: Schema = {
     "limit": {"type": "integer", "min": 1, "max": MOST_PER_PAGE, "default": 50},
     "cursor": {"type": "string", "minlength": 1, "maxlength": 1000},
 }
+# Of what was without pages once, and seldom is more than one.
+LONG_PAGE: Schema = {**PAGE, "limit": {**PAGE["limit"], "default": MOST_PER_PAGE}}
 
 
 def read_body(limit_bytes: int = BODY_LIMIT_BYTES) -> Any:
@@ -73,10 +76,10 @@ def read_query(schema: Schema) -> dict[str, Any]:
     for name, values in flask.request.args.lists():
         document[name] = _typed(values[0], schema.get(name, {}))
         if len(values) > 1:
-            faults.append(Fault("", f"'{name[:40]}' is given {len(values)} times; give it once"))
+            faults.append(Fault(pointer_to((name[:40],)), f"'{name[:40]}' is given {len(values)} times; give it once"))
     found, more = check(document, schema)
     if faults or more:
-        raise InvalidInput("the query parameters are not valid", [*faults, *more])
+        raise InvalidInput("the query parameters are not valid", [*faults, *more], place="query")
     return found
 
 
@@ -95,6 +98,23 @@ def read_key(body: Any, wait_seconds: float = 0.0) -> idempotency.Key | None:
     if text is None:
         return None
     if not _KEY.fullmatch(text):
-        raise InvalidInput("an Idempotency-Key has 1 to 255 printable ASCII characters")
+        told = "an Idempotency-Key has 1 to 255 printable ASCII characters"
+        raise InvalidInput(told, [Fault("/Idempotency-Key", told)], place="header")
     stands_for = idempotency.fingerprint([flask.request.method, flask.request.path], body)
-    return idempotency.Key(text, stands_for, wait_seconds)
+    # Of each caller's own: what another one's request made is nobody else's answer.
+    owner = flask.g.identity.key_id
+    return idempotency.Key(f"{owner}/{text}" if owner else text, stands_for, wait_seconds)
+
+
+def read_if_match() -> tuple[str, ...]:
+    """Return the ETags of If-Match, () without the header; raise InvalidInput when it names none."""
+    if "If-Match" not in flask.request.headers:
+        return ()
+    found = flask.request.if_match
+    if found.star_tag:
+        return (etags.ANY,)
+    seen = tuple(sorted(found.as_set(include_weak=True)))
+    if not seen:
+        told = 'If-Match names no ETag; send that of a GET, as "3f2a...", or *'
+        raise InvalidInput(told, [Fault("/If-Match", told)], place="header")
+    return seen

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
+from brain_clusters.api import redaction
 from brain_clusters.db.models import (
     Agent,
+    ApiKey,
+    Audit,
     Cluster,
     Event,
     Job,
     Metrics,
     Operation,
+    Rollout,
     ScalingDecision,
     StoredBlueprint,
 )
+from brain_clusters.domain.access import Identity
 from brain_clusters.domain.alerts import AlertRule, AlertState
 from brain_clusters.domain.routing import Candidate, Route
-from brain_clusters.domain.states import LIVE_AGENT_STATUSES, READY_AGENT_STATUSES, TRANSITIONS
+from brain_clusters.domain.states import LIVE_AGENT_STATUSES, READY_AGENT_STATUSES, TRANSITIONS, AgentStatus
+from brain_clusters.services import access
 from brain_clusters.services.feed import position_of
 from brain_clusters.services.tree_views import Node, Shown
 
@@ -25,21 +32,26 @@ _CLUSTER = (
     "id", "name", "type", "status", "blueprint_id", "blueprint_version", "parent_cluster_id", "min_workers",
     "max_workers", "current_workers", "target_workers", "group_targets", "health_score", "load_percentage",
     "tasks_completed", "tasks_failed", "created_at", "started_at", "hibernated_at", "destroyed_at", "last_active",
-    "wake_at", "budget_per_day", "over_budget_on", "description", "tags", "config",
+    "wake_at", "budget_per_day", "over_budget_on", "description", "tags", "config", "paused",
 )  # fmt: skip
 _AGENT = (
     "id", "cluster_id", "agent_id", "role", "supervisor_id", "capabilities", "skills", "config", "status",
     "health_score", "tasks_completed", "tasks_failed", "avg_task_duration", "last_error", "spawned_at", "ready_at",
-    "last_active", "stopped_at", "driver", "host_id", "reason",
+    "last_active", "stopped_at", "driver", "host_id", "reason", "blueprint_version",
 )  # fmt: skip
 _OPERATION = (
     "id", "kind", "status", "cluster_id", "request", "result", "error", "attempts", "origin", "created_at",
     "started_at", "finished_at",
 )  # fmt: skip
+_ROLLOUT = (
+    "id", "cluster_id", "status", "from_version", "to_version", "undo", "progress", "stranded", "reason", "origin",
+    "operation_id", "created_at", "progress_at", "finished_at",
+)  # fmt: skip
 _BLUEPRINT = (
     "id", "name", "version", "manifest_path", "description", "author", "tags", "created_at", "updated_at",
     "is_active", "instances_created", "instances_active", "success_rate",
 )  # fmt: skip
+_INSTANCES = ("instances_created", "instances_active", "success_rate")
 _METRICS = (
     "id", "cluster_id", "timestamp", "cpu_usage", "memory_usage", "tasks_per_minute", "avg_response_time",
     "error_rate", "active_agents", "idle_agents", "busy_agents", "failed_agents", "queue_length", "queue_wait_time",
@@ -52,6 +64,14 @@ _JOB = (
 )  # fmt: skip
 _NODE = (
     "id", "status", "cluster_id", "attempts", "agent_id", "created_at", "started_at", "finished_at", "usage",
+)  # fmt: skip
+_AUDIT = (
+    "id", "at", "actor", "key_id", "method", "address", "action", "verb", "path", "cluster_id", "operation_id",
+    "status", "result", "detail",
+)  # fmt: skip
+_KEY = (
+    "id", "name", "role", "payloads", "tags", "created_at", "created_by", "expires_at", "revoked_at", "last_used_at",
+    "last_used_from",
 )  # fmt: skip
 _MOST_CANDIDATES = 20
 # By our name of a figure, the beat's own.
@@ -73,12 +93,25 @@ def operation(row: Operation) -> dict[str, Any]:
     return _fields(row, _OPERATION)
 
 
+def rollout(row: Rollout) -> dict[str, Any]:
+    """Return a rollout. min_healthy_time, progress_deadline: seconds. stranded: see ``docs/rollouts.md``."""
+    return {
+        **_fields(row, _ROLLOUT),
+        "max_parallel": row.policy["max_parallel"],
+        "min_healthy_time": row.policy["min_healthy_seconds"],
+        "progress_deadline": row.policy["progress_deadline_seconds"],
+        "auto_revert": row.policy["auto_revert"],
+    }
+
+
 def agent(row: Agent, beats: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Any]:
     """Return an agent, with what its fresh beat tells. beats: by agent id; None when nothing is known of any.
 
     beat: "fresh", "missing", or "unknown" when Redis could not be asked. cpu (%) and memory (bytes) are null then.
     """
     shown = _fields(row, _AGENT)
+    if row.status is not AgentStatus.FAILED:  # then it is what its host tells of its end; else of its last job
+        shown["last_error"] = row.last_error if redaction.may_read() else None
     shown |= {"group": row.group_name, "pid": (row.handle or {}).get("pid"), **dict.fromkeys(_BEAT_FIGURES)}
     found = None if beats is None or row.status not in LIVE_AGENT_STATUSES else beats.get(row.agent_id)
     if found is None:
@@ -88,6 +121,11 @@ def agent(row: Agent, beats: Mapping[str, Mapping[str, Any]] | None) -> dict[str
     if row.status in READY_AGENT_STATUSES:
         shown["status"] = found["state"]
     return {**shown, "beat": "fresh"}
+
+
+def letter(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dead letters of one kind. Their key has neither numbers nor ids nor quoted text, so all are shown it."""
+    return redaction.masked(found, "example_message")
 
 
 def decision(row: ScalingDecision) -> dict[str, Any]:
@@ -103,12 +141,13 @@ def whole_decision(row: ScalingDecision) -> dict[str, Any]:
 
 def job(row: Job) -> dict[str, Any]:
     """Return a job as lists show it."""
-    return {**_fields(row, _JOB), "group": row.group_name}
+    shown = {**_fields(row, _JOB), "group": row.group_name, "error": redaction.error(row.error)}
+    return redaction.masked(shown, "result")
 
 
 def whole_job(row: Job, progress: Any) -> dict[str, Any]:
     """Return a job with its payload, which is kept until it succeeds, and what it told last of its progress."""
-    return {**job(row), "payload": row.payload, "progress": progress}
+    return redaction.masked({**job(row), "payload": row.payload, "progress": progress}, "payload", "progress")
 
 
 def tree(found: Shown) -> dict[str, Any]:
@@ -123,7 +162,7 @@ def _node(node: Node) -> dict[str, Any]:
         **_fields(node.job, _NODE),
         "group": node.job.group_name,
         "waiting_for": node.waiting_for,
-        "error": error,
+        "error": redaction.error(error),
         "amount": node.amount,
         "children": [_node(child) for child in node.children],
     }
@@ -145,8 +184,9 @@ def _candidate(one: Candidate) -> dict[str, Any]:
 
 
 def blueprint(row: StoredBlueprint) -> dict[str, Any]:
-    """Return a blueprint as lists show it."""
-    return _fields(row, _BLUEPRINT)
+    """Return a blueprint as lists show it. Its figures are of all clusters, so who sees only some is not told them."""
+    shown = _fields(row, _BLUEPRINT)
+    return shown if redaction.sees_all() else {**shown, **dict.fromkeys(_INSTANCES), "manifest_path": None}
 
 
 def whole_blueprint(row: StoredBlueprint, versions: Sequence[StoredBlueprint]) -> dict[str, Any]:
@@ -172,6 +212,25 @@ def alert(rule: AlertRule, state: AlertState) -> dict[str, Any]:
         "severity": rule.severity,
         **_fields(state, ("state", "since", "value", "fired_at", "resolved_at")),
     }
+
+
+def audit(row: Audit) -> dict[str, Any]:
+    """Return a line of the audit."""
+    return _fields(row, _AUDIT)
+
+
+def key(row: ApiKey, now: datetime) -> dict[str, Any]:
+    """Return a key, without its text, which nobody has but who was shown it. status: active, expired or revoked."""
+    ended = "revoked" if row.revoked_at is not None else "expired"
+    status = "active" if access.is_valid(row, now) else ended
+    return {**_fields(row, _KEY), "status": status, "source": "made"}
+
+
+def fixed_key(found: Identity) -> dict[str, Any]:
+    """Return a key of the environment as a row among the others."""
+    told = dict.fromkeys(_KEY) | {"id": found.key_id, "created_by": "BRAIN_API_KEYS", "status": "active"}
+    own = {"name": found.name, "role": found.role, "payloads": found.payloads, "tags": list(found.tags)}
+    return {**told, **own, "source": "environment"}
 
 
 def metrics(row: Metrics) -> dict[str, Any]:

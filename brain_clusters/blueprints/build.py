@@ -12,6 +12,7 @@ from brain_clusters.blueprints.schema_scaling import FIELDS
 from brain_clusters.blueprints.schema_work import KINDS
 from brain_clusters.domain.durations import parse_duration, parse_percent
 from brain_clusters.domain.engines import PROCESS, Engine, resources
+from brain_clusters.domain.rollouts import parse_max_parallel
 from brain_clusters.domain.specs import (
     AgentGroup,
     Blueprint,
@@ -20,6 +21,7 @@ from brain_clusters.domain.specs import (
     HibernateRules,
     Lifecycle,
     ReactivateRules,
+    RolloutPolicy,
     ScalingPolicy,
     ScalingSchedule,
     Tree,
@@ -53,6 +55,7 @@ def build(document: Mapping[str, Any]) -> Blueprint:
         lifecycle=_lifecycle(document.get("lifecycle", {})),
         budget=Budget(**document["budget"]),
         tree=Tree(**cluster["delegation"]),
+        rollout=_rollout(document["rollout"]),
         resources=document.get("resources", {}),
         monitoring=document.get("monitoring", {}),
         alerts=alert_rules(document.get("monitoring", {}).get("alerts", [])),
@@ -156,6 +159,15 @@ def _scaling(stated: Mapping[str, Any]) -> ScalingPolicy:
         fields[name] = parse_duration(value) if is_duration else parse_percent(value) if is_percent else value
     schedule = tuple(ScalingSchedule(**entry) for entry in stated.get("schedule", ()))
     return ScalingPolicy(**fields, schedule=schedule, paused=_PAUSED[stated["paused"]])
+
+
+def _rollout(stated: Mapping[str, Any]) -> RolloutPolicy:
+    return RolloutPolicy(
+        max_parallel=parse_max_parallel(stated["max_parallel"]),
+        min_healthy_seconds=parse_duration(stated["min_healthy_time"]),
+        auto_revert=stated["auto_revert"],
+        progress_deadline_seconds=parse_duration(stated["progress_deadline"]),
+    )
 
 
 def _lifecycle(stated: Mapping[str, Any]) -> Lifecycle:

@@ -6,17 +6,26 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from brain_clusters.blueprints.build import located_conditions
-from brain_clusters.domain.durations import parse_percent
+from brain_clusters.domain.durations import parse_duration, parse_percent
 from brain_clusters.errors import Fault
 
 
 def lifecycle_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     """Yield every contradiction in the sound parts of ``document["lifecycle"]``."""
     lifecycle: Mapping[str, Any] = document.get("lifecycle", {})
+    yield from _replacing(document.get("rollout", {}))
     yield from _sleeping(lifecycle.get("hibernate_conditions", ()))
     if "reactivate_triggers" in lifecycle:
         schedule = document.get("cluster", {}).get("scaling", {}).get("schedule", ())
         yield from _waking(lifecycle["reactivate_triggers"], is_scheduled=bool(schedule))
+
+
+def _replacing(stated: Mapping[str, Any]) -> Iterator[Fault]:
+    if {"min_healthy_time", "progress_deadline"} <= stated.keys():
+        needed, most = parse_duration(stated["min_healthy_time"]), parse_duration(stated["progress_deadline"])
+        if most <= needed:
+            told = f"no agent can be ready for {needed:g} s within {most:g} s; raise it, or lower min_healthy_time"
+            yield Fault("/rollout/progress_deadline", f"progress_deadline is not longer than min_healthy_time: {told}")
 
 
 def _sleeping(stated: Any) -> Iterator[Fault]:

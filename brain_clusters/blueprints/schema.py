@@ -130,6 +130,20 @@ LIFECYCLE = {
     ),
 }
 
+ROLLOUT: dict[str, Rule] = {
+    "max_parallel": {
+        "type": ["integer", "string"],
+        "check_with": "max_parallel",
+        "default": "25%",
+        "meta": {"description": "How many agents are replaced at once: a number, or a percentage of all, at least 1."},
+    },
+    "min_healthy_time": duration("How long a new agent has to be ready before it counts.", default=10),
+    "progress_deadline": duration(
+        "A version fails when nothing becomes better for so long.", "positive_duration", default=600
+    ),
+    "auto_revert": {**flag("Whether a version that fails is taken back."), "default": True},
+}
+
 MONITORING: dict[str, Rule] = {
     "metrics": texts("The metrics that people watch first."),
     "alerts": ALERTS,
@@ -150,4 +164,5 @@ BLUEPRINT = {
     "lifecycle": keys("When a cluster sleeps, wakes and ends.", LIFECYCLE),
     "monitoring": keys("What to watch.", MONITORING),
     "budget": keys("What a cluster may spend.", BUDGET, default={}),
+    "rollout": keys("How agents are replaced when clusters get this version.", ROLLOUT, default={}),
 }

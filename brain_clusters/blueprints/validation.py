@@ -21,6 +21,7 @@ from brain_clusters.blueprints.messages import KeyFault, faults_of, name_of, poi
 from brain_clusters.domain.cron import check_cron
 from brain_clusters.domain.durations import parse_duration, parse_end, parse_instant, parse_percent
 from brain_clusters.domain.engines import parse_cpu, parse_gpus, parse_memory
+from brain_clusters.domain.rollouts import parse_max_parallel
 from brain_clusters.domain.specs import parse_count
 from brain_clusters.errors import Fault
 
@@ -237,3 +238,4 @@ class _Strict(Validator):  # type: ignore[misc]
     _check_with_threshold = _parses(_threshold)
     _check_with_timezone = _parses(_timezone)
     _check_with_count = _parses(parse_count)
+    _check_with_max_parallel = _parses(parse_max_parallel)

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from brain_clusters.embedded import stop_left_over, write_private
 from brain_clusters.processes import ProcessId
 
 _NAME = "up.json"
@@ -44,6 +43,8 @@ class UpFile:
 
     def write(self, home: Path) -> None:
         """Write the file in one step."""
+        from brain_clusters.embedded import write_private  # here: all but 'up' and 'down' read this file only
+
         write_private(home / _NAME, json.dumps(asdict(self)))
 
 
@@ -64,6 +65,8 @@ def only_one(home: Path) -> Iterator[bool]:
 
 def clear_left_over(home: Path, say: Callable[[str], None]) -> bool:
     """Stop what an ``up`` that was killed has left, in the order of an orderly stop; return whether there was any."""
+    from brain_clusters.embedded import stop_left_over
+
     found = UpFile.read(home)
     left = {} if found is None else {name: child for name, child in found.children.items() if child.alive}
     for name, child in reversed(left.items()):

@@ -10,9 +10,26 @@ Imports nothing but the standard library until it is asked::
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from brain_clusters.client.errors import ApiError, ClientError, JobCancelled, JobFailed, Unreachable
 from brain_clusters.client.jobs import Client, Job
-from brain_clusters.client.queue import Queue
-from brain_clusters.client.stamping import stamp
+
+if TYPE_CHECKING:
+    from brain_clusters.client.queue import Queue
+    from brain_clusters.client.stamping import stamp
 
 __all__ = ["ApiError", "Client", "ClientError", "Job", "JobCancelled", "JobFailed", "Queue", "Unreachable", "stamp"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what brings half of the system with it when somebody wants it: who asks the API does not."""
+    if name == "Queue":
+        from brain_clusters.client.queue import Queue
+
+        return Queue
+    if name == "stamp":
+        from brain_clusters.client.stamping import stamp
+
+        return stamp
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,12 +15,22 @@ class Unreachable(ClientError):
 
 
 class ApiError(ClientError):
-    """The API refused a request. status: of HTTP; faults: what is wrong and where, as far as it said."""
+    """The API refused a request. status: of HTTP; faults: what is wrong and where, as far as it said.
 
-    def __init__(self, status: int, detail: str, faults: Sequence[Mapping[str, Any]] = ()) -> None:
+    problem: all of its answer, by RFC 9457.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        faults: Sequence[Mapping[str, Any]] = (),
+        problem: Mapping[str, Any] | None = None,
+    ) -> None:
         told = "".join(f"\n  {fault.get('pointer') or '/'}: {fault.get('detail')}" for fault in faults)
         super().__init__(f"{status}: {detail}{told}")
         self.status, self.detail, self.faults = status, detail, list(faults)
+        self.problem = dict(problem or {})
 
 
 class JobFailed(ClientError):

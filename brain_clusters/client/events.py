@@ -21,20 +21,29 @@ _LONGEST_PAUSE_SECONDS = 5.0
 
 def follow(rest: Rest, query: dict[str, str], after: str | None, patience: float) -> Iterator[dict[str, Any]]:
     """Yield events from now on, or after a position; see ``Client.events``."""
+    for fields in follow_frames(rest, f"/api/events/stream?{urlencode(query)}", after, patience):
+        yield _told(fields)
+
+
+def follow_frames(rest: Rest, path: str, after: str | None, patience: float) -> Iterator[dict[str, str]]:
+    """Yield the fields of each message of a stream that has data, from now on or after a place, for ever.
+
+    Raises ApiError for a refusal, Unreachable when nobody answers for ``patience`` seconds.
+    """
     place, pause = after, _FIRST_PAUSE_SECONDS
     heard_at = time.monotonic()
     while True:
         try:
-            with rest.stream(f"/api/events/stream?{urlencode(query)}", _place(place), _SILENCE_SECONDS) as lines:
+            with rest.stream(path, _place(place), _SILENCE_SECONDS) as lines:
                 pause = _FIRST_PAUSE_SECONDS
                 for fields in _frames(lines):
                     heard_at = time.monotonic()
                     place = fields.get("id", place)
                     if "data" in fields:
-                        yield _told(fields)
+                        yield fields
         except (OSError, http.client.HTTPException, ValueError) as exc:
             if time.monotonic() - heard_at > patience:
-                raise Unreachable(f"the stream of events does not answer: {exc!r}") from exc
+                raise Unreachable(f"the stream does not answer: {exc!r}") from exc
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that clients do not come at once
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 

@@ -8,9 +8,10 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from email.message import Message
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from brain_clusters.client.errors import ApiError, Unreachable
@@ -19,6 +20,14 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 # Answers that tell to come again: of a server that waits for its own, and of one that still answers the first request.
 _AGAIN = (502, 503, 504)
+
+
+class Answer(NamedTuple):
+    """What the API answered. json: None without a body."""
+
+    status: int
+    headers: Message
+    json: Any
 
 
 class Rest:
@@ -76,7 +85,8 @@ class Rest:
         while True:
             asked_for = 0.0
             try:
-                status, told, found = self._once(method, path, data, {**self._headers, **headers}, deadline)
+                status, answered, found = self.once(method, path, data, headers, deadline - time.monotonic())
+                told = answered.get("Retry-After")
                 if status < 400:
                     return found
                 failure: Exception = _refusal(status, found)
@@ -93,14 +103,19 @@ class Rest:
             time.sleep(wait)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
-    def _once(
-        self, method: str, path: str, data: bytes | None, headers: dict[str, str], deadline: float
-    ) -> tuple[int, str | None, Any]:
-        connection = self._connection(max(0.1, deadline - time.monotonic()))
-        connection.request(method, self._root + path, data, headers)
+    def once(self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], timeout: float) -> Answer:
+        """Send one request and return its answer, whatever that is. timeout: seconds without a word.
+
+        Raises OSError or HTTPException when there is none, ValueError when it is no JSON.
+        """
+        connection = self._connection(max(0.1, timeout))
+        connection.request(method, self._root + path, data, {**self._headers, **headers})
         answer = connection.getresponse()
         text = answer.read()
-        return answer.status, answer.getheader("Retry-After"), json.loads(text) if text else None
+        is_json = answer.getheader("Content-Type", "json").partition(";")[0].endswith("json")
+        if text and not is_json and answer.status < 400:
+            raise ValueError("something answers that is not the API of BRAiN Clusters")
+        return Answer(answer.status, answer.headers, json.loads(text) if text and is_json else None)
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
         found: http.client.HTTPConnection | None = getattr(self._threads, "connection", None)
@@ -115,4 +130,4 @@ def _refusal(status: int, found: Any) -> ApiError:
     problem = found if isinstance(found, dict) else {}
     faults = problem.get("errors")
     detail = str(problem.get("detail") or problem.get("title") or "the API refused the request")
-    return ApiError(status, detail, faults if isinstance(faults, list) else ())
+    return ApiError(status, detail, faults if isinstance(faults, list) else (), problem)

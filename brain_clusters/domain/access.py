@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -28,7 +29,8 @@ class Identity:
     """A caller. name: for people, as histories tell it; key_id: of the key that let it in, None without one.
 
     payloads: whether it may read what jobs are given and give back. tags: it sees the clusters that have one of them;
-    none of them means all clusters. method: how it proved itself: key, session, token or local.
+    none of them means all clusters. method: how it proved itself: key, session, token or local. session_id: of the
+    session, where that is how; until: when what it proved itself by ends, None where that has no end of its own.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Identity:
     tags: tuple[str, ...] = ()
     key_id: str | None = None
     method: str = "key"
+    session_id: str | None = None
+    until: datetime | None = None
 
     @property
     def sees_all(self) -> bool:

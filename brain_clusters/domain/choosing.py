@@ -109,8 +109,9 @@ def _asleep(situation: Situation, signals: Mapping[str, GroupSignals]) -> Choice
     has_jobs = any(one.held or one.ready for one in signals.values())  # whatever keeps them from waking it
     if limit is not None and slept is not None and slept >= limit and not has_jobs:
         reason = f"it slept for {slept:.0f} s, as destroy_conditions ask for"
-        if situation.view.blueprint.scaling.dry_run:
-            gate = Gate("dry_run", f"dry_run: {reason}", 0)
+        if situation.view.blueprint.scaling.dry_run or situation.view.paused:
+            name = "dry_run" if situation.view.blueprint.scaling.dry_run else "paused"
+            gate = Gate(name, f"{name}: {reason}", 0)
             return Choice("hold", gate.reason, {}, {CLUSTER: gate}, wake_in=wake.wake_in)
         return Choice("destroy", reason, wake_in=wake.wake_in)
     return Choice("hold" if wake.held else "none", wake.reason, {}, wake.held, wake_in=wake.wake_in)

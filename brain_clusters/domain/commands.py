@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from brain_clusters.domain.states import ClusterType, OperationKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateCluster:
-    """Make a cluster from the newest active version of a blueprint and start its agents."""
+    """Make a cluster from a version of a blueprint, by default the newest active one, and start its agents."""
 
     kind: ClassVar[OperationKind] = OperationKind.CREATE
     blueprint_id: str
+    version: str | None = None
     name: str
     id: str | None = None
     type: ClusterType | None = None
@@ -30,7 +31,10 @@ class CreateCluster:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateCluster:
-    """Change what can be edited. A field that is None stays as it is; narrower bounds move the target with them."""
+    """Change what can be edited. A field that is None stays as it is; narrower bounds move the target with them.
+
+    paused: whether the autoscaler is to leave it alone.
+    """
 
     kind: ClassVar[OperationKind] = OperationKind.UPDATE
     cluster_id: str
@@ -41,6 +45,7 @@ class UpdateCluster:
     tags: tuple[str, ...] | None = None
     config: Mapping[str, Any] | None = None
     budget_per_day: float | None = None
+    paused: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +92,37 @@ class DestroyCluster:
     if_generation: int | None = None
 
 
-Command = CreateCluster | UpdateCluster | ScaleCluster | HibernateCluster | ReactivateCluster | DestroyCluster
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutCluster:
+    """Bring a cluster to another version of its blueprint, or say what is to become of the rollout under way.
+
+    version: by default the newest active one; with undo, that before the present one. max_parallel and the others
+    stand in place of the blueprint's ``rollout:``; durations as people write them. min_workers, max_workers: the
+    cluster's new bounds. steer: only pause the rollout that is under way, or let it go on.
+    """
+
+    kind: ClassVar[OperationKind] = OperationKind.ROLLOUT
+    cluster_id: str
+    version: str | None = None
+    undo: bool | None = None
+    max_parallel: int | str | None = None
+    min_healthy_time: float | str | None = None
+    progress_deadline: float | str | None = None
+    auto_revert: bool | None = None
+    min_workers: int | None = None
+    max_workers: int | None = None
+    steer: Literal["pause", "resume"] | None = None
+
+
+Command = (
+    CreateCluster
+    | UpdateCluster
+    | ScaleCluster
+    | HibernateCluster
+    | ReactivateCluster
+    | DestroyCluster
+    | RolloutCluster
+)
 
 
 # The actor of what nobody asked for: such a command takes no agent from its work.
@@ -96,12 +131,16 @@ AUTOSCALER = "autoscaler"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who sent a command and why, for the history. message_id makes a redelivered message the same operation."""
+    """Who sent a command and why, for the history. message_id makes a redelivered message the same operation.
+
+    seen: tags of the cluster as the sender read it (``services.etags``); when it has another by then, it is refused.
+    """
 
     actor: str
     reason: str
     message_id: str | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    seen: tuple[str, ...] = ()
 
 
 def as_request(command: Command) -> dict[str, Any]:

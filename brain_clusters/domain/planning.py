@@ -104,6 +104,7 @@ class AgentView:
     """What planning needs to know of one live agent.
 
     idle_since: None while it works or has not worked yet. draining_since: None for one whose drain cannot be undone.
+    ready_at: None for one that never was. current: whether it is of the version that its cluster is to have.
     """
 
     agent_id: str
@@ -112,6 +113,8 @@ class AgentView:
     spawned_at: datetime
     idle_since: datetime | None = None
     draining_since: datetime | None = None
+    ready_at: datetime | None = None
+    current: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +142,16 @@ def plan(desired: Mapping[str, int], agents: Sequence[AgentView], *, busy_may_le
         surplus = len(staying) - desired.get(group, 0)
         if surplus > 0:
             victims = [agent for agent in staying if busy_may_leave or agent.status is not AgentStatus.BUSY]
-            drain.extend(agent.agent_id for agent in sorted(victims, key=_victim_order)[:surplus])
+            drain.extend(agent.agent_id for agent in sorted(victims, key=victim_order)[:surplus])
         elif surplus < 0:
-            back = _undoable(members)[:-surplus]
+            back = undoable(members)[:-surplus]
             undo.extend(back)
             if missing := -surplus - len(back):
                 start[group] = missing
     return Plan(start, tuple(drain), tuple(undo))
 
 
-def _undoable(members: Sequence[AgentView]) -> list[str]:
+def undoable(members: Sequence[AgentView]) -> list[str]:
     """Return who may be told to stay after all, the one that drains for the shortest time first."""
     since = {
         agent.agent_id: agent.draining_since
@@ -158,7 +161,8 @@ def _undoable(members: Sequence[AgentView]) -> list[str]:
     return sorted(since, key=lambda agent_id: since[agent_id], reverse=True)
 
 
-def _victim_order(agent: AgentView) -> tuple[int, float]:
+def victim_order(agent: AgentView) -> tuple[int, float]:
+    """Return what sorts agents by who is to leave first."""
     rank = {AgentStatus.STARTING: 0, AgentStatus.IDLE: 1}.get(agent.status, 2)
     # Among starting ones the youngest goes: the oldest is nearest to being ready.
     if agent.status is AgentStatus.STARTING:
@@ -189,26 +193,28 @@ class Census:
         return self.starting + self.ready + self.draining
 
 
-def converged(intent: Intent, target: int, census: Census) -> bool:
-    """Return whether what is there is what is wanted."""
+def converged(intent: Intent, target: int, census: Census, *, replaced: int = 0) -> bool:
+    """Return whether what is there is what is wanted. replaced: how many may be there beside, as they are replaced."""
     if intent is not Intent.RUNNING:
         return census.live == 0
+    if replaced:
+        return census.ready >= target and census.live <= target + replaced
     return census.ready == target and census.starting == 0 and census.draining == 0
 
 
 def cluster_status(
-    intent: Intent, target: int, census: Census, *, ready_since_wake: bool, planned: bool
+    intent: Intent, target: int, census: Census, *, ready_since_wake: bool, planned: bool, replaced: int = 0
 ) -> ClusterStatus:
     """Compute a cluster's status, in this one place.
 
     ready_since_wake: every agent was ready once since the cluster was last started.
-    planned: a worker has made the first plan for the last start.
+    planned: a worker has made the first plan for the last start. replaced: as for ``converged``.
     """
     if intent is Intent.GONE:
         return ClusterStatus.DESTROYED if census.live == 0 else ClusterStatus.DESTROYING
     if intent is Intent.ASLEEP:
         return ClusterStatus.HIBERNATED if census.live == 0 else ClusterStatus.SCALING_DOWN
-    if converged(intent, target, census):
+    if converged(intent, target, census, replaced=replaced):
         return ClusterStatus.ACTIVE
     if not ready_since_wake:
         return ClusterStatus.SPAWNING if planned else ClusterStatus.PLANNING

@@ -32,7 +32,7 @@ class ClusterView:
 
     targets: desired agents by group. since_change: since it was last scaled. idle_seconds: since it last had work;
     None is unknown. floor: the fewest agents that a schedule asks for now; next_floor: the seconds until one asks for
-    more than that. unknown_ticks: looks in a row that could not tell what waits.
+    more than that. unknown_ticks: looks in a row that could not tell what waits. paused: somebody wants it left alone.
     """
 
     blueprint: Blueprint
@@ -45,6 +45,12 @@ class ClusterView:
     unknown_ticks: int = 0
     floor: int = 0
     next_floor: float | None = None
+    paused: bool = False
+
+    @property
+    def held(self) -> str:
+        """Which directions are held, as ``ScalingPolicy.paused`` says it."""
+        return "both" if self.paused else self.blueprint.scaling.paused
 
     @property
     def fewest(self) -> int:
@@ -152,7 +158,7 @@ def _permitted(view: ClusterView, decision: ClusterDecision) -> ClusterDecision:
     forbidden = {
         name: count
         for name, count in decision.groups.items()
-        if policy.dry_run or policy.paused in ("both", "out" if count > view.targets.get(name, 0) else "in")
+        if policy.dry_run or view.held in ("both", "out" if count > view.targets.get(name, 0) else "in")
     }
     if not forbidden:
         return decision

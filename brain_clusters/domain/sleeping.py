@@ -46,7 +46,7 @@ def hibernation(view: ClusterView, signals: Mapping[str, GroupSignals]) -> Sleep
     due = soonest(whole.next_due, view.next_floor)
     if due is not None and (due <= 0 or due < policy.hibernate_eta_horizon_seconds):
         return _held(f"{idle}, but work is due in {max(0.0, due):.0f} s", "eta_horizon")
-    if policy.dry_run or policy.paused in ("in", "both"):
+    if policy.dry_run or view.held in ("in", "both"):
         gate = "dry_run" if policy.dry_run else "paused"
         return _held(f"{gate}: {idle}, nothing waits and nothing runs", gate)
     return Sleep(True, f"{idle}, nothing waits and nothing runs")
@@ -149,7 +149,7 @@ def _first_size(view: ClusterView, name: str, signals: GroupSignals) -> int:
 
 def _allowed(view: ClusterView, wake: Wake) -> Wake:
     policy = view.blueprint.scaling
-    if not policy.dry_run and policy.paused not in ("out", "both"):
+    if not policy.dry_run and view.held not in ("out", "both"):
         return wake
     gate = "dry_run" if policy.dry_run else "paused"
     reason = f"{gate}: {wake.reason}"

@@ -216,6 +216,20 @@ class Tree:
 
 
 @dataclass(frozen=True, slots=True)
+class RolloutPolicy:
+    """``rollout:``: how a cluster's agents are replaced when it gets another version; see ``domain.rollouts``.
+
+    max_parallel: how many at once, as a number or as a percentage of all. min_healthy_seconds: how long a new agent has
+    to be ready before it counts. auto_revert: whether a version that fails is taken back.
+    """
+
+    max_parallel: int | str = "25%"
+    min_healthy_seconds: float = 10.0
+    auto_revert: bool = True
+    progress_deadline_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
 class Blueprint:
     """A whole blueprint. ``groups`` keep the order of the file; exactly one has the role supervisor."""
 
@@ -234,6 +248,7 @@ class Blueprint:
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     budget: Budget = field(default_factory=Budget)
     tree: Tree = field(default_factory=Tree)
+    rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
     resources: Mapping[str, Any] = field(default_factory=dict)
     monitoring: Mapping[str, Any] = field(default_factory=dict)
     alerts: tuple[AlertRule, ...] = ()

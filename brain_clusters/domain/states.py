@@ -77,6 +77,26 @@ class OperationKind(StrEnum):
     HIBERNATE = "hibernate"
     REACTIVATE = "reactivate"
     DESTROY = "destroy"
+    ROLLOUT = "rollout"
+
+
+class RolloutStatus(StrEnum):
+    """Where a rollout stands.
+
+    running: agents are being replaced. paused: none is, until somebody says so. reverting: the version failed, and the
+    one before comes back. failed: it failed and was left as it is. superseded: another rollout came, or the end.
+    """
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    REVERTING = "reverting"
+    SUCCEEDED = "succeeded"
+    REVERTED = "reverted"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+
+
+ROLLOUTS_UNDER_WAY = (RolloutStatus.RUNNING, RolloutStatus.PAUSED, RolloutStatus.REVERTING)
 
 
 class JobStatus(StrEnum):
@@ -116,11 +136,13 @@ TRANSITIONS: dict[Intent, dict[OperationKind, Intent]] = {
         OperationKind.SCALE: Intent.RUNNING,
         OperationKind.HIBERNATE: Intent.ASLEEP,
         OperationKind.DESTROY: Intent.GONE,
+        OperationKind.ROLLOUT: Intent.RUNNING,
     },
     Intent.ASLEEP: {
         OperationKind.UPDATE: Intent.ASLEEP,
         OperationKind.REACTIVATE: Intent.RUNNING,
         OperationKind.DESTROY: Intent.GONE,
+        OperationKind.ROLLOUT: Intent.ASLEEP,
     },
     Intent.GONE: {},
 }

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from brain_clusters.config import Settings
-from brain_clusters.db.models import ApiKey
+from brain_clusters.db.models import ApiKey, SignIn
 from brain_clusters.domain.access import Identity, Role
 from brain_clusters.errors import NotFound
 from brain_clusters.services.control import Control
@@ -26,7 +26,10 @@ ADMIN_FILE = "admin.key"
 _FORM = re.compile(r"brain_(?P<id>[0-9a-f]{12})_(?P<secret>[A-Za-z0-9_-]{43})", re.ASCII)
 # When a key was used last is told to the minute, so that it costs no write with each request.
 _USED = timedelta(minutes=1)
-_FIXED = "env-"
+# How the ids of keys begin that the environment gives.
+FIXED = "env-"
+# So many digits of a session's hash name it: for lists and for ending it, and of no use to sign in.
+SESSION_NAME_DIGITS = 16
 _FIRST_LOCK = 0x62_72_61_69_6E_6B
 
 
@@ -83,6 +86,11 @@ def identify(control: Control, shown: str, address: str | None) -> Identity | No
         return _used(session, row, address)
 
 
+def is_made(shown: str) -> bool:
+    """Return whether ``shown`` has the form of keys of our making, whose secret has 256 bits."""
+    return _FORM.fullmatch(shown) is not None
+
+
 def of_settings(settings: Settings, shown: str) -> Identity | None:
     """Return the admin whose key of BRAIN_API_KEYS ``shown`` is, else None."""
     sent = shown.encode("utf-8", "surrogateescape")
@@ -100,7 +108,7 @@ def fixed(settings: Settings) -> list[Identity]:
     """Return the admins that BRAIN_API_KEYS makes, in its order."""
     named = ["BRAIN_API_KEYS", *(f"BRAIN_API_KEYS ({place})" for place in range(2, len(settings.api_keys) + 1))]
     return [
-        Identity(name=name, role=Role.ADMIN, payloads=True, key_id=f"{_FIXED}{_hash(key)[:12]}")
+        Identity(name=name, role=Role.ADMIN, payloads=True, key_id=f"{FIXED}{_hash(key)[:12]}")
         for name, key in zip(named, settings.api_keys, strict=False)
     ]
 
@@ -116,15 +124,23 @@ def _used(session: Session, row: ApiKey, address: str | None) -> Identity | None
 
 
 def still_good(session: Session, callers: Collection[Identity]) -> set[Identity]:
-    """Return those of ``callers`` whose keys are still good; what is no stored key is, as far as this can tell."""
+    """Return those of ``callers`` whose keys and sessions are still good; what is not stored is, until its end."""
     ids = {caller.key_id for caller in callers if _is_stored(caller)}
+    opened = {caller.session_id for caller in callers if caller.session_id is not None}
     valid = ApiKey.revoked_at.is_(None), ApiKey.expires_at.is_(None) | (ApiKey.expires_at > func.now())
     good = set(session.scalars(select(ApiKey.id).where(ApiKey.id.in_(ids), *valid))) if ids else set()
-    return {caller for caller in callers if not _is_stored(caller) or caller.key_id in good}
+    alive = {caller for caller in callers if not _is_stored(caller) or caller.key_id in good}
+    if opened:
+        names = func.left(SignIn.id, SESSION_NAME_DIGITS)
+        query = select(names).where(names.in_(opened), SignIn.expires_at > func.now())
+        ended = opened - set(session.scalars(query))
+        alive = {caller for caller in alive if caller.session_id not in ended}
+    now: datetime = session.execute(select(func.now())).scalar_one()
+    return {caller for caller in alive if caller.until is None or caller.until > now}
 
 
 def _is_stored(caller: Identity) -> bool:
-    return caller.key_id is not None and not caller.key_id.startswith(_FIXED)
+    return caller.key_id is not None and caller.method != "token" and not caller.key_id.startswith(FIXED)
 
 
 def is_valid(row: ApiKey, now: datetime) -> bool:
@@ -149,7 +165,7 @@ def of_row(row: ApiKey) -> Identity:
 def make_first(control: Control) -> Path | None:
     """Make an admin key where there is none yet, and write it to ``BRAIN_HOME/admin.key``; return that path.
 
-    None where keys are set by BRAIN_API_KEYS, or none are needed, or an admin's key exists that was not revoked.
+    None where keys are set by BRAIN_API_KEYS, or none are needed, or there is a valid key of an admin that sees all.
     Several may call it at once: one makes the key.
     """
     settings = control.settings
@@ -158,7 +174,7 @@ def make_first(control: Control) -> Path | None:
     with control.database.transaction() as session:
         session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _FIRST_LOCK})
         usable = select(ApiKey.id).where(
-            ApiKey.role == Role.ADMIN, ApiKey.revoked_at.is_(None),
+            ApiKey.role == Role.ADMIN, ApiKey.tags == cast([], ARRAY(Text)), ApiKey.revoked_at.is_(None),
             ApiKey.expires_at.is_(None) | (ApiKey.expires_at > func.now()),
         )  # fmt: skip
         if session.scalar(usable.limit(1)) is not None:

@@ -18,7 +18,6 @@ from brain_clusters.db.models import Agent, Cluster, Event, Operation
 from brain_clusters.domain.alerts import AlertState
 from brain_clusters.domain.commands import Command, HibernateCluster, Origin, ScaleCluster
 from brain_clusters.domain.planning import one_step_up
-from brain_clusters.domain.specs import Blueprint
 from brain_clusters.domain.states import AgentStatus
 from brain_clusters.errors import BrainError, Conflict, TemporaryError
 from brain_clusters.services import clusters, history, lifecycle, ticks
@@ -121,7 +120,7 @@ def _notify_admin(control: Control, event: Event, _figures: Figures) -> str:
 
 
 def _scale_up(control: Control, event: Event, figures: Figures) -> str:
-    _check_permitted(figures.blueprint, "out")
+    _check_permitted(control, figures, "out")
     for attempt in range(1, _TRIES + 1):
         with control.database.transaction() as session:
             # When it is repeated, the step was made, and there may be no room for a second one.
@@ -145,7 +144,7 @@ def _one_step(cluster: Cluster, figures: Figures) -> Command:
 
 
 def _hibernate(control: Control, event: Event, figures: Figures) -> str:
-    _check_permitted(figures.blueprint, "in")
+    _check_permitted(control, figures, "in")
     return _submit(control, event, HibernateCluster(cluster_id=figures.cluster_id), "hibernate")
 
 
@@ -179,9 +178,12 @@ def _message_id(event: Event, action: str) -> str:
     return f"alert.{event.id}.{action}"
 
 
-def _check_permitted(blueprint: Blueprint, direction: Literal["in", "out"]) -> None:
-    """Raise Conflict where the blueprint holds what the autoscaler does by itself: an alert is no person either."""
-    policy = blueprint.scaling
+def _check_permitted(control: Control, figures: Figures, direction: Literal["in", "out"]) -> None:
+    """Raise Conflict where what the autoscaler does by itself is held: an alert is no person either."""
+    with control.database.transaction() as session:
+        if clusters.get(session, figures.cluster_id).paused:
+            raise Conflict("the cluster is paused")
+    policy = figures.blueprint.scaling
     if policy.dry_run:
         raise Conflict("cluster.scaling.dry_run is on")
     if policy.paused in ("both", direction):

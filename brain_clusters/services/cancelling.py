@@ -15,6 +15,7 @@ from brain_clusters.domain.states import FINISHED_JOB_STATUSES, JobStatus
 from brain_clusters.errors import Conflict, NotFound
 from brain_clusters.services import jobs, outcomes, trees
 from brain_clusters.services.control import Control
+from brain_clusters.services.counting import Counts, Key
 from brain_clusters.services.jobs import UNFINISHED, Filters
 
 DEFAULT_GRACE_SECONDS = 10.0
@@ -76,14 +77,20 @@ def cancel_many(
     # After those who wait were ended, so that none of them goes on only to be cancelled.
     trees.join_cancelled(control, waits)
     with control.database.transaction() as session:
-        ended = session.scalars(
+        ended = session.execute(
             update(Job)
             .where(Job.id == func.any(cast(waits, ARRAY(Text))), Job.status.in_(UNFINISHED))
             .values(status=JobStatus.CANCELLED, finished_at=func.now())
-            .returning(Job.id)
+            .returning(Job.id, Job.cluster_id, Job.group_name)
             .execution_options(synchronize_session=False)
         ).all()
-    return Cancelled(len({*ended, *waited}), sum(status is JobStatus.RUNNING for status in found.values()))
+        counts = Counts()
+        for job in ended:
+            counts.add(Key(job.cluster_id, job.group_name, "brain_jobs_total", str(JobStatus.CANCELLED)))
+        counts.write(session)
+    return Cancelled(
+        len({*(job.id for job in ended), *waited}), sum(status is JobStatus.RUNNING for status in found.values())
+    )
 
 
 def cancel_matching(

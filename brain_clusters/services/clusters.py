@@ -61,6 +61,20 @@ def agents(session: Session, cluster_id: str, *, ended: bool = False) -> Sequenc
     return session.scalars(query.order_by(Agent.spawned_at, Agent.agent_id).limit(10_000)).all()
 
 
+def agents_page(session: Session, cluster_id: str, *, ended: bool, limit: int, cursor: str | None) -> Page[Agent]:
+    """Return a page of what ``agents`` returns."""
+    get(session, cluster_id)
+    query = select(Agent).where(Agent.cluster_id == cluster_id)
+    if not ended:
+        query = query.where(Agent.status.in_(LIVE_AGENT_STATUSES))
+
+    def place(row: Agent) -> tuple[Any, ...]:
+        return row.spawned_at, row.agent_id
+
+    order = (Agent.spawned_at, Agent.agent_id)
+    return page(session, query, order, place, limit=limit, cursor=cursor, descending=False)
+
+
 def events(session: Session, cluster_id: str, *, limit: int, cursor: str | None) -> Page[Event]:
     """Return a page of a cluster's history, newest first."""
     get(session, cluster_id)
@@ -109,21 +123,46 @@ def _branch(
 
 def backlog_now(control: Control, cluster: Cluster) -> dict[str, int] | None:
     """Return how many jobs wait and run in a cluster this moment; None when a broker is away and nobody knows."""
+    by_group = _backlogs(control, cluster)
+    if by_group is None or None in by_group.values():
+        return None
+    found = [one for one in by_group.values() if one is not None]
+    return {name: sum(one[name] for one in found) for name in ("waiting", "running")}
+
+
+def group_backlog(control: Control, cluster: Cluster, group: str) -> dict[str, int]:
+    """Return how many jobs of one group wait and run this moment.
+
+    Raises NotFound for a group that there is not, TemporaryError when its broker is away.
+    """
+    by_group = _backlogs(control, cluster)
+    if by_group is not None and group not in by_group:
+        raise NotFound(f"cluster {cluster.id!r} has no group {group!r}; there are {', '.join(by_group)}")
+    found = None if by_group is None else by_group[group]
+    if found is None:
+        raise TemporaryError("the broker does not answer, so nobody knows what waits; try again in a moment")
+    return found
+
+
+def _backlogs(control: Control, cluster: Cluster) -> dict[str, dict[str, int] | None] | None:
+    """Return what waits and runs by group; None for one whose broker is away, and as a whole when ours is."""
     with control.database.transaction() as session:
         blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
         members = agents(session, cluster.id)
-    queues = [names.group_queue(cluster.id, group.slug) for group in blueprint.groups]
+    queues = {group.name: names.group_queue(cluster.id, group.slug) for group in blueprint.groups}
     try:
-        reading = backlog.read(control.broker.redis, queues, [agent.agent_id for agent in members])
+        reading = backlog.read(control.broker.redis, list(queues.values()), [agent.agent_id for agent in members])
         served.add_foreign(
             control, [(cluster.id, blueprint, [(agent.agent_id, agent.group_name) for agent in members])], reading, {}
         )
     except TemporaryError:
         return None
-    if len(reading.queues) < len(queues):
-        return None
-    waiting = sum(depth.length for depth in reading.queues.values())
-    return {"waiting": waiting, "running": sum(reading.held.values())}
+    running = {name: sum(reading.held[one.agent_id] for one in members if one.group_name == name) for name in queues}
+    depths = {name: reading.queues.get(queue) for name, queue in queues.items()}
+    return {
+        name: None if depth is None else {"waiting": depth.length, "running": running[name]}
+        for name, depth in depths.items()
+    }
 
 
 def beats(control: Control, agent_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]] | None:

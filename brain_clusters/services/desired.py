@@ -20,14 +20,14 @@ from brain_clusters.domain.planning import distribute
 from brain_clusters.domain.specs import AgentGroup, Blueprint, Count, slug
 from brain_clusters.domain.states import Intent, OperationKind
 from brain_clusters.errors import Conflict, Fault, InvalidInput
-from brain_clusters.services import blueprints, metering
+from brain_clusters.services import blueprints, metering, tenancy
 
 
 def create(session: Session, command: CreateCluster) -> Cluster:
     """Add the cluster's row; raise InvalidInput or Conflict where it cannot be."""
-    stored = blueprints.newest(session, command.blueprint_id)
+    stored = blueprints.stored(session, command.blueprint_id, command.version)
     blueprint = blueprints.parsed(session, stored.id, stored.version)
-    low, high, target = _bounds(command, blueprint)
+    low, high, target = bounds(command, blueprint)
     if command.parent_cluster_id and session.get(Cluster, command.parent_cluster_id) is None:
         raise InvalidInput(
             "the parent does not exist",
@@ -48,7 +48,7 @@ def create(session: Session, command: CreateCluster) -> Cluster:
             target_workers=target,
             group_targets=distribute(target, blueprint.groups),
             description=command.description if command.description is not None else blueprint.description,
-            tags=list(command.tags or blueprint.tags),
+            tags=tenancy.tags_of_new(command.tags, blueprint.tags),
             config=dict(command.config),
             budget_per_day=command.budget_per_day,
             scaled_at=func.now(),
@@ -65,7 +65,7 @@ def create(session: Session, command: CreateCluster) -> Cluster:
     return session.get_one(Cluster, cluster_id)
 
 
-def _bounds(command: CreateCluster, blueprint: Blueprint) -> tuple[int, int, int]:
+def bounds(command: CreateCluster, blueprint: Blueprint) -> tuple[int, int, int]:
     """Return min, max and target; raise InvalidInput with all that does not fit together."""
     low = command.min_workers if command.min_workers is not None else blueprint.min_workers
     high = command.max_workers if command.max_workers is not None else max(blueprint.max_workers, low)
@@ -74,13 +74,14 @@ def _bounds(command: CreateCluster, blueprint: Blueprint) -> tuple[int, int, int
     target = command.target_workers
     if target is None:
         target = max(low, min(blueprint.default_workers, high))
-    faults = _bound_faults(low, high, target, blueprint.groups)
+    faults = bound_faults(low, high, target, blueprint.groups)
     if faults:
         raise InvalidInput("the numbers of workers do not fit together", faults)
     return low, high, target
 
 
-def _bound_faults(low: int, high: int, target: int, groups: tuple[AgentGroup, ...]) -> list[Fault]:
+def bound_faults(low: int, high: int, target: int, groups: tuple[AgentGroup, ...]) -> list[Fault]:
+    """Return what does not fit together in a cluster's bounds, its size and its groups."""
     capacity = sum(group.count.maximum for group in groups)
     faults = []
     if low > high:
@@ -183,7 +184,7 @@ def _update(cluster: Cluster, command: UpdateCluster, blueprint: Blueprint) -> N
     low = command.min_workers if command.min_workers is not None else cluster.min_workers
     high = command.max_workers if command.max_workers is not None else cluster.max_workers
     target = max(low, min(cluster.target_workers, high))
-    faults = _bound_faults(low, high, target, blueprint.groups)
+    faults = bound_faults(low, high, target, blueprint.groups)
     if faults:
         raise InvalidInput("the numbers of workers do not fit together", faults)
     cluster.min_workers, cluster.max_workers = low, high
@@ -191,8 +192,8 @@ def _update(cluster: Cluster, command: UpdateCluster, blueprint: Blueprint) -> N
         cluster.group_targets, cluster.target_workers = distribute(target, blueprint.groups), target
         cluster.scaled_at = func.now()
     plain: dict[str, Any] = {"name": command.name, "description": command.description, "config": command.config}
-    plain["budget_per_day"] = command.budget_per_day
-    plain["tags"] = None if command.tags is None else list(command.tags)
+    plain |= {"budget_per_day": command.budget_per_day, "paused": command.paused}
+    plain["tags"] = None if command.tags is None else tenancy.tags_changed(cluster.tags, command.tags)
     for name, value in plain.items():
         if value is not None:
             setattr(cluster, name, value)

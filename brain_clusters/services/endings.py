@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
-from brain_clusters.db.models import Agent, Cluster, Operation, StoredBlueprint
+from brain_clusters.db.models import Agent, Cluster, Operation, Rollout, StoredBlueprint
 from brain_clusters.domain.planning import Census
-from brain_clusters.domain.states import AgentStatus, Intent, OperationKind, OperationStatus
+from brain_clusters.domain.states import (
+    ROLLOUTS_UNDER_WAY,
+    AgentStatus,
+    Intent,
+    OperationKind,
+    OperationStatus,
+)
 from brain_clusters.services import history
+from brain_clusters.services.counting import Counts, Key
 
 # What a later command makes of an unfinished one: those that want the same direction share its outcome.
 _KEEPS_RUNNING = (OperationKind.CREATE, OperationKind.UPDATE, OperationKind.SCALE, OperationKind.REACTIVATE)
@@ -26,13 +34,15 @@ def end_operations(session: Session, cluster: Cluster, census: Census, done: boo
         )
     ).all()
     now = session.scalar(select(func.now()))
+    under_way = Rollout.cluster_id == cluster.id, Rollout.status.in_(ROLLOUTS_UNDER_WAY)
+    rolling = set(session.scalars(select(Rollout.operation_id).where(*under_way))) if unfinished else set()
     for operation in unfinished:
         if _contradicted(operation.kind, cluster.intent):
             reason = f"a later command wants the cluster {cluster.intent}"
             finish(session, operation, OperationStatus.FAILED, {"type": "superseded", "message": reason})
-        elif operation.acted_at is None:
-            continue  # its worker has not come to it yet
-        elif done:
+        elif operation.acted_at is None or operation.id in rolling:
+            continue  # its worker has not come to it yet, or its rollout is under way and will end it
+        elif operation.kind is OperationKind.ROLLOUT or done:
             finish(session, operation, OperationStatus.SUCCEEDED, None, _result(cluster))
         elif _all_came(cluster, census):
             # What is left is to leave, and an agent that leaves may have hours of work to finish.
@@ -47,7 +57,7 @@ def _all_came(cluster: Cluster, census: Census) -> bool:
 
 
 def _contradicted(kind: OperationKind, intent: Intent) -> bool:
-    if kind is OperationKind.UPDATE:
+    if kind in (OperationKind.UPDATE, OperationKind.ROLLOUT):
         return intent is Intent.GONE
     if kind in _KEEPS_RUNNING:
         return intent is not Intent.RUNNING
@@ -100,8 +110,21 @@ def finish(
         session, f"operation.{status}", reason, cluster_id=operation.cluster_id, operation_id=operation.id,
         data={"kind": str(operation.kind)},
     )  # fmt: skip
+    _tally(session, operation, status)
     if operation.kind is OperationKind.CREATE:
         _note_success_rate(session, operation)
+
+
+def _tally(session: Session, operation: Operation, status: OperationStatus) -> None:
+    """Count an ended operation for monitors."""
+    counts, kind, of = Counts(), str(operation.kind), operation.cluster_id or ""
+    counts.add(Key(of, "", "brain_operations_total", f"{kind} {status}"))
+    now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    seconds = (now - operation.created_at).total_seconds()
+    counts.observe(Key("", "", "brain_operation_seconds", kind), seconds)
+    if operation.kind is OperationKind.REACTIVATE and status is OperationStatus.SUCCEEDED:
+        counts.observe(Key(of, "", "brain_wake_seconds"), seconds)
+    counts.write(session)
 
 
 def _note_success_rate(session: Session, operation: Operation) -> None:

@@ -87,6 +87,7 @@ def _explained(cluster: SeenCluster, choice: Choice, *, known: bool) -> dict[str
             "paused": policy.paused,
             "dry_run": policy.dry_run,
         },
+        "paused": cluster.paused,
     }
 
 

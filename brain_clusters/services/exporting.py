@@ -21,7 +21,7 @@ from brain_clusters.domain.specs import AgentGroup, Blueprint, ScalingPolicy, sl
 from brain_clusters.domain.states import ClusterType
 from brain_clusters.errors import InvalidInput
 from brain_clusters.genesis.kubernetes.manifest import pod_spec
-from brain_clusters.services.reconcile import spec_of
+from brain_clusters.services.specs import spec_of
 
 # An agent whose beats ceased for so many seconds is given up, and its jobs are given to others. Longer than a failover
 # of Redis takes, and than code should keep Python from running its other threads.

@@ -15,6 +15,7 @@ from sqlalchemy import select, text, tuple_
 from sqlalchemy.orm import Session
 
 from brain_clusters.db.models import Cluster, Event, EventHorizon
+from brain_clusters.db.scope import widened
 from brain_clusters.domain.positions import Position
 from brain_clusters.errors import Fault, InvalidInput
 from brain_clusters.services.paging import Page, page
@@ -73,7 +74,8 @@ class EventFilter:
 
 def now(session: Session) -> Position:
     """Return the position that all events which can be read lie before, and all others after."""
-    return Position(session.execute(_FIRST_RUNNING).one()[0], 0)
+    with widened():  # a number of the server's, and nothing of anybody
+        return Position(session.execute(_FIRST_RUNNING).one()[0], 0)
 
 
 def after(session: Session, position: Position, limit: int) -> Batch:
@@ -116,7 +118,9 @@ def start(session: Session, told: str | None) -> Start:
     if told is None:
         return Start(now(session), lost=False)
     given = _given(session, told)
-    if given is None or given.txid > session.execute(_NEXT).scalar_one():
+    with widened():
+        upcoming = session.execute(_NEXT).scalar_one()
+    if given is None or given.txid > upcoming:
         return Start(now(session), lost=True)
     horizon = _horizon(session)
     return Start(max(given, horizon), lost=given < horizon)

@@ -27,9 +27,11 @@ from brain_clusters.genesis.desk import Ended, Wanted
 from brain_clusters.processes import LifeLock
 from brain_clusters.services import blueprints, leaving, placement, served, standby
 from brain_clusters.services.control import Control
+from brain_clusters.services.counting import Counts, Key
 from brain_clusters.services.leases import Lease
 from brain_clusters.services.leaving import Ending
-from brain_clusters.services.reconcile import reconcile_each, spec_of
+from brain_clusters.services.reconcile import reconcile_each
+from brain_clusters.services.specs import spec_of
 
 log = logging.getLogger(__name__)
 
@@ -175,8 +177,11 @@ class HostDesk:
     def ready(self, handles: Mapping[str, Mapping[str, Any]]) -> None:
         """Mark agents as idle and reconcile their clusters."""
         with self._holding() as session:
-            touched = set()
+            touched, counts = set(), Counts()
             leaving.lock_agents(session, handles)
+            # One that was adopted is told ready a second time, and its start is not counted again.
+            without = select(Agent.agent_id).where(Agent.agent_id.in_(list(handles)), Agent.handle.is_(None))
+            started = set(session.scalars(without))
             for agent_id, handle in handles.items():
                 # A tick may have seen its first beat before, and made it idle: it still lacks its handle.
                 changed = session.execute(
@@ -190,10 +195,13 @@ class HostDesk:
                         reason=None,
                         host_id=self._host_id,
                     )
-                    .returning(Agent.cluster_id)
+                    .returning(Agent.cluster_id, Agent.group_name, Agent.ready_at - Agent.claimed_at)
                 ).first()
                 if changed is not None:
                     touched.add(changed.cluster_id)
+                    if agent_id in started:
+                        _tally_start(counts, *changed)
+            counts.write(session)
         reconcile_each(self._control, touched)
 
     def release(self, agent_id: str) -> None:
@@ -227,6 +235,12 @@ class HostDesk:
         self._listener.close()
         with temporary_when_away():
             self._control.broker.redis.delete(names.host_key(self._host_id))
+
+
+def _tally_start(counts: Counts, cluster_id: str, group: str, took: Any) -> None:
+    """Count how long a start took, from its claim."""
+    if took is not None:
+        counts.observe(Key(cluster_id, group, "brain_agent_start_seconds"), took.total_seconds())
 
 
 def _of_clusters(session: Session, cluster_ids: set[str]) -> dict[str, tuple[str, float | None]]:

@@ -21,7 +21,7 @@ from brain_clusters.db.models import IdempotencyKey
 from brain_clusters.domain.commands import Command, Origin
 from brain_clusters.errors import Conflict, InvalidInput
 from brain_clusters.failpoints import failpoint
-from brain_clusters.services import clusters, lifecycle, operations, submitting
+from brain_clusters.services import clusters, lifecycle, operations, served, submitting
 from brain_clusters.services.control import Control
 from brain_clusters.services.lifecycle import Accepted
 from brain_clusters.services.newjobs import NewJob
@@ -36,7 +36,9 @@ _LOCK_SEED = 1
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A client's key. fingerprint: what it stands for; wait_seconds: how long the first answer may wait, 0 for not."""
+    """A client's key, with whose it is. fingerprint: what it stands for; wait_seconds: how long the first answer may
+    wait, 0 for not.
+    """
 
     text: str
     fingerprint: str
@@ -69,6 +71,7 @@ def submit(control: Control, command: Command, origin: Origin, key: Key | None) 
         if made is not None:
             operation = operations.get(session, made)
             return Accepted(operation, clusters.get(session, operation.cluster_id or ""), repeated=True)
+        served.guard(control, session, command, origin.message_id)
         accepted = lifecycle.record(session, command, origin, control.settings.start_timeout_seconds, waiting)
         _keep(session, key, "operation", str(accepted.operation.id))
     failpoint("recorded")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from brain_clusters.broker.jobs import JobRecords, JobReport
 from brain_clusters.broker.notes import PROGRESS_FIELD, JobNotes
+from brain_clusters.db import scope
 from brain_clusters.db.models import Cluster, Job
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES, JobStatus
 from brain_clusters.errors import NotFound, TemporaryError
@@ -120,15 +121,30 @@ def with_reports(control: Control, jobs: Sequence[Job], extra: Sequence[str]) ->
     found = {job.id: job for job in jobs}
     asked = [job.id for job in jobs if job.status not in FINISHED_JOB_STATUSES]
     asked += [job_id for job_id in extra if job_id not in found]
-    for job_id, report in _reports(control, asked).items():
+    reports = _reports(control, asked)
+    for job_id, report in reports.items():
         if job_id in found:
             _apply(found[job_id], report)
-        elif report.cluster_id:
-            found[job_id] = _foreign(report)
+    found |= known_by_reports(control, {one: report for one, report in reports.items() if one not in found})
     for job_id in extra:
         if job_id not in found:
             raise NotFound(f"there is no job {job_id!r}")
     return found
+
+
+def known_by_reports(control: Control, reports: Mapping[str, JobReport]) -> dict[str, Job]:
+    """Return jobs that have no row, by id, as their agents' records tell of them: of clusters the caller may see."""
+    seen = _seen(control, {one.cluster_id for one in reports.values()})
+    return {job_id: _foreign(one) for job_id, one in reports.items() if one.cluster_id in seen}
+
+
+def _seen(control: Control, cluster_ids: set[str]) -> Set[str]:
+    """Return those of the clusters that the caller may see: a record in Redis is there for everybody."""
+    named = {one for one in cluster_ids if one}
+    if not named or not scope.tags():
+        return named
+    with control.database.transaction() as session:
+        return set(session.scalars(select(Cluster.id).where(Cluster.id.in_(named))))
 
 
 def _reports(control: Control, asked: Sequence[str]) -> Mapping[str, JobReport]:

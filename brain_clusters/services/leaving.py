@@ -12,34 +12,51 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from brain_clusters.db.models import Agent, Cluster, Operation
-from brain_clusters.domain import planning
+from brain_clusters.domain import planning, rollouts
 from brain_clusters.domain.commands import AUTOSCALER
 from brain_clusters.domain.planning import AgentView, Plan
+from brain_clusters.domain.rollouts import Course
 from brain_clusters.domain.specs import Blueprint
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, Intent, OperationKind
 from brain_clusters.services import history, observed
+from brain_clusters.services.counting import Counts, Key
 
 log = logging.getLogger(__name__)
 
 
-def make_plan(session: Session, cluster: Cluster, blueprint: Blueprint, agents: Sequence[Agent]) -> Plan:
-    """Return what brings ``agents``, the live ones of ``cluster``, to what is wanted."""
+def make_plan(
+    session: Session, cluster: Cluster, blueprint: Blueprint, agents: Sequence[Agent], course: Course | None = None
+) -> Plan:
+    """Return what brings ``agents``, the live ones of ``cluster``, to what is wanted.
+
+    course: how those of other versions of the blueprint are replaced, where there are any.
+    """
     desired = cluster.group_targets if cluster.intent is Intent.RUNNING else {}
     lost_before = _lost_before(session, blueprint, agents)
-    views = [_view(agent, lost_before) for agent in agents]
-    plan = planning.plan(desired, views, busy_may_leave=True)
+    views = [view(agent, cluster.blueprint_version, lost_before) for agent in agents]
+
+    def planned(*, busy_may_leave: bool) -> Plan:
+        if course is None:
+            return planning.plan(desired, views, busy_may_leave=busy_may_leave)
+        return rollouts.step(desired, views, course.pace, course.now, busy_may_leave=busy_may_leave)
+
+    plan = planned(busy_may_leave=True)
     busy = {agent.agent_id for agent in agents if agent.status is AgentStatus.BUSY}
     if busy.isdisjoint(plan.drain) or not _shrinks_by_itself(session, cluster):
         return plan
-    return planning.plan(desired, views, busy_may_leave=False)
+    return planned(busy_may_leave=False)
 
 
-def _view(agent: Agent, lost_before: datetime | None) -> AgentView:
+def view(agent: Agent, version: str, lost_before: datetime | None = None) -> AgentView:
+    """Return what planning needs to know of an agent. version: that of the blueprint which its cluster is to have."""
     idle_since = agent.last_active if agent.status is AgentStatus.IDLE else None
     # One that was never ready is stopped for good, and one that is late is killed: both are as good as gone.
     late = lost_before is not None and agent.draining_at is not None and agent.draining_at < lost_before
     draining_since = None if late or agent.ready_at is None else agent.draining_at
-    return AgentView(agent.agent_id, agent.group_name, agent.status, agent.spawned_at, idle_since, draining_since)
+    return AgentView(
+        agent.agent_id, agent.group_name, agent.status, agent.spawned_at, idle_since, draining_since, agent.ready_at,
+        agent.blueprint_version == version,
+    )  # fmt: skip
 
 
 def _lost_before(session: Session, blueprint: Blueprint, agents: Sequence[Agent]) -> datetime | None:
@@ -61,7 +78,10 @@ def _shrinks_by_itself(session: Session, cluster: Cluster) -> bool:
             Operation.cluster_id == cluster.id,
             Operation.generation.is_not(None),  # None: it was refused
             # Another name or tag is no other size.
-            or_(Operation.kind != OperationKind.UPDATE, *(bound.is_not(None) for bound in bounds)),
+            or_(
+                Operation.kind.not_in((OperationKind.UPDATE, OperationKind.ROLLOUT)),
+                *(bound.is_not(None) for bound in bounds),
+            ),
         )
         .order_by(Operation.created_at.desc(), Operation.generation.desc())
         .limit(1)
@@ -166,6 +186,9 @@ def _end_agent(session: Session, one: Ending) -> str | None:
         observed.take_over(agent, one.beat)
     if not asked:  # else the error of its last task that failed stays
         agent.last_error, agent.health_score = one.error, 0.0
+        counts = Counts()
+        counts.add(Key(agent.cluster_id, agent.group_name, "brain_agents_failed_total"))
+        counts.write(session)
         history.record(
             session, "agent.died", one.error or "ended unasked", cluster_id=agent.cluster_id,
             agent_id=agent.agent_id, data={"group": agent.group_name, "host": one.host_id},

@@ -16,6 +16,7 @@ from brain_clusters.domain.scaling import ClusterView, Gate, State, held_as_json
 from brain_clusters.domain.signals import GroupSignals, as_inputs, from_inputs
 from brain_clusters.domain.specs import Blueprint
 from brain_clusters.services import clusters
+from brain_clusters.services.counting import Counts, Key
 from brain_clusters.services.memory import state_as_json, state_from_json
 from brain_clusters.services.paging import Page, page
 
@@ -47,13 +48,25 @@ def signature(held: Mapping[str, Gate]) -> str:
 def write(session: Session, entry: Entry, operation_id: uuid.UUID | None) -> None:
     """Add one decision to ``session``."""
     session.add(ScalingDecision(**_row(entry), operation_id=operation_id))
+    _tally(session, [entry])
 
 
 def write_holds(session: Session, entries: Iterable[Entry]) -> None:
     """Write decisions that changed nothing, in one statement."""
-    rows = [_row(entry) for entry in entries]
-    if rows:
-        session.execute(insert(ScalingDecision), rows)
+    held = list(entries)
+    if held:
+        session.execute(insert(ScalingDecision), [_row(entry) for entry in held])
+        _tally(session, held)
+
+
+def _tally(session: Session, entries: Iterable[Entry]) -> None:
+    """Count decisions for monitors. A hold counts once for each gate that holds something back."""
+    counts = Counts()
+    for entry in entries:
+        gates = {gate.gate for gate in entry.held.values()} if entry.action == HOLD else {""}
+        for gate in gates:
+            counts.add(Key(entry.cluster_id, "", "brain_decisions_total", f"{entry.action} {gate}"))
+    counts.write(session)
 
 
 def _row(entry: Entry) -> dict[str, Any]:
@@ -70,7 +83,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 _VIEW = (
     "targets", "min_workers", "max_workers", "since_change", "idle_seconds", "persistent", "unknown_ticks", "floor",
-    "next_floor",
+    "next_floor", "paused",
 )  # fmt: skip
 _SITUATION = ("phase", "asleep_backlog", "hibernated_seconds", "look_ahead", "fired", "over_budget")
 

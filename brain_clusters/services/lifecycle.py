@@ -14,22 +14,24 @@ from datetime import timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from brain_clusters.db.models import Cluster, Operation
+from brain_clusters.db.models import Cluster, Operation, Rollout
 from brain_clusters.domain.commands import (
     Command,
     CreateCluster,
     Origin,
+    RolloutCluster,
     as_request,
 )
 from brain_clusters.domain.states import Intent, OperationKind, advance
 from brain_clusters.errors import Conflict, NotFound, TemporaryError
-from brain_clusters.services import blueprints, desired, history, ledger, served
+from brain_clusters.services import audit, blueprints, desired, etags, history, ledger, rollouts, served
 from brain_clusters.services.control import Control
 
 log = logging.getLogger(__name__)
 
 # Jobs that waited longer than this when sleep was asked for do not wake the cluster again; newer ones do.
 _OLD_BACKLOG_SECONDS = 2.0
+_BY_BACKLOG = (OperationKind.SCALE, OperationKind.REACTIVATE, OperationKind.HIBERNATE, OperationKind.ROLLOUT)
 # Actors whose commands no person gave.
 _BY_ITSELF = ("job", "alert")
 
@@ -38,13 +40,14 @@ _BY_ITSELF = ("job", "alert")
 class Accepted:
     """A recorded command. repeated: the same message came before, and this is what it made then.
 
-    before: the cluster's agents by group until then.
+    before: the cluster's agents by group until then. rollout: which it began or steers.
     """
 
     operation: Operation
     cluster: Cluster
     repeated: bool = False
     before: Mapping[str, int] = field(default_factory=dict)
+    rollout: Rollout | None = None
 
 
 def submit(control: Control, command: Command, origin: Origin, entry: ledger.Entry | None = None) -> Accepted:
@@ -56,8 +59,7 @@ def submit(control: Control, command: Command, origin: Origin, entry: ledger.Ent
     """
     backlogs = waiting_jobs(control, command)
     with control.database.transaction() as session:
-        if isinstance(command, CreateCluster):
-            served.guard(control, session, command.blueprint_id, origin.message_id)
+        served.guard(control, session, command, origin.message_id)
         accepted = record(session, command, origin, control.settings.start_timeout_seconds, backlogs)
         if entry is None and origin.actor in _BY_ITSELF:
             entry = _brought_about(accepted, origin)
@@ -95,26 +97,44 @@ def record(
     if repeated is not None:
         return repeated
     targets: Mapping[str, int] = {}
+    rollout: Rollout | None = None
     if isinstance(command, CreateCluster):
         cluster = desired.create(session, command)
     else:
         cluster = locked(session, command.cluster_id)
         targets = dict(cluster.group_targets)
+        etags.guard(etags.of_cluster(cluster), origin.seen, f"the cluster {cluster.id!r}")
         _guard_generation(cluster, getattr(command, "if_generation", None))
         before = cluster.intent
         cluster.intent = advance(before, command.kind, status=cluster.status)
-        desired.apply(session, cluster, command, backlogs, before)
+        if isinstance(command, RolloutCluster):
+            rollout = rollouts.apply(session, cluster, command, origin, backlogs)
+        else:
+            desired.apply(session, cluster, command, backlogs, before)
         cluster.generation += 1
     operation = _operation(cluster, command, origin, start_timeout)
     session.add(operation)
     session.flush()
+    if rollout is not None and rollout.operation_id is None:
+        rollout.operation_id = operation.id
     history.record(
         session, "operation.accepted", origin.reason, cluster_id=cluster.id, actor=origin.actor,
         operation_id=operation.id, data={"kind": str(command.kind), **operation.request, **origin.inputs},
     )  # fmt: skip
+    _note(session, command, origin, operation)
     session.flush()
     session.refresh(cluster)  # its times came from the database, and the caller reads them after the commit
-    return Accepted(operation, cluster, before=targets)
+    if rollout is not None:
+        session.refresh(rollout)
+    return Accepted(operation, cluster, before=targets, rollout=rollout)
+
+
+def _note(session: Session, command: Command, origin: Origin, operation: Operation) -> None:
+    if origin.actor == "api":
+        audit.note(session, cluster_id=operation.cluster_id, operation_id=operation.id)
+    elif origin.actor == "celery":
+        action = f"lifecycle.{command.kind}"
+        audit.queued(session, action, cluster_id=operation.cluster_id, operation_id=operation.id)
 
 
 def locked(session: Session, cluster_id: str) -> Cluster:
@@ -160,7 +180,7 @@ def _operation(cluster: Cluster, command: Command, origin: Origin, start_timeout
 
 def waiting_jobs(control: Control, command: Command) -> Mapping[str, int]:
     """Return the waiting jobs by group that ``command`` is to be judged by; {} when they are unknown or no matter."""
-    if command.kind not in (OperationKind.SCALE, OperationKind.REACTIVATE, OperationKind.HIBERNATE):
+    if command.kind not in _BY_BACKLOG:
         return {}
     if getattr(command, "if_generation", None) is not None:
         return {}

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 
 from brain_clusters.broker.client import temporary_when_away
 from brain_clusters.db.models import Agent, Cluster
+from brain_clusters.db.scope import widened
 from brain_clusters.services.control import Control
 
 _KEY = "brain:measured"
@@ -38,7 +39,8 @@ def measured(control: Control) -> Mapping[tuple[str, str], Measured]:
         [stored] = control.broker.redis.mget([_KEY])
     found = _parsed(stored) if stored else None
     if found is None:
-        found = _read(control)
+        with widened():  # what is kept is for all
+            found = _read(control)
         rows = [[*key, one.start_time, one.service_time] for key, one in found.items()]
         with temporary_when_away():
             control.broker.redis.set(_KEY, json.dumps(rows), ex=_REFRESH_SECONDS)

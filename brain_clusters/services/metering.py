@@ -21,12 +21,14 @@ from sqlalchemy.orm import Session
 from brain_clusters.broker.counts import Done, Work
 from brain_clusters.db.bulk import Columns, rows_of
 from brain_clusters.db.models import Cluster, Job, Tick, Usage
+from brain_clusters.db.scope import widened
 from brain_clusters.domain import pricing
 from brain_clusters.domain.planning import awake
 from brain_clusters.domain.specs import AgentGroup, Blueprint
 from brain_clusters.domain.states import DEAD_LETTER_STATUSES, JobStatus
 from brain_clusters.services import blueprints, ticks
 from brain_clusters.services.control import Control
+from brain_clusters.services.counting import Counts, Key
 
 _TOLD = ("calls", "input_tokens", "output_tokens")
 _MOST = 1e15
@@ -93,6 +95,11 @@ ON CONFLICT (day, cluster_id, group_name, agent_id) DO UPDATE SET
 
 def fold(session: Session, cluster_ids: Sequence[str] | None = None) -> None:
     """Bring the seconds of agents up to date: of some clusters, or of all that changed since the last time."""
+    with widened():  # the ledger is of all, whoever asks to have it brought up to date
+        _fold(session, cluster_ids)
+
+
+def _fold(session: Session, cluster_ids: Sequence[str] | None) -> None:
     # One at a time: who read earlier must not write later.
     session.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     last = session.scalar(select(Tick.ran_at).where(Tick.name == _FOLDED))
@@ -155,6 +162,7 @@ def account(session: Session, changed: Iterable[FinishedJob]) -> None:
         if price is not None:
             prices.append((job.id, float(round(price, 6))))
     _write_sums(session, [(*key, *sums[key].row()) for key in sorted(sums)])
+    _count_tokens(session, sums)
     if prices:
         given = rows_of("given", {"id": String, "amount": Float(53)}, prices)
         priced = func.coalesce(Job.usage, cast({}, JSONB)).op("||")(func.jsonb_build_object("amount", given.c.amount))
@@ -163,10 +171,19 @@ def account(session: Session, changed: Iterable[FinishedJob]) -> None:
         )
 
 
+def _count_tokens(session: Session, sums: Mapping[tuple[Any, ...], _Sum]) -> None:
+    counts = Counts()
+    for (_, cluster_id, group, _), one in sums.items():
+        for name, direction in (("input_tokens", "input"), ("output_tokens", "output")):
+            if one.told[name]:
+                counts.add(Key(cluster_id, group, "brain_tokens_total", direction), one.told[name] or 0)
+    counts.write(session)
+
+
 def account_counts(session: Session, counted: Mapping[Work, Done]) -> None:
     """Add finished tasks of other applications, which have no rows, to the ledger. What they used nobody knows."""
     groups = _groups(session, {work.cluster_id for work in counted})
-    rows = []
+    rows, counts = [], Counts()
     for work, done in sorted(counted.items(), key=lambda item: item[0]):
         group, ended = groups.get((work.cluster_id, work.group)), done.completed + done.failed
         if group is None:
@@ -175,8 +192,12 @@ def account_counts(session: Session, counted: Mapping[Work, Done]) -> None:
         unpriced = ended if price is None and pricing.priced_by_use(group.cost) else 0
         key = (work.day, work.cluster_id, work.group, work.agent_id)
         rows.append((*key, done.completed, done.failed, unpriced, (price or 0) * ended, *(None for _ in _TOLD), "{}"))
+        for outcome, number in (("succeeded", done.completed), ("failed", done.failed)):
+            if number:
+                counts.add(Key(work.cluster_id, work.group, "brain_jobs_total", outcome), number)
     if rows:
         _write_sums(session, rows)
+    counts.write(session)
 
 
 class _Sum:
@@ -185,7 +206,7 @@ class _Sum:
     def __init__(self) -> None:
         self._succeeded = self._failed = self._unpriced = 0
         self._amount = Decimal(0)
-        self._told: dict[str, float | None] = dict.fromkeys(_TOLD)
+        self.told: dict[str, float | None] = dict.fromkeys(_TOLD)
         self._counters: dict[str, float] = {}
 
     def add(self, job: FinishedJob, group: AgentGroup | None) -> Decimal | None:
@@ -194,8 +215,8 @@ class _Sum:
         self._failed += job.status in DEAD_LETTER_STATUSES
         usage = sound_usage(job.usage)
         for name, value in usage.items():
-            if name in self._told:
-                self._told[name] = (self._told[name] or 0) + value
+            if name in self.told:
+                self.told[name] = (self.told[name] or 0) + value
             elif name in self._counters or len(self._counters) < _MOST_COUNTERS:
                 self._counters[name] = self._counters.get(name, 0) + value
         cost = {} if group is None else group.cost
@@ -211,7 +232,7 @@ class _Sum:
 
     def row(self) -> tuple[Any, ...]:
         """Return the sums in the order of ``_SUMS``."""
-        told = [None if value is None else int(value) for value in self._told.values()]
+        told = [None if value is None else int(value) for value in self.told.values()]
         return (self._succeeded, self._failed, self._unpriced, self._amount, *told, json.dumps(self._counters))
 
 

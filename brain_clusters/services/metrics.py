@@ -25,7 +25,7 @@ from brain_clusters.db.models import (
     Usage,
 )
 from brain_clusters.domain.states import DEAD_LETTER_STATUSES, AgentStatus, JobStatus
-from brain_clusters.services import blueprints, expiry, observed, served, ticks
+from brain_clusters.services import audit, blueprints, expiry, observed, served, ticks
 from brain_clusters.services.control import Control
 from brain_clusters.services.observation import SeenCluster
 
@@ -151,6 +151,7 @@ def prune(control: Control) -> None:
         session.execute(delete(Usage).where(Usage.day < cast(func.now() - kept, Usage.day.type)))
         session.execute(delete(IdempotencyKey).where(older(IdempotencyKey.created_at, _IDEMPOTENCY_SECONDS)))
     expiry.prune(control)
+    audit.prune(control)
 
 
 def _purge_destroyed(control: Control) -> None:

@@ -14,20 +14,28 @@ from sqlalchemy import Float, Text, cast, func, select
 from sqlalchemy.orm import Session
 
 from brain_clusters.broker import names
-from brain_clusters.db.models import Agent, Cluster
+from brain_clusters.db.models import Agent, Cluster, Rollout
 from brain_clusters.domain import budgets, schedules
 from brain_clusters.domain.budgets import Spent
 from brain_clusters.domain.choosing import Situation
 from brain_clusters.domain.scaling import ClusterView
 from brain_clusters.domain.signals import GroupSignals
 from brain_clusters.domain.specs import Blueprint, Budget, ScalingSchedule
-from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, ClusterStatus, ClusterType, Intent
+from brain_clusters.domain.states import (
+    LIVE_AGENT_STATUSES,
+    AgentStatus,
+    ClusterStatus,
+    ClusterType,
+    Intent,
+    RolloutStatus,
+)
 from brain_clusters.errors import InvalidInput
 from brain_clusters.services import blueprints
 
 log = logging.getLogger(__name__)
 
 _UNSPENT = Spent()
+_REPLACING = (RolloutStatus.RUNNING, RolloutStatus.REVERTING)
 _STARTING = (ClusterStatus.PLANNING, ClusterStatus.SPAWNING)
 
 
@@ -50,7 +58,7 @@ class SeenCluster:
     signals is empty while Redis does not answer, and while the cluster is resting, which is that nothing waits, runs
     or could change; whole is their total. queues: one for each group, in blueprint order. idle_seconds and the others
     count from the database's clock. at: that clock, in seconds since the epoch. budget, spent: its own,
-    and that it was spent.
+    and that it was spent. paused: the autoscaler is to leave it alone. rolling: its agents are being replaced.
     """
 
     id: str
@@ -73,6 +81,8 @@ class SeenCluster:
     budget: Budget
     spent: Spent
     at: float
+    paused: bool = False
+    rolling: bool = False
     agents: list[SeenAgent] = field(default_factory=list)
     signals: Mapping[str, GroupSignals] = field(default_factory=dict)
     whole: GroupSignals = field(default_factory=GroupSignals)
@@ -87,7 +97,7 @@ class SeenCluster:
     def to_settle(self) -> bool:
         """Whether it is on its way, or lacks agents: who saw some end may have died before it had them replaced."""
         missing = len(self.agents) != sum(self.group_targets.values())
-        return self.unfinished or (self.intent is Intent.RUNNING and missing)
+        return self.unfinished or self.rolling or (self.intent is Intent.RUNNING and missing)
 
     def situation(self, settings_start_timeout: float, look_ahead: float, last_look: float | None) -> Situation:
         """Return what ``domain.choosing`` needs. last_look: ``at`` of the tick before."""
@@ -119,7 +129,8 @@ class SeenCluster:
         # has, which would succeed although nobody came, were fewer agents asked for just before it is late.
         if self.status in _STARTING and self.since_change < start_timeout:
             return "starting"
-        return "settled" if self.status is ClusterStatus.ACTIVE else "changing"
+        # Whatever is being replaced has still to prove itself, so it does not fall asleep.
+        return "settled" if self.status is ClusterStatus.ACTIVE and not self.rolling else "changing"
 
     def _view(self, now: datetime) -> ClusterView:
         floor, next_floor = floors(self.blueprint, now)
@@ -138,6 +149,7 @@ class SeenCluster:
             unknown_ticks=self.unknown_ticks,
             floor=floor,
             next_floor=next_floor,
+            paused=self.paused,
         )
 
 
@@ -183,6 +195,7 @@ def load(session: Session, cluster_id: str | None = None) -> dict[str, SeenClust
         age(Cluster.hibernated_at), Cluster.unknown_ticks,
         epoch(Cluster.wake_at), Cluster.health_score, Cluster.budget_per_day,
         Cluster.over_budget_on, Cluster.over_budget_limit, Cluster.budget_waived_on,
+        Cluster.paused,
     ).where(Cluster.status != ClusterStatus.DESTROYED)  # fmt: skip
     agents = select(
         Agent.cluster_id, Agent.agent_id, Agent.group_name, cast(Agent.status, Text), Agent.tasks_completed,
@@ -198,6 +211,10 @@ def load(session: Session, cluster_id: str | None = None) -> dict[str, SeenClust
             found[row[0]] = _cluster(shared, row, at)
         except InvalidInput as exc:  # stored by a version of ours that accepted more: one must not stop the others
             log.error("cluster=%s is left out: %s", row[0], exc)
+    # Paused ones are settled as they stand.
+    for owner in connection.scalars(select(Rollout.cluster_id).where(Rollout.status.in_(_REPLACING))):
+        if owner in found:
+            found[owner].rolling = True
     for owner, agent_id, group, status, completed, failed, busy in connection.execute(agents).all():
         if owner in found:
             found[owner].agents.append(SeenAgent(agent_id, group, _AGENT_STATUSES[status], completed, failed, busy))
@@ -229,11 +246,11 @@ class _Shared:
 
 def _cluster(shared: _Shared, row: Any, at: float) -> SeenCluster:
     (identity, kind, status, intent, blueprint_id, version, targets, low, high, generation, asleep, load_percentage,
-     since_change, idle, hibernated, unknown, wake_at, health, per_day, *spent) = row  # fmt: skip
+     since_change, idle, hibernated, unknown, wake_at, health, per_day, *spent, paused) = row  # fmt: skip
     blueprint = shared.blueprint(blueprint_id, version)
     return SeenCluster(
         identity, _TYPES[kind], _STATUSES[status], _INTENTS[intent], blueprint,
         shared.targets(targets), low, high, generation, asleep, load_percentage, since_change or 0.0, idle or 0.0,
         hibernated, unknown, wake_at, health, budgets.effective(blueprint.budget, per_day),
-        Spent(*spent) if any(spent) else _UNSPENT, at, unfinished=status not in ("active", "hibernated"),
+        Spent(*spent) if any(spent) else _UNSPENT, at, paused, unfinished=status not in ("active", "hibernated"),
     )  # fmt: skip

@@ -16,7 +16,7 @@ from brain_clusters.domain.commands import Origin
 from brain_clusters.domain.states import OperationKind, OperationStatus
 from brain_clusters.errors import BrainError, InvalidInput, NotFound, TemporaryError
 from brain_clusters.failpoints import failpoint
-from brain_clusters.services import history, lifecycle
+from brain_clusters.services import audit, history, lifecycle
 from brain_clusters.services.control import Control
 from brain_clusters.services.endings import finish
 from brain_clusters.services.paging import Page, page
@@ -118,6 +118,9 @@ def record_failed(
             session, "operation.failed", str(exc), cluster_id=operation.cluster_id, actor=origin.actor,
             operation_id=operation.id, data={"kind": str(kind), "request": dict(request)},
         )  # fmt: skip
+        if origin.actor == "celery":
+            name = f"lifecycle.{kind}"
+            audit.queued(session, name, cluster_id=operation.cluster_id, operation_id=operation.id, error=str(exc))
         return operation.id
 
 

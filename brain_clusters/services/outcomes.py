@@ -23,6 +23,7 @@ from brain_clusters.domain.states import DEAD_LETTER_STATUSES, FINISHED_JOB_STAT
 from brain_clusters.errors import InvalidInput, TemporaryError
 from brain_clusters.services import blueprints, metering, trees
 from brain_clusters.services.control import Control
+from brain_clusters.services.counting import Counts, Key
 
 log = logging.getLogger(__name__)
 
@@ -116,10 +117,13 @@ def store(session: Session, reports: Sequence[JobReport]) -> None:
                 "payload": case((done, null()), else_=Job.payload),
             },
             where=Job.status.not_in(FINISHED_JOB_STATUSES),
-        ).returning(Job.id, Job.cluster_id, Job.group_name, Job.agent_id, Job.status, Job.finished_at, Job.usage)
+        ).returning(
+            Job.id, Job.cluster_id, Job.group_name, Job.agent_id, Job.status, Job.started_at, Job.finished_at, Job.usage
+        )
     ).all()
     _count(session, [(row.cluster_id, row.status) for row in changed])
     metering.account(session, changed)
+    _tally(session, changed)
 
 
 def _as_record(report: JobReport) -> str:
@@ -152,6 +156,21 @@ def _count(session: Session, changed: Sequence[tuple[str, JobStatus]]) -> None:
             )
             .execution_options(synchronize_session=False)
         )
+
+
+def _tally(session: Session, changed: Sequence[Any]) -> None:
+    counts = Counts()
+    for job in changed:
+        key = Key(job.cluster_id, job.group_name, "brain_jobs_total", str(job.status))
+        counts.add(key)
+        if job.started_at is not None and job.finished_at is not None:
+            counts.observe(key._replace(metric="brain_job_seconds", label=""), _seconds(job))
+    counts.write(session)
+
+
+def _seconds(job: Any) -> float:
+    found: float = (job.finished_at - job.started_at).total_seconds()
+    return found
 
 
 # --- what got lost ----------------------------------------------------------------------------------------------

@@ -37,15 +37,20 @@ def page(
     *,
     limit: int,
     cursor: str | None,
+    descending: bool = True,
 ) -> Page[Row]:
     """Return a page of ``query``, newest first by the columns of ``order``; ``place`` reads them from a row.
+
+    Oldest first where it is not ``descending``.
 
     Raises InvalidInput for a cursor that is none of ours.
     """
     total = session.scalar(select(func.count()).select_from(query.order_by(None).subquery())) or 0
     if cursor is not None:
-        query = query.where(tuple_(*order) < tuple_(*_decode(cursor, [column.type.python_type for column in order])))
-    rows = session.scalars(query.order_by(*(column.desc() for column in order)).limit(limit + 1)).all()
+        here, there = tuple_(*order), tuple_(*_decode(cursor, [column.type.python_type for column in order]))
+        query = query.where(here < there if descending else here > there)
+    columns = (column.desc() if descending else column.asc() for column in order)
+    rows = session.scalars(query.order_by(None).order_by(*columns).limit(limit + 1)).all()
     more = len(rows) > limit
     return Page(rows[:limit], total, _encode(place(rows[limit - 1])) if more else None)
 

@@ -13,16 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, or_, select, true, update
+from sqlalchemy import and_, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
-from brain_clusters.broker import backlog, names, shared
+from brain_clusters.broker import backlog, shared
 from brain_clusters.broker.delegating import Joins
 from brain_clusters.db.models import Agent, Cluster, Job, StoredBlueprint
 from brain_clusters.domain import planning
-from brain_clusters.domain.agents import AgentSpec
 from brain_clusters.domain.planning import Census
-from brain_clusters.domain.sharing import shared_memory
 from brain_clusters.domain.specs import AgentGroup, Blueprint
 from brain_clusters.domain.states import (
     FINISHED_JOB_STATUSES,
@@ -33,7 +31,7 @@ from brain_clusters.domain.states import (
     JobStatus,
 )
 from brain_clusters.errors import TemporaryError
-from brain_clusters.services import blueprints, history, leaving, lifecycle, served
+from brain_clusters.services import blueprints, history, leaving, lifecycle, rolling, served
 from brain_clusters.services.control import Control
 from brain_clusters.services.endings import end_operations
 
@@ -60,9 +58,10 @@ def reconcile(session: Session, cluster_id: str, first: Sequence[str] = ()) -> F
         # Its last agent may have gone before the worker came to the command itself.
         end_operations(session, cluster, Census(0, 0, 0), done=True)
         return followup
-    blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
     agents = _live(session, cluster_id)
-    plan = leaving.make_plan(session, cluster, blueprint, agents)
+    course = rolling.look(session, cluster, agents)  # before the blueprint is read: it may give the former one back
+    blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
+    plan = leaving.make_plan(session, cluster, blueprint, agents, course)
     if plan.drain or plan.undo:
         session.flush()
         leaving.lock_agents(session, [*plan.drain, *plan.undo])
@@ -73,7 +72,9 @@ def reconcile(session: Session, cluster_id: str, first: Sequence[str] = ()) -> F
         wanted_first = dict(sorted(plan.start.items(), key=lambda item: (item[0] not in first, order.index(item[0]))))
         followup.wake = True
         agents = [*agents, *_add(session, cluster, blueprint, agents, wanted_first)]
-    _observe(session, cluster, blueprint, agents, followup)
+    if course is not None:
+        followup.unpark = course.unpark
+    _observe(session, cluster, agents, followup, replaced=0 if course is None else course.replaced)
     return followup
 
 
@@ -117,7 +118,7 @@ def _add(
 ) -> list[Agent]:
     """Insert the rows of new agents in the order of ``start``, which is the order that hosts start them in."""
     now = session.scalars(select(func.clock_timestamp())).one()
-    failures = _recent_failures(session, cluster.id, young=True)
+    failures = _recent_failures(session, cluster.id, young_of=cluster.blueprint_version)
     groups = {group.name: group for group in blueprint.groups}
     added: list[Agent] = []
     for name, count in start.items():
@@ -168,14 +169,17 @@ def _row(cluster: Cluster, group: AgentGroup, spawned_at: datetime, delay_second
     )
 
 
-def _recent_failures(session: Session, cluster_id: str, *, young: bool = False) -> dict[str, int]:
-    """Return by group how many agents died unasked in the last FAILURE_WINDOW_SECONDS; ``young`` ones only, if asked.
+def _recent_failures(session: Session, cluster_id: str, *, young_of: str | None = None) -> dict[str, int]:
+    """Return by group how many agents died unasked in the last FAILURE_WINDOW_SECONDS. young_of: only young ones of
+    that version of the blueprint.
 
     Many that die at once, having worked for long, are replaced at once. Those that die young would die again.
     """
     window = func.now() - timedelta(seconds=planning.FAILURE_WINDOW_SECONDS)
     youth = timedelta(seconds=planning.YOUTH_SECONDS)
-    age = or_(Agent.ready_at.is_(None), Agent.stopped_at - Agent.ready_at < youth) if young else true()
+    died_young = or_(Agent.ready_at.is_(None), Agent.stopped_at - Agent.ready_at < youth)
+    young = and_(Agent.blueprint_version == young_of, died_young)
+    age = true() if young_of is None else young
     rows = session.execute(
         select(Agent.group_name, func.count())
         .where(Agent.cluster_id == cluster_id, Agent.status == AgentStatus.FAILED, Agent.stopped_at > window, age)
@@ -184,72 +188,27 @@ def _recent_failures(session: Session, cluster_id: str, *, young: bool = False) 
     return dict(rows.all())
 
 
-def spec_of(agent_id: str, cluster_id: str, group: AgentGroup, blueprint: Blueprint) -> AgentSpec:
-    """Return what a driver needs to start an agent of ``group``."""
-    return AgentSpec(
-        agent_id=agent_id,
-        cluster_id=cluster_id,
-        blueprint_id=blueprint.id,
-        group_name=group.name,
-        role=str(group.role),
-        queue=names.group_queue(cluster_id, group.slug),
-        handler=group.handler,
-        command=group.command,
-        celery=group.celery,
-        http=group.http,
-        llm=group.llm,
-        concurrency=group.concurrency,
-        pool=group.pool,
-        timeout_seconds=group.timeout_seconds,
-        max_attempts=group.max_attempts,
-        backoff_seconds=group.backoff_seconds,
-        backoff_max_seconds=group.backoff_max_seconds,
-        max_deliveries=group.max_deliveries,
-        capabilities=group.capabilities,
-        skills=group.skills,
-        config=dict(group.config),
-        cost=dict(group.cost),
-        budget=blueprint.budget,
-        tree=blueprint.tree,
-        delegates={
-            below.name: {
-                "queue": names.group_queue(cluster_id, below.slug),
-                "capabilities": list(below.capabilities),
-            }
-            for below in blueprint.groups
-            if below.reports_to == group.name and below.celery is None  # that knows no jobs of ours
-        },
-        memory=shared_memory(blueprint.resources.get("memory")),
-        drain_timeout_seconds=blueprint.scaling.drain_timeout_seconds,
-        on_drain_timeout=blueprint.scaling.on_drain_timeout,
-        engine=group.engine,
-    )
-
-
 # --- what is seen -----------------------------------------------------------------------------------------------
 
 
-def _observe(
-    session: Session, cluster: Cluster, blueprint: Blueprint, agents: Sequence[Agent], followup: Followup
-) -> None:
-    """Compute status and health, and end the operations that are done or late."""
+def _observe(session: Session, cluster: Cluster, agents: Sequence[Agent], followup: Followup, *, replaced: int) -> None:
+    """Compute status and health, and end the operations that are done or late. replaced: see ``planning.converged``."""
     census = Census.of([agent.status for agent in agents])
-    done = planning.converged(cluster.intent, cluster.target_workers, census)
+    done = planning.converged(cluster.intent, cluster.target_workers, census, replaced=replaced)
     cluster.ready_since_wake = cluster.ready_since_wake or (done and cluster.intent is Intent.RUNNING)
     cluster.current_workers = census.ready + census.draining
     failures = sum(_recent_failures(session, cluster.id).values())
     cluster.health_score = planning.health_score(cluster.intent, cluster.target_workers, census, failures)
     status = planning.cluster_status(
-        cluster.intent, cluster.target_workers, census, ready_since_wake=cluster.ready_since_wake, planned=True
-    )
+        cluster.intent, cluster.target_workers, census, ready_since_wake=cluster.ready_since_wake, planned=True,
+        replaced=replaced,
+    )  # fmt: skip
     if status is not cluster.status:
-        _change_status(session, cluster, blueprint, status, followup)
+        _change_status(session, cluster, status, followup)
     end_operations(session, cluster, census, done)
 
 
-def _change_status(
-    session: Session, cluster: Cluster, blueprint: Blueprint, status: ClusterStatus, followup: Followup
-) -> None:
+def _change_status(session: Session, cluster: Cluster, status: ClusterStatus, followup: Followup) -> None:
     history.record(
         session, "cluster.status", f"from {cluster.status} to {status}", cluster_id=cluster.id,
         data={"from": str(cluster.status), "to": str(status)},
@@ -261,11 +220,12 @@ def _change_status(
         cluster.hibernated_at = func.now()
         cluster.load_percentage = 0.0
     elif status is ClusterStatus.DESTROYED:
-        _bury(session, cluster, blueprint, followup)
+        _bury(session, cluster, followup)
 
 
-def _bury(session: Session, cluster: Cluster, blueprint: Blueprint, followup: Followup) -> None:
+def _bury(session: Session, cluster: Cluster, followup: Followup) -> None:
     """The last agent of a destroyed cluster is gone: what waits is failed, its queues are deleted."""
+    blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
     cluster.destroyed_at = func.now()
     cluster.load_percentage = 0.0
     error = {"type": "ClusterDestroyed", "message": "the cluster was destroyed before this job was done"}
@@ -287,3 +247,4 @@ def _bury(session: Session, cluster: Cluster, blueprint: Blueprint, followup: Fo
     followup.forget.append(cluster.id)
     followup.purge.extend(served.own_queues(cluster.id, blueprint))
     followup.unpark = blueprint if blueprint.foreign else None
+    followup.purge.extend(served.left_queues(session, cluster))

@@ -12,6 +12,7 @@ from brain_clusters.domain.commands import (
     DestroyCluster,
     HibernateCluster,
     ReactivateCluster,
+    RolloutCluster,
     ScaleCluster,
     UpdateCluster,
 )
@@ -24,14 +25,15 @@ Schema = dict[str, dict[str, Any]]
 
 _MOST_WORKERS = 10_000
 _ID = {"type": "string", "regex": r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"}
-_NAME = {"type": "string", "minlength": 1, "maxlength": 200}
+NAME = {"type": "string", "minlength": 1, "maxlength": 200}
+_VERSION = {"type": "string", "minlength": 1, "maxlength": 100}
 _WORKERS = {"type": "integer", "min": 0, "max": _MOST_WORKERS}
-_TAGS = {"type": "list", "maxlength": 50, "schema": {"type": "string", "minlength": 1, "maxlength": 100}}
+TAGS = {"type": "list", "maxlength": 50, "schema": {"type": "string", "minlength": 1, "maxlength": 100}}
 _EDITABLE: Schema = {
     "min_workers": {**_WORKERS, "meta": {"description": "The fewest agents while the cluster is awake."}},
     "max_workers": {**_WORKERS, "min": 1, "meta": {"description": "The most agents."}},
     "description": {"type": "string", "maxlength": 10_000, "meta": {"description": "For people."}},
-    "tags": {**_TAGS, "meta": {"description": "Words to filter by."}},
+    "tags": {**TAGS, "meta": {"description": "Words to filter by."}},
     "budget_per_day": {
         "type": "number",
         "min": 0,
@@ -43,7 +45,8 @@ _EDITABLE: Schema = {
 
 CREATE: Schema = {
     "blueprint_id": {**_ID, "required": True, "meta": {"description": "The blueprint to make the cluster from."}},
-    "name": {**_NAME, "required": True, "meta": {"description": "For people; need not be unique."}},
+    "version": {**_VERSION, "meta": {"description": "The blueprint's version; the newest without it."}},
+    "name": {**NAME, "required": True, "meta": {"description": "For people; need not be unique."}},
     "id": {**_ID, "meta": {"description": "The cluster's id; made from the name without it."}},
     "type": {
         "type": "string",
@@ -54,7 +57,7 @@ CREATE: Schema = {
     "parent_cluster_id": {**_ID, "meta": {"description": "The cluster that this one belongs to."}},
     **_EDITABLE,
 }
-UPDATE: Schema = {"name": {**_NAME, "meta": {"description": "For people."}}, **_EDITABLE}
+UPDATE: Schema = {"name": {**NAME, "meta": {"description": "For people."}}, **_EDITABLE}
 SCALE: Schema = {
     "target_workers": {**_WORKERS, "meta": {"description": "All agents, the supervisor included."}},
     "groups": {
@@ -65,17 +68,45 @@ SCALE: Schema = {
     },
 }
 NOTHING: Schema = {}
-LOGIN: Schema = {
-    "key": {
-        "type": "string", "required": True, "minlength": 1, "maxlength": 500,
-        "meta": {"description": "A key of the API, which the session is opened with."},
-    },
-    "next": {
-        "type": "string", "maxlength": 2000,
-        "meta": {"description": "The path here that a form is led on to; / without it."},
-    },
-}  # fmt: skip
 _DURATION = {"type": ["number", "string"], "check_with": "duration"}
+ROLLOUT: Schema = {
+    "version": {**_VERSION, "meta": {"description": "The version to go to; the newest without it."}},
+    "max_parallel": {
+        "type": ["integer", "string"],
+        "check_with": "max_parallel",
+        "meta": {"description": "How many agents are replaced at once: a number or a percentage of all."},
+    },
+    "min_healthy_time": {
+        **_DURATION,
+        "meta": {"description": "How long a new agent has to be ready before it counts."},
+    },
+    "progress_deadline": {
+        "type": ["number", "string"],
+        "check_with": "positive_duration",
+        "meta": {"description": "The version fails when nothing becomes better for so long."},
+    },
+    "auto_revert": {"type": "boolean", "meta": {"description": "Whether a version that fails is taken back."}},
+}
+UNDO: Schema = {"version": {**_VERSION, "meta": {"description": "The version to go back to; the last without it."}}}
+PLAN: Schema = {
+    "documents": {
+        "type": "list",
+        "required": True,
+        "minlength": 1,
+        "maxlength": 100,
+        "schema": {"type": "string", "minlength": 1},
+        "meta": {"description": "YAML texts: blueprints and cluster files, one or several documents each."},
+    },
+}
+APPLY: Schema = {
+    **PLAN,
+    "fingerprint": {
+        "type": "string",
+        "minlength": 1,
+        "maxlength": 100,
+        "meta": {"description": "Of the plan that was looked at: 409 when it would be another one by now."},
+    },
+}
 _JOB_TERMS: Schema = {
     "priority": {
         "type": "string",
@@ -118,14 +149,14 @@ _JOB_TERMS: Schema = {
 _KEY = {"type": "string", "minlength": 1, "maxlength": 255}
 _PAYLOAD = {"nullable": True, "meta": {"description": "What the handler is given: any JSON."}}
 JOB: Schema = {
-    "to": {**_NAME, "excludes": "capability", "meta": {"description": "The agent group that is to do the job."}},
-    "capability": {**_NAME, "excludes": "to", "meta": {"description": "What the group must be capable of."}},
+    "to": {**NAME, "excludes": "capability", "meta": {"description": "The agent group that is to do the job."}},
+    "capability": {**NAME, "excludes": "to", "meta": {"description": "What the group must be capable of."}},
     "payload": _PAYLOAD,
     **_JOB_TERMS,
     "key": {**_KEY, "meta": {"description": "Of jobs with the same key there is one in a cluster, while it is kept."}},
 }
 ROUTED_JOB: Schema = {
-    "capability": {**_NAME, "required": True, "meta": {"description": "What is asked for, of any cluster."}},
+    "capability": {**NAME, "required": True, "meta": {"description": "What is asked for, of any cluster."}},
     "payload": _PAYLOAD,
     **_JOB_TERMS,
 }
@@ -135,11 +166,11 @@ _GRACE: Schema = {
 }
 CANCEL: Schema = _GRACE
 JOB_FILTERS: Schema = {
-    "group": _NAME,
-    "capability": _NAME,
+    "group": NAME,
+    "capability": NAME,
     "priority": {"type": "string", "allowed": [str(priority) for priority in Priority]},
     "error": {"type": "string", "minlength": 1, "maxlength": LONGEST_KEY},
-    "parent": _NAME,
+    "parent": NAME,
     "since": {"type": "string", "check_with": "instant"},
     "until": {"type": "string", "check_with": "instant"},
 }
@@ -150,7 +181,7 @@ CANCEL_MANY: Schema = {
 }
 LETTERS: Schema = {
     "error_key": {"type": "string", "minlength": 1, "maxlength": LONGEST_KEY},
-    "group": _NAME,
+    "group": NAME,
     "since": {"type": "string", "check_with": "instant"},
 }
 TREAT_LETTERS: Schema = {**LETTERS, "limit": {"type": "integer", "min": 1, "max": 100_000, "default": 10_000}}
@@ -161,6 +192,14 @@ BLUEPRINT: Schema = {
         "minlength": 1,
         "meta": {"description": "The blueprint's text, as described in blueprints/README.md."},
     }
+}
+STORE: Schema = {
+    **BLUEPRINT,
+    "rollout": {
+        "type": "boolean",
+        "default": False,
+        "meta": {"description": "Roll it out to the clusters of this blueprint, too."},
+    },
 }
 REPLAY: Schema = {
     **BLUEPRINT,
@@ -180,6 +219,7 @@ BODIES: dict[OperationKind, Schema] = {
     OperationKind.HIBERNATE: NOTHING,
     OperationKind.REACTIVATE: NOTHING,
     OperationKind.DESTROY: NOTHING,
+    OperationKind.ROLLOUT: ROLLOUT,
 }
 
 
@@ -256,6 +296,7 @@ def _command(kind: OperationKind, cluster_id: str | None, document: dict[str, An
         OperationKind.HIBERNATE: HibernateCluster,
         OperationKind.REACTIVATE: ReactivateCluster,
         OperationKind.DESTROY: DestroyCluster,
+        OperationKind.ROLLOUT: RolloutCluster,
     }
     command: Command = made[kind](cluster_id=cluster_id, **document)
     return command

@@ -17,11 +17,13 @@ from brain_clusters.broker import backlog, debts, names
 from brain_clusters.broker.backlog import QueueDepth, Reading
 from brain_clusters.broker.debts import Debt
 from brain_clusters.broker.restore import restore
-from brain_clusters.db.models import Cluster, Operation
+from brain_clusters.db.models import Cluster, Operation, Rollout
+from brain_clusters.db.scope import widened
+from brain_clusters.domain.commands import Command, CreateCluster, RolloutCluster
 from brain_clusters.domain.specs import AgentGroup, Blueprint
 from brain_clusters.domain.states import Intent
 from brain_clusters.errors import Conflict, Fault, InvalidInput, TemporaryError
-from brain_clusters.services import blueprints
+from brain_clusters.services import blueprints, tenancy
 from brain_clusters.services.control import Control
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,16 @@ def own_queues(cluster_id: str, blueprint: Blueprint) -> dict[str, str]:
     """Return the groups of a cluster that have a queue of ours, by that queue."""
     own = (group for group in blueprint.groups if group.celery is None)
     return {names.group_queue(cluster_id, group.slug): group.name for group in own}
+
+
+def left_queues(session: Session, cluster: Cluster) -> list[str]:
+    """Return queues of ours that a cluster served in other versions of its blueprint: something may wait there."""
+    versions = session.execute(
+        select(Rollout.from_version, Rollout.to_version).where(Rollout.cluster_id == cluster.id)
+    ).all()
+    found = {version for pair in versions for version in pair} - {cluster.blueprint_version}
+    blueprint = cluster.blueprint_id
+    return sorted({q for one in found for q in own_queues(cluster.id, blueprints.parsed(session, blueprint, one))})
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
@@ -139,32 +151,44 @@ def _foreign_counts(control: Control, blueprint: Blueprint, count: Callable[[tup
 # --- who serves what --------------------------------------------------------------------------------------------
 
 
-def guard(control: Control, session: Session, blueprint_id: str, message_id: str | None) -> None:
-    """Refuse a new cluster when another serves one of its applications' queues already.
+def guard(control: Control, session: Session, command: Command, message_id: str | None) -> None:
+    """Refuse a new cluster, or another version of one, when another cluster serves one of its applications' queues.
 
     Both would be sized for all that waits there. Raises InvalidInput for a broker that cannot be found, and Conflict.
     message_id: of the command; one that came before has made its cluster.
     """
-    if _came_before(session, message_id):
+    if not isinstance(command, CreateCluster | RolloutCluster) or _came_before(session, message_id):
         return
-    stored = blueprints.newest(session, blueprint_id)
-    blueprint = blueprints.parsed(session, stored.id, stored.version)
-    if not blueprint.foreign:
+    own, blueprint = _subject(session, command)
+    if blueprint is None or not blueprint.foreign:
         return
     # Two creations at once: the second waits here until the first is committed.
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("brain.foreign", 0))))
     wanted = _addresses(control, blueprint)
-    rows = session.execute(
-        select(Cluster.id, Cluster.blueprint_id, Cluster.blueprint_version).where(Cluster.intent != Intent.GONE)
-    )
-    for cluster_id, blueprint_id, version in rows.all():
+    query = select(Cluster.id, Cluster.blueprint_id, Cluster.blueprint_version, Cluster.tags)
+    with widened():  # a queue is served once, whoever may see by whom
+        rows = session.execute(query.where(Cluster.intent != Intent.GONE, Cluster.id != own)).all()
+    for cluster_id, blueprint_id, version, tags in rows:
         other = blueprints.parsed(session, blueprint_id, version)
         taken = [queue for place, queue in _served(control, other) if (place, queue) in wanted]
         if taken:
+            who = f"cluster {cluster_id!r}" if tenancy.sees(tags) else "another cluster"
             raise Conflict(
-                f"cluster {cluster_id!r} serves the queue {taken[0]!r} already, and two clusters would both be sized "
+                f"{who} serves the queue {taken[0]!r} already, and two clusters would both be sized "
                 "for what waits in it; destroy that one first, or give its blueprint what this one has more"
             )
+
+
+def _subject(session: Session, command: CreateCluster | RolloutCluster) -> tuple[str, Blueprint | None]:
+    """Return the cluster that a command is about, "" for a new one, and the blueprint that it is to have, if known."""
+    if isinstance(command, CreateCluster):
+        stored = blueprints.stored(session, command.blueprint_id, command.version)
+        return "", blueprints.parsed(session, stored.id, stored.version)
+    cluster = session.get(Cluster, command.cluster_id)
+    if cluster is None or command.steer is not None or (command.undo and command.version is None):
+        return command.cluster_id, None  # where it was before nobody else can have come: it had these queues, or has
+    stored = blueprints.stored(session, cluster.blueprint_id, command.version)
+    return cluster.id, blueprints.parsed(session, stored.id, stored.version)
 
 
 def _came_before(session: Session, message_id: str | None) -> bool:

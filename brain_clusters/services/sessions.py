@@ -17,13 +17,12 @@ from brain_clusters.db.models import ApiKey, SignIn
 from brain_clusters.domain.access import Identity
 from brain_clusters.errors import NotFound
 from brain_clusters.services import access
+from brain_clusters.services.access import SESSION_NAME_DIGITS
 from brain_clusters.services.control import Control
 
 # When a session was used last is told to the minute, so that it costs no write with each request.
 _SEEN = timedelta(minutes=1)
 _LONGEST_AGENT = 300
-# So many of a session's hash name it: for lists and for ending it, and of no use to sign in.
-_NAME_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class Shown:
     @property
     def id(self) -> str:
         """Return what names it."""
-        return self.row.id[:_NAME_DIGITS]
+        return self.row.id[:SESSION_NAME_DIGITS]
 
 
 def csrf_token(secret: str) -> str:
@@ -109,7 +108,7 @@ def end(session: Session, caller: Identity, session_id: str) -> None:
     """End a session that ``caller`` may end; raise NotFound."""
     query = select(SignIn.id).outerjoin(ApiKey, ApiKey.id == SignIn.key_id).where(*_of(caller))
     found: Sequence[str] = session.scalars(query.where(SignIn.id.startswith(session_id, autoescape=True))).all()
-    if len(session_id) != _NAME_DIGITS or not found:
+    if len(session_id) != SESSION_NAME_DIGITS or not found:
         raise NotFound(f"there is no session {session_id!r}")
     session.execute(delete(SignIn).where(SignIn.id.in_(found)))
 
@@ -121,7 +120,8 @@ def _of(caller: Identity) -> list[ColumnElement[bool]]:
 
 
 def _signed_in(row: SignIn, identity: Identity) -> SignedIn:
-    return SignedIn(row.id[:_NAME_DIGITS], replace(identity, method="session"), row.expires_at)
+    name = row.id[:SESSION_NAME_DIGITS]
+    return SignedIn(name, replace(identity, method="session", session_id=name, until=row.expires_at), row.expires_at)
 
 
 def _hash(secret: str) -> str:

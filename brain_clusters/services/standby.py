@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from brain_clusters.broker import names
 from brain_clusters.broker.client import temporary_when_away
 from brain_clusters.db.models import Cluster, Host
+from brain_clusters.db.scope import widened
 from brain_clusters.domain.agents import Loads
 from brain_clusters.domain.specs import AgentGroup
 from brain_clusters.domain.states import Intent
@@ -74,7 +75,8 @@ def _is_warm(group: AgentGroup) -> bool:
 
 def _kept(control: Control) -> dict[Key, tuple[int, int]]:
     """Return for each warm group how many hosts keep its zygote, and its share of their bytes."""
-    with control.database.transaction() as session:
+    # All of them: each has its part of what they share.
+    with widened(), control.database.transaction() as session:
         shared, hosts = sharers(session), list(session.scalars(select(Host.id)))
     with temporary_when_away():
         told: Any = control.broker.redis.mget([names.host_key(host) for host in hosts]) if hosts else []

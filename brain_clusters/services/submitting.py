@@ -20,7 +20,7 @@ from brain_clusters.domain.sleeping import job_wakes
 from brain_clusters.domain.specs import AgentGroup
 from brain_clusters.domain.states import Intent
 from brain_clusters.errors import BrainError, Conflict, NotFound, TemporaryError
-from brain_clusters.services import blueprints, desired, lifecycle
+from brain_clusters.services import audit, blueprints, desired, lifecycle
 from brain_clusters.services.control import Control
 from brain_clusters.services.newjobs import Accepted, NewJob, accepted
 from brain_clusters.services.scheduled import horizon_seconds
@@ -76,6 +76,7 @@ def record(
     ids = job_ids(cluster_id, news, seed or uuid.uuid4().hex)
     jobs = accepted(cluster_id, blueprint, news, ids, listed=listed)
     _insert(session, cluster_id, jobs)
+    audit.note(session, cluster_id=cluster_id, detail=f"{len(jobs)} jobs" if listed else None)
     return Submission(cluster, jobs)
 
 
@@ -137,6 +138,8 @@ def mark_published(session: Session, ids: Sequence[str]) -> None:
 
 def wake(control: Control, cluster: Cluster, groups: Sequence[AgentGroup]) -> None:
     """Start the cluster, or the first agent of each group without one, for jobs that were just accepted."""
+    if cluster.paused:
+        return
     asleep = cluster.intent is Intent.ASLEEP
     names_of = [group.name for group in groups if asleep or _lacks_agents(cluster, group)]
     room = len(names_of) if asleep else max(0, cluster.max_workers - sum(cluster.group_targets.values()))

@@ -97,7 +97,7 @@ def _without_rows(control: Control, job_ids: Sequence[str]) -> dict[str, Job]:
         records = JobRecords(control.broker.redis).get(job_ids) if job_ids else {}
     except TemporaryError:
         return {}
-    return jobs.with_reports(control, [], [job_id for job_id, report in records.items() if report.cluster_id])
+    return jobs.known_by_reports(control, records)
 
 
 def _root_known(control: Control, job_id: str) -> str | None:

@@ -72,7 +72,7 @@ def test_creating_a_cluster_answers_202_with_its_operation_and_the_cluster(api: 
     assert cluster["group_targets"] == {"Head": 1, "Clerks": 2}
     assert datetime.fromisoformat(cluster["created_at"]).utcoffset() == timedelta(0)
     shown = {key: value for key, value in api.get("/api/clusters/q1").json.items() if key != "standby"}
-    assert shown == {**cluster, "backlog": {"waiting": 0, "running": 0}}
+    assert shown == {**cluster, "backlog": {"waiting": 0, "running": 0}, "rollout": None}
     assert api.get(response.headers["Location"]).json == operation
 
 
@@ -84,7 +84,7 @@ def test_a_cluster_shows_every_reference_field_and_what_is_possible(api: FlaskCl
         "tasks_failed", "created_at", "started_at", "hibernated_at", "destroyed_at", "last_active", "description",
         "tags", "config", "group_targets",
     }  # fmt: skip
-    assert shown["possible"] == ["update", "scale", "hibernate", "destroy"]
+    assert shown["possible"] == ["update", "scale", "hibernate", "destroy", "rollout"]
 
 
 def test_every_lifecycle_command_is_accepted_in_turn(api: FlaskClient, new_cluster: NewCluster) -> None:
@@ -113,7 +113,7 @@ def test_an_impossible_command_is_409_and_says_what_is_possible(api: FlaskClient
     assert response.status_code == 409
     assert response.mimetype == "application/problem+json"
     assert response.json["cluster_status"] == "planning"
-    assert response.json["possible"] == ["update", "scale", "hibernate", "destroy"]
+    assert response.json["possible"] == ["update", "scale", "hibernate", "destroy", "rollout"]
     assert set(response.json) >= {"type", "title", "status", "detail", "instance"}
     assert "planning" in response.json["detail"]
 

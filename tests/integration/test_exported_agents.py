@@ -22,7 +22,7 @@ from brain_clusters.api.app import create_app
 from brain_clusters.blueprints.validator import parse_blueprint
 from brain_clusters.broker import names
 from brain_clusters.cli import main
-from brain_clusters.cli.run import agent_config
+from brain_clusters.cli.commands.run import agent_config
 from brain_clusters.config import Settings
 from brain_clusters.domain.commands import HibernateCluster, UpdateCluster
 from brain_clusters.domain.jobs import Priority

@@ -179,7 +179,7 @@ def test_every_command_is_judged_by_what_the_last_one_wants(stage: Stage) -> Non
     cluster_id = stage.create()
     with pytest.raises(Conflict) as raised:
         stage.submit(ReactivateCluster(cluster_id=cluster_id))
-    assert raised.value.possible == ("update", "scale", "hibernate", "destroy")
+    assert raised.value.possible == ("update", "scale", "hibernate", "destroy", "rollout")
     stage.submit(HibernateCluster(cluster_id=cluster_id))
     with pytest.raises(Conflict):
         stage.submit(ScaleCluster(cluster_id=cluster_id, target_workers=4))

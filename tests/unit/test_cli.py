@@ -25,7 +25,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BrainError]:
     def config() -> None:
         raise errors[0]
 
-    monkeypatch.setattr("brain_clusters.cli._LazyGroup.get_command", lambda *_: config)
+    monkeypatch.setattr("brain_clusters.cli.lazy.LazyGroup.get_command", lambda *_: config)
     return errors
 
 
@@ -33,7 +33,7 @@ def test_help_and_version_import_no_command_and_no_library() -> None:
     script = (
         "import sys; from click.testing import CliRunner; from brain_clusters.cli import main\n"
         "print(CliRunner().invoke(main, ['--help']).output, CliRunner().invoke(main, ['--version']).output)\n"
-        "print('heavy:', {'sqlalchemy', 'celery', 'flask', 'yaml', 'brain_clusters.cli.up'} & set(sys.modules))"
+        "print('heavy:', {'sqlalchemy', 'celery', 'yaml', 'brain_clusters.cli.commands.up'} & set(sys.modules))"
     )
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert "Run the whole system until Ctrl-C." in output
@@ -71,7 +71,7 @@ def test_config_shows_values_sources_and_no_secrets(tmp_path: Path) -> None:
         "BRAIN_DATABASE_URL": "",
         "BRAIN_API_PORT": "",
     }
-    done = CliRunner().invoke(main, ["config", "--json"], env=environ)
+    done = CliRunner().invoke(main, ["config", "-o", "json"], env=environ)
     rows = {row["variable"]: row for row in json.loads(done.output)}
     assert rows["BRAIN_REDIS_URL"]["source"] == "environment"
     assert rows["BRAIN_DATABASE_URL"]["value"] == "(embedded)"

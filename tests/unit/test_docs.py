@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
 import subprocess
 from dataclasses import Field, fields
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from brain_clusters.config import Settings
+from brain_clusters.domain.exposition import METRICS
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = ROOT / "docs" / "operations.md"
@@ -39,6 +41,14 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
+def metrics_table() -> str:
+    rows = [
+        f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels)} | {metric.help} |"
+        for metric in METRICS.values()
+    ]
+    return "\n".join(["| metric | kind | labels | |", "|---|---|---|---|", *rows])
+
+
 def _default(setting: Field[Any]) -> str:
     shown = (
         ""
@@ -55,6 +65,30 @@ def _default(setting: Field[Any]) -> str:
 def test_the_settings_table_is_what_the_code_says() -> None:
     expected = settings_table()
     assert expected in OPERATIONS.read_text(), f"put this table into docs/operations.md, under Settings:\n\n{expected}"
+
+
+def test_the_table_of_metrics_is_what_the_code_says() -> None:
+    assert metrics_table() in (ROOT / "docs/monitoring.md").read_text()
+
+
+def test_dashboards_and_alerts_ask_only_for_what_is_told() -> None:
+    told = {
+        name + end: {*metric.labels, *(["le"] if metric.kind == "histogram" else [])}
+        for name, metric in METRICS.items()
+        for end in (("_bucket", "_sum", "_count") if metric.kind == "histogram" else ("",))
+    }
+    dashboard = json.loads((ROOT / "docs/monitoring/grafana-dashboard.json").read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    rules = yaml.safe_load((ROOT / "docs/monitoring/alerts.yaml").read_text())["groups"][0]["rules"]
+    asked += [rule["expr"] for rule in rules]
+    assert len(asked) > 20
+    for query in asked:
+        names = set(re.findall(r"brain_[a-z_]+", query))
+        assert names, query
+        assert names <= told.keys(), query
+        known = set.union(*(told[name] for name in names))
+        used = re.findall(r"([a-z_]+)=~?\"", query) + re.findall(r"by \(([^)]*)\)", query)
+        assert {label.strip() for one in used for label in one.split(",")} <= known, query
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ ROOMS_OF = {
     "urllib3": {"genesis"},
     "openai": {"agent"},
     "pydantic": {"agent"},
+    "prometheus_client": {"api"},
     "click": {"cli"},
     "rich": {"cli"},
 }

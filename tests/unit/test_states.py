@@ -24,9 +24,11 @@ ALLOWED = {
     (Intent.RUNNING, OperationKind.SCALE): Intent.RUNNING,
     (Intent.RUNNING, OperationKind.HIBERNATE): Intent.ASLEEP,
     (Intent.RUNNING, OperationKind.DESTROY): Intent.GONE,
+    (Intent.RUNNING, OperationKind.ROLLOUT): Intent.RUNNING,
     (Intent.ASLEEP, OperationKind.UPDATE): Intent.ASLEEP,
     (Intent.ASLEEP, OperationKind.REACTIVATE): Intent.RUNNING,
     (Intent.ASLEEP, OperationKind.DESTROY): Intent.GONE,
+    (Intent.ASLEEP, OperationKind.ROLLOUT): Intent.ASLEEP,
 }
 STATUS = {
     Intent.RUNNING: ClusterStatus.ACTIVE,

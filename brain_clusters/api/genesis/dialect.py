@@ -20,8 +20,8 @@ from brain_clusters.domain.specs import AgentGroup, Blueprint
 from brain_clusters.errors import InvalidInput, NotFound, TemporaryError
 from brain_clusters.genesis.driver import Driver
 from brain_clusters.genesis.remote.keeper import Keeper
-from brain_clusters.services.reconcile import spec_of
 from brain_clusters.services.requests import Schema
+from brain_clusters.services.specs import spec_of
 
 routes = flask.Blueprint("spawn", __name__, url_prefix="/api/genesis")
 

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 import flask
 
-from brain_clusters.api import views
-from brain_clusters.api.context import answer, control
+from brain_clusters.api import answers, views
+from brain_clusters.api.context import answer, control, tagged
 from brain_clusters.api.endpoint import Document, endpoint
-from brain_clusters.api.requests import PAGE
+from brain_clusters.api.requests import LONG_PAGE, PAGE
 from brain_clusters.domain.access import Role
 from brain_clusters.domain.states import ClusterStatus, ClusterType
-from brain_clusters.services import alerts, clusters, standby
+from brain_clusters.services import alerts, clusters, etags, rollouts, standby
 from brain_clusters.services.clusters import ClusterFilter
 from brain_clusters.services.paging import Page
 from brain_clusters.services.requests import Schema
@@ -29,7 +29,7 @@ _FILTERS: Schema = {
     "tag": {"type": "string", "minlength": 1, "maxlength": 100},
     "name": {"type": "string", "minlength": 1, "maxlength": 200},
 }
-_AGENT_FILTERS: Schema = {"ended": {"type": "boolean", "default": False}}
+_AGENT_FILTERS: Schema = {**LONG_PAGE, "ended": {"type": "boolean", "default": False}}
 
 
 def page_of(name: str, page: Page[Row], view: Callable[[Row], dict[str, Any]]) -> flask.Response:
@@ -39,7 +39,7 @@ def page_of(name: str, page: Page[Row], view: Callable[[Row], dict[str, Any]]) -
 
 
 @routes.get("")
-@endpoint(Role.VIEWER, query=_FILTERS)
+@endpoint(Role.VIEWER, query=_FILTERS, answers={200: answers.CLUSTERS})
 def listing(query: Document) -> flask.Response:
     """List clusters, newest first."""
     wanted = ClusterFilter(
@@ -54,27 +54,32 @@ def listing(query: Document) -> flask.Response:
 
 
 @routes.get("/<cluster_id>")
-@endpoint(Role.VIEWER)
+@endpoint(Role.VIEWER, answers={200: answers.WHOLE_CLUSTER}, headers=("If-None-Match",))
 def get(cluster_id: str) -> flask.Response:
-    """Show a cluster, and the jobs that wait and run in it this moment (null when Redis cannot be asked)."""
+    """Show a cluster, the jobs that wait and run in it this moment (null when Redis cannot be asked), and the rollout
+    that is under way.
+    """
     with control().database.transaction() as session:
         row = clusters.get(session, cluster_id)
-    shown = {"backlog": clusters.backlog_now(control(), row), "standby": standby.of(control(), row)}
-    return answer({**views.cluster(row), **shown})
+        rolling = rollouts.under_way_of(session, [cluster_id]).get(cluster_id)
+    shown: Document = {"backlog": clusters.backlog_now(control(), row), "standby": standby.of(control(), row)}
+    shown["rollout"] = None if rolling is None else views.rollout(rolling)
+    return answer({**views.cluster(row), **shown}, headers=tagged(etags.of_cluster(row)))
 
 
 @routes.get("/<cluster_id>/agents")
-@endpoint(Role.VIEWER, query=_AGENT_FILTERS)
+@endpoint(Role.VIEWER, query=_AGENT_FILTERS, answers={200: answers.AGENTS})
 def agents(cluster_id: str, query: Document) -> flask.Response:
-    """List a cluster's agents; those that are gone, too, with ``ended=true``."""
+    """List a cluster's agents in the order they were started; those that are gone, too, with ``ended=true``."""
+    ended, limit, cursor = query["ended"], query["limit"], query.get("cursor")
     with control().database.transaction() as session:
-        rows = clusters.agents(session, cluster_id, ended=query["ended"])
-    beats = clusters.beats(control(), [row.agent_id for row in rows])
-    return answer({"agents": [views.agent(row, beats) for row in rows], "total": len(rows)})
+        page = clusters.agents_page(session, cluster_id, ended=ended, limit=limit, cursor=cursor)
+    beats = clusters.beats(control(), [row.agent_id for row in page.items])
+    return page_of("agents", page, lambda row: views.agent(row, beats))
 
 
 @routes.get("/<cluster_id>/hierarchy")
-@endpoint(Role.VIEWER)
+@endpoint(Role.VIEWER, answers={200: answers.HIERARCHY})
 def hierarchy(cluster_id: str) -> flask.Response:
     """Show who reports to whom."""
     with control().database.transaction() as session:
@@ -82,7 +87,7 @@ def hierarchy(cluster_id: str) -> flask.Response:
 
 
 @routes.get("/<cluster_id>/metrics")
-@endpoint(Role.VIEWER, query=PAGE)
+@endpoint(Role.VIEWER, query=PAGE, answers={200: answers.METRICS})
 def metrics(cluster_id: str, query: Document) -> flask.Response:
     """List a cluster's samples, newest first."""
     with control().database.transaction() as session:
@@ -91,7 +96,7 @@ def metrics(cluster_id: str, query: Document) -> flask.Response:
 
 
 @routes.get("/<cluster_id>/events")
-@endpoint(Role.VIEWER, query=PAGE)
+@endpoint(Role.VIEWER, query=PAGE, answers={200: answers.EVENTS})
 def events(cluster_id: str, query: Document) -> flask.Response:
     """List a cluster's history, newest first."""
     with control().database.transaction() as session:
@@ -100,7 +105,7 @@ def events(cluster_id: str, query: Document) -> flask.Response:
 
 
 @routes.get("/<cluster_id>/alerts")
-@endpoint(Role.VIEWER)
+@endpoint(Role.VIEWER, answers={200: answers.ALERTS})
 def alerts_of(cluster_id: str) -> flask.Response:
     """List the alerts of a cluster's blueprint and where each stands."""
     with control().database.transaction() as session:

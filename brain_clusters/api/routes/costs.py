@@ -8,8 +8,10 @@ from typing import Any
 
 import flask
 
+from brain_clusters.api import answers
 from brain_clusters.api.context import answer, control
 from brain_clusters.api.endpoint import Document, endpoint
+from brain_clusters.api.shapes import TEXT, Media
 from brain_clusters.api.tables import answer_csv, wants_csv
 from brain_clusters.domain.access import Role
 from brain_clusters.errors import Fault, InvalidInput
@@ -35,17 +37,18 @@ _OF_ALL: Schema = {
         "default": "cluster",
     },
 }
+_ANSWERS = {200: Media({"application/json": answers.COSTS, "text/csv": TEXT})}
 
 
 @routes.get("/clusters/<cluster_id>/costs")
-@endpoint(Role.VIEWER, query=_OF_ONE)
+@endpoint(Role.VIEWER, query=_OF_ONE, answers=_ANSWERS)
 def of_one(cluster_id: str, query: Document) -> flask.Response:
     """Tell what a cluster used and cost, also one that is gone, by group, agent or day."""
     return _told(query, cluster_id)
 
 
 @routes.get("/costs")
-@endpoint(Role.VIEWER, query=_OF_ALL)
+@endpoint(Role.VIEWER, query=_OF_ALL, answers=_ANSWERS)
 def of_all(query: Document) -> flask.Response:
     """Tell what all clusters used and cost."""
     return _told(query, None)

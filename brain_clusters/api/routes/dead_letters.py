@@ -6,6 +6,7 @@ from typing import Any
 
 import flask
 
+from brain_clusters.api import answers, views
 from brain_clusters.api.context import answer, control
 from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.domain.access import Role
@@ -18,15 +19,15 @@ routes = flask.Blueprint("dead_letters", __name__, url_prefix="/api/clusters/<cl
 
 
 @routes.get("")
-@endpoint(Role.VIEWER, query=LETTERS)
+@endpoint(Role.VIEWER, query=LETTERS, answers={200: answers.LETTERS})
 def grouped(cluster_id: str, query: Document) -> flask.Response:
     """Show a cluster's dead letters by error and group, most first."""
-    found = dead_letters.grouped(control(), cluster_id, _letters(query))
+    found = [views.letter(one) for one in dead_letters.grouped(control(), cluster_id, _letters(query))]
     return answer({"dead_letters": found, "total": sum(one["count"] for one in found)})
 
 
 @routes.post("/retry")
-@endpoint(Role.OPERATOR, body=TREAT_LETTERS)
+@endpoint(Role.OPERATOR, body=TREAT_LETTERS, answers={202: answers.RETRIED})
 def retry(cluster_id: str, body: Document) -> flask.Response:
     """Queue the dead letters that match again, the oldest first."""
     letters, limit = _asked(body)
@@ -34,7 +35,7 @@ def retry(cluster_id: str, body: Document) -> flask.Response:
 
 
 @routes.post("/discard")
-@endpoint(Role.OPERATOR, body=TREAT_LETTERS)
+@endpoint(Role.OPERATOR, body=TREAT_LETTERS, answers={202: answers.DISCARDED})
 def discard(cluster_id: str, body: Document) -> flask.Response:
     """Put the dead letters that match aside: nobody is shown them here any more, and their payloads are dropped."""
     letters, limit = _asked(body)

@@ -6,11 +6,12 @@ from datetime import datetime
 
 import flask
 
-from brain_clusters.api import views
+from brain_clusters.api import answers, views
 from brain_clusters.api.auth import identity
 from brain_clusters.api.context import answer, control, hub
 from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.api.requests import PAGE
+from brain_clusters.api.shapes import TEXT, Media
 from brain_clusters.api.streaming import frames
 from brain_clusters.api.streaming.frames import Frame
 from brain_clusters.api.streaming.takeover import stream
@@ -31,7 +32,7 @@ _STREAM: Schema = {**_CHOICE, "last_event_id": {"type": "string", "minlength": 1
 
 
 @routes.get("")
-@endpoint(Role.VIEWER, query=_FILTERS)
+@endpoint(Role.VIEWER, query=_FILTERS, answers={200: answers.ALL_EVENTS})
 def listing(query: Document) -> flask.Response:
     """List events of all clusters, newest first. position: where a stream begins that misses none after them."""
     since: datetime | None = parse_instant(query["since"]) if "since" in query else None
@@ -44,7 +45,7 @@ def listing(query: Document) -> flask.Response:
 
 
 @routes.get("/stream")
-@endpoint(Role.VIEWER, query=_STREAM)
+@endpoint(Role.VIEWER, query=_STREAM, answers={200: Media({"text/event-stream": TEXT})}, headers=["Last-Event-ID"])
 def listen(query: Document) -> flask.Response:
     """Send events as they happen (Server-Sent Events), from now on or after the place that Last-Event-ID names."""
     told = flask.request.headers.get("Last-Event-ID") or query.get("last_event_id")

@@ -8,7 +8,7 @@ from typing import Any
 
 import flask
 
-from brain_clusters.api import views
+from brain_clusters.api import answers, views
 from brain_clusters.api.context import answer, control, place_for_large_body
 from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.api.requests import BATCH_LIMIT_BYTES, BODY_LIMIT_BYTES, PAGE, read_body, read_key
@@ -37,13 +37,14 @@ routes = flask.Blueprint("jobs", __name__, url_prefix="/api")
 
 _FILTERS: Schema = {**PAGE, **JOB_FILTERS, "status": {"type": "string", "minlength": 1, "maxlength": 200}}
 
+_KEYED = ("Idempotency-Key",)
 _TREE: Schema = {
     "root": {"type": "boolean", "meta": {"description": "Show the whole tree that the job belongs to."}},
 }
 
 
 @routes.post("/clusters/<cluster_id>/jobs")
-@endpoint(Role.OPERATOR, reads=JOB)
+@endpoint(Role.OPERATOR, reads=(JOB, [JOB]), answers={202: answers.ADDED}, headers=_KEYED)
 def add(cluster_id: str) -> flask.Response:
     """Accept a job, or a list of them, each for a group, for a capability, or for the supervisor."""
     size = flask.request.content_length
@@ -65,7 +66,7 @@ def _add_list(cluster_id: str, body: list[Any]) -> flask.Response:
 
 
 @routes.post("/jobs")
-@endpoint(Role.OPERATOR, reads=ROUTED_JOB)
+@endpoint(Role.OPERATOR, reads=ROUTED_JOB, answers={202: answers.ROUTED}, headers=_KEYED)
 def add_anywhere() -> flask.Response:
     """Accept a job for the cluster that offers the capability and is expected to begin it first."""
     body = read_body()
@@ -87,7 +88,7 @@ def _added(sent: Sent, members: Mapping[str, Any] | None = None) -> flask.Respon
 
 
 @routes.get("/clusters/<cluster_id>/jobs")
-@endpoint(Role.VIEWER, query=_FILTERS)
+@endpoint(Role.VIEWER, query=_FILTERS, answers={200: answers.JOBS})
 def listing(cluster_id: str, query: Document) -> flask.Response:
     """List a cluster's jobs, newest first."""
     limit, cursor = query.pop("limit"), query.pop("cursor", None)
@@ -109,7 +110,7 @@ def _filters(query: dict[str, Any]) -> Filters:
 
 
 @routes.get("/jobs/<job_id>")
-@endpoint(Role.VIEWER)
+@endpoint(Role.VIEWER, answers={200: answers.WHOLE_JOB})
 def get(job_id: str) -> flask.Response:
     """Show a job as it stands now."""
     job = jobs.get(control(), job_id)
@@ -117,28 +118,28 @@ def get(job_id: str) -> flask.Response:
 
 
 @routes.get("/jobs/<job_id>/tree")
-@endpoint(Role.VIEWER, query=_TREE)
+@endpoint(Role.VIEWER, query=_TREE, answers={200: answers.TREE})
 def tree(job_id: str, query: Document) -> flask.Response:
     """Show what a job handed down, and what that handed down, as it stands now."""
     return answer(views.tree(tree_views.show(control(), job_id, from_root=query.get("root", False))))
 
 
 @routes.post("/jobs/<job_id>/retry")
-@endpoint(Role.OPERATOR, body=NOTHING)
+@endpoint(Role.OPERATOR, body=NOTHING, answers={202: answers.ONE_JOB})
 def retry(job_id: str) -> flask.Response:
     """Queue a job again that failed, is dead or was cancelled."""
     return answer({"job": views.job(dead_letters.retry(control(), job_id))}, 202)
 
 
 @routes.post("/jobs/<job_id>/cancel")
-@endpoint(Role.OPERATOR, body=CANCEL)
+@endpoint(Role.OPERATOR, body=CANCEL, answers={202: answers.ONE_JOB})
 def cancel(job_id: str, body: Document) -> flask.Response:
     """Cancel a job: at once while it waits; one that runs is asked to end, and ended after its grace."""
     return answer({"job": views.job(cancelling.cancel(control(), job_id, _grace(body)))}, 202)
 
 
 @routes.post("/clusters/<cluster_id>/jobs/cancel")
-@endpoint(Role.OPERATOR, body=CANCEL_MANY)
+@endpoint(Role.OPERATOR, body=CANCEL_MANY, answers={202: answers.CANCELLED})
 def cancel_many(cluster_id: str, body: Document) -> flask.Response:
     """Cancel the unfinished jobs of a cluster that match."""
     grace = _grace(body)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import flask
 
-from brain_clusters.api import views
+from brain_clusters.api import answers, views
 from brain_clusters.api.context import answer, control
 from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.api.requests import PAGE
@@ -19,7 +19,7 @@ _FILTERS: Schema = {**PAGE, "cluster_id": {"type": "string", "minlength": 1, "ma
 
 
 @routes.get("")
-@endpoint(Role.VIEWER, query=_FILTERS)
+@endpoint(Role.VIEWER, query=_FILTERS, answers={200: answers.OPERATIONS})
 def listing(query: Document) -> flask.Response:
     """List operations, newest first."""
     with control().database.transaction() as session:
@@ -28,7 +28,7 @@ def listing(query: Document) -> flask.Response:
 
 
 @routes.get("/<operation_id>")
-@endpoint(Role.VIEWER)
+@endpoint(Role.VIEWER, answers={200: answers.OPERATION})
 def get(operation_id: str) -> flask.Response:
     """Show an operation."""
     with control().database.transaction() as session:

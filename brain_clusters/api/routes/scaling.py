@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import flask
 
-from brain_clusters.api import views
+from brain_clusters.api import answers, views
 from brain_clusters.api.context import answer, control
 from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.api.requests import PAGE
@@ -23,7 +23,7 @@ _FILTERS: Schema = {
 
 
 @routes.get("/<cluster_id>/scaling")
-@endpoint(Role.VIEWER, query=_FILTERS)
+@endpoint(Role.VIEWER, query=_FILTERS, answers={200: answers.DECISIONS})
 def history(cluster_id: str, query: Document) -> flask.Response:
     """List a cluster's decisions, newest first; with ``inputs=true`` each with all that it was made from."""
     with control().database.transaction() as session:
@@ -34,14 +34,14 @@ def history(cluster_id: str, query: Document) -> flask.Response:
 
 
 @routes.get("/<cluster_id>/scaling/explain")
-@endpoint(Role.VIEWER)
+@endpoint(Role.VIEWER, answers={200: answers.EXPLAINED, 409: answers.A_PROBLEM})
 def now(cluster_id: str) -> flask.Response:
     """Show what the next tick would do, with which signals, and which gate holds what."""
     return answer(explain.explain(control(), cluster_id))
 
 
 @routes.post("/<cluster_id>/scaling/replay")
-@endpoint(Role.VIEWER, body=REPLAY)
+@endpoint(Role.VIEWER, body=REPLAY, answers={200: answers.REPLAYED}, changes=False)
 def replay(cluster_id: str, body: Document) -> flask.Response:
     """Make stored decisions again by the blueprint in the body; show where they differ. Changes nothing."""
     return answer(explain.replay(control(), cluster_id, body["yaml"], limit=body["limit"]))

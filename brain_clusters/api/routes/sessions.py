@@ -7,14 +7,15 @@ from typing import Any
 
 import flask
 
-from brain_clusters.api import auth, pages
+from brain_clusters.api import answers, auditing, auth, pages
 from brain_clusters.api.context import answer, control
 from brain_clusters.api.endpoint import endpoint
 from brain_clusters.api.origin import check_origin
 from brain_clusters.api.requests import read_body
 from brain_clusters.domain.access import Identity, Role
 from brain_clusters.services import sessions
-from brain_clusters.services.requests import LOGIN, NOTHING, validated
+from brain_clusters.services.access_requests import LOGIN
+from brain_clusters.services.requests import NOTHING, validated
 
 routes = flask.Blueprint("sessions", __name__)
 
@@ -22,7 +23,7 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 @routes.post("/login")
-@endpoint(None, reads=LOGIN)
+@endpoint(None, reads=LOGIN, answers={200: answers.SIGNED_IN, 303: None})
 def login() -> flask.Response:
     """Sign in with a key: sets the cookie of the session. A form is led on to ``next``, JSON is told who it is."""
     check_origin()
@@ -31,6 +32,7 @@ def login() -> flask.Response:
     next_path, address = pages.local_path(asked.get("next")), flask.request.remote_addr
     try:
         identity = auth.by_key(asked["key"].strip())
+        auditing.identified(identity)
     except auth.REFUSED as exc:
         if form and pages.attached():
             return pages.login_again(next_path, error="throttled" if exc.code == 429 else "key")
@@ -46,7 +48,7 @@ def login() -> flask.Response:
 
 
 @routes.post("/logout")
-@endpoint(Role.VIEWER, reads=NOTHING)
+@endpoint(Role.VIEWER, reads=NOTHING, answers={204: None})
 def logout() -> flask.Response:
     """Sign out: the session of the request ends."""
     found = auth.signed_in()
@@ -59,7 +61,7 @@ def logout() -> flask.Response:
 
 
 @routes.get("/api/me")
-@endpoint(Role.VIEWER)
+@endpoint(Role.VIEWER, answers={200: answers.ME})
 def me() -> flask.Response:
     """Say who calls, what that one may do, and what a session has to send with whatever changes something."""
     found = auth.signed_in()
@@ -70,7 +72,7 @@ def me() -> flask.Response:
 
 
 @routes.get("/api/sessions")
-@endpoint(Role.VIEWER)
+@endpoint(Role.VIEWER, answers={200: answers.SESSIONS})
 def listing() -> flask.Response:
     """List who is signed in: with one's own key, and for an admin with the keys that it manages."""
     here, settings = auth.signed_in(), control().settings
@@ -89,7 +91,7 @@ def listing() -> flask.Response:
 
 
 @routes.delete("/api/sessions/<session_id>")
-@endpoint(Role.VIEWER, body=NOTHING)
+@endpoint(Role.VIEWER, body=NOTHING, answers={204: None})
 def end(session_id: str) -> flask.Response:
     """End a session."""
     with control().database.transaction() as session:

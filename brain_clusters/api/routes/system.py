@@ -7,6 +7,7 @@ from typing import Any
 import flask
 
 from brain_clusters import __version__
+from brain_clusters.api import answers
 from brain_clusters.api.context import answer, commit, control
 from brain_clusters.api.endpoint import endpoint
 from brain_clusters.broker.client import temporary_when_away
@@ -16,14 +17,14 @@ routes = flask.Blueprint("system", __name__)
 
 
 @routes.get("/healthz")
-@endpoint(None)
+@endpoint(None, answers={200: answers.HEALTH}, probe=True)
 def healthz() -> flask.Response:
     """Say that the process answers."""
     return answer({"status": "ok"})
 
 
 @routes.get("/readyz")
-@endpoint(None)
+@endpoint(None, answers={200: answers.READY, 503: answers.READY}, probe=True)
 def readyz() -> flask.Response:
     """Say whether requests can be served. Without Redis they can: commands are stored and delivered later."""
     problems = _database_problems()
@@ -36,7 +37,7 @@ def readyz() -> flask.Response:
 
 
 @routes.get("/version")
-@endpoint(None)
+@endpoint(None, answers={200: answers.VERSION})
 def version() -> flask.Response:
     """Say what is running. schema: the revision of the database that this code needs."""
     return answer({"version": __version__, "commit": commit(), "schema": control().database.schema.head})

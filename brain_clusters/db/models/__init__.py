@@ -6,9 +6,10 @@ All times are timezone-aware UTC. Enum columns are native PostgreSQL enums with 
 from brain_clusters.db.models.access import ApiKey, Audit, SignIn
 from brain_clusters.db.models.base import Base
 from brain_clusters.db.models.clusters import Agent, Cluster, Host, StoredBlueprint
-from brain_clusters.db.models.figures import Alert, Metrics, Usage
+from brain_clusters.db.models.figures import Alert, Metrics, TallyEntry, TallyRow, Usage
 from brain_clusters.db.models.jobs import Job
 from brain_clusters.db.models.operations import Event, EventHorizon, IdempotencyKey, Operation, ScalingDecision, Tick
+from brain_clusters.db.models.rollouts import Rollout
 
 __all__ = [
     "Agent",
@@ -24,9 +25,12 @@ __all__ = [
     "Job",
     "Metrics",
     "Operation",
+    "Rollout",
     "ScalingDecision",
     "SignIn",
     "StoredBlueprint",
+    "TallyEntry",
+    "TallyRow",
     "Tick",
     "Usage",
 ]

@@ -21,6 +21,7 @@ from brain_clusters.domain.states import (
     JobStatus,
     OperationKind,
     OperationStatus,
+    RolloutStatus,
 )
 
 
@@ -56,6 +57,7 @@ class Base(DeclarativeBase):
         OperationKind: _enum(OperationKind, "operationkind"),
         OperationStatus: _enum(OperationStatus, "operationstatus"),
         JobStatus: _enum(JobStatus, "jobstatus"),
+        RolloutStatus: _enum(RolloutStatus, "rolloutstatus"),
         Intent: _enum(Intent, "clusterintent"),
         Role: _enum(Role, "accessrole"),
     }

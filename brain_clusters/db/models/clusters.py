@@ -47,7 +47,7 @@ class Cluster(Base):
     unknown_ticks: looks in a row that could not tell what waits. wake_at: when a sleeping cluster has to start so
     that its next job with an ETA, or its schedule, finds it ready. budget_per_day: in place of its blueprint's.
     over_budget_on: the last day (UTC) on which it had spent its budget, which was over_budget_limit then;
-    budget_waived_on: the day on which somebody woke it all the same.
+    budget_waived_on: the day on which somebody woke it all the same. paused: the autoscaler leaves it alone.
     """
 
     __tablename__ = "clusters"
@@ -88,6 +88,7 @@ class Cluster(Base):
     over_budget_on: Mapped[date | None]
     over_budget_limit: Mapped[float | None]
     budget_waived_on: Mapped[date | None]
+    paused: Mapped[bool] = mapped_column(server_default=text("false"))
 
     __table_args__ = (
         ForeignKeyConstraint(

@@ -92,3 +92,34 @@ class Usage(Base):
     counters: Mapped[dict[str, Any]] = mapped_column(server_default=EMPTY_JSON)
 
     __table_args__ = (Index("ix_usage_cluster_id_day", "cluster_id", "day"),)
+
+
+class TallyRow(Base):
+    """A sum that only grows, for monitors. cluster_id and group_name are "" where it is of none.
+
+    label: the values of its other labels, with blanks in between; bucket: of a histogram, by its upper bound in
+    seconds, or "sum".
+    """
+
+    __tablename__ = "tallies"
+
+    cluster_id: Mapped[str] = mapped_column(primary_key=True)
+    group_name: Mapped[str] = mapped_column(primary_key=True)
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(primary_key=True)
+    bucket: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float]
+
+
+class TallyEntry(Base):
+    """What was counted since the sums were made: appended without waiting for anybody, and folded into them."""
+
+    __tablename__ = "tally_entries"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    cluster_id: Mapped[str]
+    group_name: Mapped[str]
+    metric: Mapped[str]
+    label: Mapped[str]
+    bucket: Mapped[str]
+    value: Mapped[float]

@@ -6,11 +6,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import click
 
-from brain_clusters.cli.scaling import API, api_client
+from brain_clusters.cli import options
+from brain_clusters.cli.client import path_of
 from brain_clusters.config import Settings
 from brain_clusters.domain.specs import Blueprint
 
@@ -51,7 +51,7 @@ def export() -> None:
 
 
 @export.command()
-@click.argument("cluster")
+@options.cluster_argument
 @click.option("--image", help="The agents' image, where their group names none; BRAIN_AGENT_IMAGE without it.")
 @click.option("--namespace", help="The namespace of all objects; without it, kubectl's.")
 @click.option("--secret", default="brain-clusters-agent", show_default=True, help="The Secret with Redis's address.")
@@ -60,19 +60,19 @@ def export() -> None:
     "--blueprint", "file", metavar="FILE", type=click.Path(path_type=Path), help="Read this one, and ask no API."
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The file; without it, print it.")
-@API
+@options.targeted
 def kubernetes(
-    cluster: str, file: Path | None, output: Path | None, api_url: str | None, image: str | None, secret: str,
-    **where: Any,
+    cluster: str, file: Path | None, output: Path | None, image: str | None, secret: str, **where: Any,
 ) -> None:  # fmt: skip
     """Write CLUSTER as a Deployment for each group, with a ScaledObject of KEDA where it may have from some to many.
 
     What agents are told by BRAIN_* settings, such as BRAIN_LLM_BASE_URL, is what holds where this is called.
     """
     from brain_clusters.blueprints.validator import load_blueprint
-    from brain_clusters.cli.run import agent_config
+    from brain_clusters.cli.commands.run import agent_config
     from brain_clusters.services.exporting import LEASE_SECONDS, Place, manifests
 
+    given = {name: where.pop(name) for name in ("api_url", "api_key", "context")}
     settings = Settings.from_env()
     settings = replace(settings, agent_image=image or settings.agent_image, kubernetes_secret=secret)
     # No host, and nothing of this machine.
@@ -85,7 +85,7 @@ def kubernetes(
     }
     agent = {**agent_config(settings, ""), **alone}
     place = Place(settings, agent, **where)
-    blueprint, per_day = _asked(cluster, api_url) if file is None else (load_blueprint(file), None)
+    blueprint, per_day = _asked(cluster, given) if file is None else (load_blueprint(file), None)
     objects = manifests(cluster, blueprint, place, budget_per_day=per_day)
     head = _head(cluster, blueprint, secret=secret, database=place.redis_database, lease=LEASE_SECONDS)
     text = head + "".join(f"---\n{_yaml(each)}" for each in objects)
@@ -96,14 +96,13 @@ def kubernetes(
     click.echo(f"{output}: read what its head says, then kubectl apply -f {output}")
 
 
-def _asked(cluster: str, api_url: str | None) -> tuple[Blueprint, float | None]:
-    """Return a cluster's blueprint, and its own budget of a day."""
+def _asked(cluster: str, given: dict[str, Any]) -> tuple[Blueprint, float | None]:
+    """Return a cluster's blueprint, and its own budget of a day, from the API that the options name."""
     from brain_clusters.blueprints.validator import parse_blueprint
 
-    with api_client(api_url) as client:
-        found = client.get(f"/api/clusters/{quote(cluster, safe='')}")
-        version = urlencode({"version": found["blueprint_version"]})
-        stored = client.get(f"/api/blueprints/{quote(found['blueprint_id'], safe='')}?{version}")
+    with options.client_of(options.take_target(given)) as api:
+        found = api.get(path_of("clusters", cluster))
+        stored = api.get(path_of("blueprints", found["blueprint_id"]), version=found["blueprint_version"])
     return parse_blueprint(stored["blueprint_yaml"], source=stored["id"]), found["budget_per_day"]
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import click
 
-from brain_clusters.cli.client import ApiClient, own_key
-from brain_clusters.cli.upfile import UpFile
-from brain_clusters.config import Settings
-from brain_clusters.errors import InvalidInput, PermanentError
+from brain_clusters.cli import options
+from brain_clusters.cli.client import ApiClient, path_of
+from brain_clusters.cli.output import show_data
+from brain_clusters.errors import InvalidInput
 
-API = click.option("--api", "api_url", metavar="URL", help="The API to ask; the one of the running 'up' without it.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as it is.")
+_OUTPUT = click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True,
+    help="How to show it; json and yaml have the API's names.",
+)  # fmt: skip
 # What comes first in a line for a person.
 _MARKS = {
     "scale": "SCALE",
@@ -31,15 +30,14 @@ _JOBS = {"ready": "waiting", "reserved": "taken", "running": "running", "held": 
 
 
 @click.command()
-@click.argument("cluster")
-@API
-@_JSON
-def explain(cluster: str, api_url: str | None, as_json: bool) -> None:
+@options.cluster_argument
+@_OUTPUT
+@options.connected
+def explain(api: ApiClient, cluster: str, output: str) -> None:
     """Say what the autoscaler would do with CLUSTER now, why, and which gate holds what."""
-    with api_client(api_url) as client:
-        found = client.get(f"/api/clusters/{quote(cluster, safe='')}/scaling/explain")
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
+    found = api.get(path_of("clusters", cluster, "scaling", "explain"))
+    if output != "table":
+        show_data(found, output)
         return
     click.echo(f"{_MARKS[found['action']]} {found['cluster_id']} is {found['status']}: {found['reason']}")
     if not found["signals_known"]:
@@ -85,14 +83,14 @@ def _number(value: Any) -> str:
 
 
 @click.command()
-@click.argument("cluster")
+@options.cluster_argument
 @click.option(
     "--blueprint", "file", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The other blueprint."
 )
 @click.option("--limit", default=1000, show_default=True, type=click.IntRange(1, 10_000), help="The newest so many.")
-@API
-@_JSON
-def replay(cluster: str, file: Path, limit: int, api_url: str | None, as_json: bool) -> None:
+@_OUTPUT
+@options.connected
+def replay(api: ApiClient, cluster: str, file: Path, limit: int, output: str) -> None:
     """Make the stored decisions about CLUSTER again by another blueprint, and show where they differ.
 
     Each is made from its own stored inputs: what that blueprint would have decided in those moments.
@@ -102,11 +100,9 @@ def replay(cluster: str, file: Path, limit: int, api_url: str | None, as_json: b
     except (OSError, ValueError) as exc:
         raise InvalidInput(f"{file} cannot be read: {exc}") from exc
     _check(file)
-    with api_client(api_url) as client:
-        path = f"/api/clusters/{quote(cluster, safe='')}/scaling/replay"
-        found = client.post(path, {"yaml": text, "limit": limit})
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
+    found = api.post(path_of("clusters", cluster, "scaling", "replay"), {"yaml": text, "limit": limit})
+    if output != "table":
+        show_data(found, output)
         return
     for change in found["changes"]:
         click.echo(f"{change['at']}  #{change['id']}")
@@ -128,19 +124,3 @@ def _check(file: Path) -> None:
 
 def _counts(after: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in after.items())
-
-
-@contextmanager
-def api_client(api_url: str | None) -> Iterator[ApiClient]:
-    """Yield a client of the API at ``api_url``, or of the ``up`` that runs; raise PermanentError where none does."""
-    settings = Settings.from_env()
-    if api_url is None:
-        running = UpFile.of_running(settings.home)
-        if running is None:
-            raise PermanentError(f"no 'up' runs for {settings.home}; name the API to ask with --api URL")
-        api_url = running.api_url
-    client = ApiClient(api_url, key=own_key(settings))
-    try:
-        yield client
-    finally:
-        client.close()

@@ -1,0 +1,128 @@
+"""``keys``: who may call the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from brain_clusters.cli import fetch, options
+from brain_clusters.cli.client import ApiClient, path_of
+from brain_clusters.cli.kinds import KEYS
+from brain_clusters.cli.output import show, show_data
+from brain_clusters.errors import InvalidInput
+
+
+@click.group()
+def keys() -> None:
+    """List, create, revoke and rotate keys of the API."""
+
+
+@keys.command(name="list")
+@options.output
+@options.connected
+def list_(api: ApiClient, output: str) -> None:
+    """List the keys; none of them can be read again."""
+    show(fetch.listing(api, KEYS, None, {}), KEYS, output)
+
+
+@keys.command()
+@click.argument("name")
+@click.option("--role", type=click.Choice(["viewer", "operator", "admin"]), default="viewer", show_default=True,
+              help="What it may do.")  # fmt: skip
+@click.option("--payloads", is_flag=True, help="It may read what jobs are given and give back.")
+@click.option("--tag", "tags", multiple=True, help="It sees only clusters with this tag; may be given several times.")
+@click.option(
+    "--expires", metavar="DURATION|TIME", help="Such as '90 days', or ISO 8601 with an offset; never without it."
+)
+@click.option("--direct", is_flag=True, help="Write it into the database, and ask no API: when no admin's key is left.")
+@options.output
+@options.targeted
+def create(
+    name: str, role: str, payloads: bool, tags: tuple[str, ...], expires: str | None, direct: bool, output: str,
+    **given: Any,
+) -> None:  # fmt: skip
+    """Make a key that is called NAME, and show it: this once.
+
+    \b
+    brain-clusters keys create ci --role operator --expires '90 days'
+    brain-clusters keys create rescue --role admin --direct     # where BRAIN_DATABASE_URL or the 'up' is
+    """
+    ends = None if expires is None else _instant(expires)
+    if direct:
+        _show_new(_made_directly(name, role, payloads, tags, ends), output)
+        return
+    body: dict[str, Any] = {"name": name, "role": role, "payloads": payloads, "tags": list(tags)}
+    if ends is not None:
+        body["expires_at"] = ends.isoformat()
+    with options.client_of(options.take_target(given)) as api:
+        _show_new(api.post("/api/keys", body), output)
+
+
+@keys.command()
+@click.argument("ids", nargs=-1, required=True, metavar="KEY...")
+@options.yes
+@options.connected
+def revoke(api: ApiClient, ids: tuple[str, ...], yes: bool) -> None:
+    """End KEYs, by their ids, at once and for good. Asks before."""
+    options.confirm(f"Revoke {', '.join(ids)}?", yes=yes)
+    for key in ids:
+        api.delete(path_of("keys", key))
+        click.echo(f"{key} revoked")
+
+
+@keys.command()
+@click.argument("key", metavar="KEY")
+@options.output
+@options.connected
+def rotate(api: ApiClient, key: str, output: str) -> None:
+    """Make a new key that may what KEY may, and show it: this once."""
+    _show_new(api.post(path_of("keys", key, "rotate"), {}), output)
+
+
+def _show_new(made: Any, output: str) -> None:
+    """Print a new key alone on the output, so that it can be sent to a file, and what it is beside it."""
+    row = made.get("row", made.get("api_key", made))
+    shown = next((made[word] for word in ("key", "secret", "shown", "token") if isinstance(made.get(word), str)), None)
+    if output in ("json", "yaml"):
+        show_data(made, output)
+        return
+    click.echo(f"{row.get('id')} ({row.get('role')}) is made; it is shown this once:", err=True)
+    click.echo(shown)
+
+
+def _instant(text: str) -> datetime:
+    """Return when a key ends; raise InvalidInput."""
+    from brain_clusters.domain.durations import in_utc, parse_duration, parse_instant
+
+    for read in (_from_now(parse_duration), lambda given: in_utc(parse_instant(given))):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    raise InvalidInput(
+        f"--expires: {text!r} is no duration such as '90 days', and no time such as 2027-01-31T00:00:00Z"
+    )
+
+
+def _from_now(parse: Callable[[str], float]) -> Callable[[str], datetime]:
+    return lambda text: datetime.now(UTC) + timedelta(seconds=parse(text))
+
+
+def _made_directly(name: str, role: str, payloads: bool, tags: tuple[str, ...], ends: datetime | None) -> Any:
+    from brain_clusters.config import Settings
+    from brain_clusters.domain.access import Role
+    from brain_clusters.embedded import connected
+    from brain_clusters.services import access
+    from brain_clusters.services.control import Control
+
+    control = Control.open(connected(Settings.from_env()), application="keys")
+    try:
+        with control.database.transaction() as session:
+            new = access.NewKey(name=name, role=Role(role), payloads=payloads, tags=tags, expires_at=ends)
+            row, shown = access.make(session, new, "the command line, directly")
+            return {"id": row.id, "name": row.name, "role": str(row.role), "key": shown}
+    finally:
+        control.close()
