@@ -26,8 +26,11 @@ _KEEPALIVE_SECONDS = 30
 _OTHER_DESCRIPTORS = 1500
 
 
-def serve(settings: Settings) -> None:
-    """Answer requests until SIGTERM, then exit. Raises ConfigError for an address that others reach without keys."""
+def serve(settings: Settings, mount: Callable[[flask.Flask], None] = lambda _app: None) -> None:
+    """Answer requests until SIGTERM, then exit. Raises ConfigError for an address that others reach without keys.
+
+    mount: adds to the application what others have for it, such as pages.
+    """
     if settings.insecure_dev and not is_loopback(settings.api_host):
         raise ConfigError(
             f"BRAIN_API_HOST={settings.api_host} can be reached by others, and BRAIN_INSECURE_DEV lets everybody in: "
@@ -43,6 +46,7 @@ def serve(settings: Settings) -> None:
         control = Control.open(settings, application="brain-api")
         threading.Thread(target=control.broker.warm_up, name="warm-up", daemon=True).start()
         app = create_app(control)
+        mount(app)
         opened.callback(hub_of(app).close)
         return app
 

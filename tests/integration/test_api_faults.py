@@ -285,6 +285,7 @@ def test_every_promised_route_is_there(api_app: Flask) -> None:
     promised = {
         ("/api/clusters", "GET POST"),
         ("/api/hosts", "GET"),
+        ("/api/overview", "GET"),
         ("/api/openapi.json", "GET"),
         ("/api/docs", "GET"),
         ("/api/docs/<>", "GET"),
