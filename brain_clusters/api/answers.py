@@ -46,6 +46,7 @@ CLUSTER_MEMBERS: dict[str, Shape] = {
     "hibernated_at": or_null(TIME), "destroyed_at": or_null(TIME), "last_active": or_null(TIME),
     "wake_at": told(or_null(TIME), "When it wakes by itself."), "budget_per_day": or_null(NUMBER),
     "over_budget_on": or_null(DAY), "description": or_null(TEXT), "tags": _TEXTS, "config": OBJECT,
+    "paused": told(TRUTH, "Whether the autoscaler leaves it alone."),
     "possible": told(listed(words(OperationKind)), "The commands that it accepts now."),
 }  # fmt: skip
 CLUSTER = record("Cluster", CLUSTER_MEMBERS)
@@ -59,6 +60,7 @@ WHOLE_CLUSTER = record(
         **CLUSTER_MEMBERS,
         "backlog": told(or_null(_BACKLOG), "Jobs of this moment; null when nobody can tell."),
         "standby": told(by_name(_STANDBY), "What is kept in memory, by group."),
+        "rollout": told(or_null({"$ref": "#/components/schemas/Rollout"}), "The one that is under way."),
     },
 )
 CLUSTERS = page("clusters", CLUSTER)
@@ -71,7 +73,8 @@ OPERATION = record(
     },
 )  # fmt: skip
 OPERATIONS = page("operations", OPERATION)
-ACCEPTED = record("Accepted", {"operation": OPERATION, "cluster": CLUSTER})
+ACCEPTED_MEMBERS = {"operation": OPERATION, "cluster": CLUSTER}
+ACCEPTED = record("Accepted", ACCEPTED_MEMBERS)
 AGENT = record(
     "Agent",
     {
@@ -81,6 +84,7 @@ AGENT = record(
         "avg_task_duration": told(NUMBER, "Seconds."), "last_error": or_null(TEXT), "spawned_at": TIME,
         "ready_at": or_null(TIME), "last_active": or_null(TIME), "stopped_at": or_null(TIME), "driver": TEXT,
         "host_id": or_null(TEXT), "reason": told(or_null(TEXT), "Why it still is starting."), "pid": or_null(WHOLE),
+        "blueprint_version": TEXT,
         "in_flight": or_null(WHOLE), "cpu": told(or_null(NUMBER), "%"), "memory": told(or_null(WHOLE), "Bytes."),
         "beat": told(words(("fresh", "missing", "unknown")), "unknown: Redis could not be asked."),
     },
@@ -140,7 +144,7 @@ EXPLAINED = record(
         "cluster_id": TEXT, "status": words(ClusterStatus), "action": TEXT, "reason": TEXT, "held": OBJECT,
         "before": _COUNTS, "after": _COUNTS, "signals_known": TRUTH, "signals": by_name(OBJECT),
         "wake_in": told(or_null(NUMBER), "Seconds."), "blueprint": record("", {"id": TEXT, "version": TEXT}),
-        "policy": OBJECT, "died": by_name(record("", {"count": WHOLE, "last_error": or_null(TEXT)})),
+        "policy": OBJECT, "paused": TRUTH, "died": by_name(record("", {"count": WHOLE, "last_error": or_null(TEXT)})),
     },
 )  # fmt: skip
 _OUTCOME = record("", {"action": TEXT, "after": _COUNTS, "reason": TEXT})
@@ -216,10 +220,10 @@ _BLUEPRINT = {
     "instances_created": WHOLE, "instances_active": WHOLE, "success_rate": NUMBER,
 }  # fmt: skip
 BLUEPRINTS = page("blueprints", record("Blueprint", _BLUEPRINT))
-WHOLE_BLUEPRINT = record(
-    "WholeBlueprint",
-    {**_BLUEPRINT, "blueprint_yaml": TEXT, "versions": listed(record("", {"version": TEXT, "created_at": TIME}))},
-)
+BLUEPRINT_MEMBERS = {
+    **_BLUEPRINT, "blueprint_yaml": TEXT, "versions": listed(record("", {"version": TEXT, "created_at": TIME})),
+}  # fmt: skip
+WHOLE_BLUEPRINT = record("WholeBlueprint", BLUEPRINT_MEMBERS)
 HOSTS = whole(
     "hosts",
     record(

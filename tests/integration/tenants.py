@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,10 +12,23 @@ from sqlalchemy import update
 
 from brain_clusters.broker.jobs import JobRecords, JobReport
 from brain_clusters.broker.notes import PROGRESS_FIELD, JobNotes
-from brain_clusters.db.models import Agent, Alert, ApiKey, Audit, Event, Job, Metrics, Operation, ScalingDecision, Usage
+from brain_clusters.db.models import (
+    Agent,
+    Alert,
+    ApiKey,
+    Audit,
+    Event,
+    Job,
+    Metrics,
+    Operation,
+    Rollout,
+    ScalingDecision,
+    Usage,
+)
 from brain_clusters.domain.access import Identity, Role
 from brain_clusters.domain.commands import CreateCluster, Origin
-from brain_clusters.domain.states import JobStatus, OperationKind
+from brain_clusters.domain.specs import RolloutPolicy
+from brain_clusters.domain.states import JobStatus, OperationKind, RolloutStatus
 from brain_clusters.services import access, blueprints, lifecycle, operations, sessions, submitting
 from brain_clusters.services.access import NewKey
 from brain_clusters.services.control import Control
@@ -59,6 +72,7 @@ def seed(control: Control, tag: str, word: str) -> Tenant:
     with control.database.transaction() as session:
         new = NewKey(name=f"key {word}", role=Role.ADMIN, tags=(tag,))
         tenant.names["key_id"] = access.make(session, new, word)[0].id
+        tenant.names["rollout_id"] = str(session.query(Rollout).filter_by(cluster_id=cluster_id).one().id)
         tenant.names["agent_id"] = session.query(Agent).filter_by(cluster_id=cluster_id).limit(1).one().agent_id
     opener = Identity(name=word, role=Role.ADMIN, tags=(tag,), key_id=tenant.names["key_id"])
     tenant.names["session_id"] = sessions.open_for(control, opener, "192.0.2.7", word)[1].id
@@ -122,6 +136,8 @@ def _rows(control: Control, cluster_id: str, word: str) -> None:
                 Alert(cluster_id=cluster_id, name="error_rate > 10%", state="firing", fired_at=now),
                 Operation(kind=OperationKind.SCALE, cluster_id=cluster_id, origin=word, request={"note": word},
                           error={"message": word}),
+                Rollout(**shown, status=RolloutStatus.REVERTED, from_version="0", to_version="1", origin=word,
+                        policy=asdict(RolloutPolicy()), before={"note": word}, stranded={word: 1}),
                 Usage(day=now.date() - timedelta(days=1), cluster_id=cluster_id, group_name=f"group {word}",
                       agent_id=word, blueprint_id="shop", blueprint_version="1.0", tags=[word], idle_seconds=figure),
                 Audit(actor=word, method="key", action="x", verb="POST", path=f"/{word}", cluster_id=cluster_id,
