@@ -18,6 +18,7 @@ from brain_clusters.config import Settings
 from brain_clusters.domain.addresses import is_loopback
 from brain_clusters.errors import ConfigError
 from brain_clusters.services.control import Control
+from brain_clusters.services.tokens import Tokens
 
 _STOP_SECONDS = 2
 _KEEPALIVE_SECONDS = 30
@@ -36,6 +37,8 @@ def serve(settings: Settings, mount: Callable[[flask.Flask], None] = lambda _app
             "unset one of the two"
         )
 
+    if settings.jwt_issuer is not None:
+        Tokens(settings)  # says here, and not in the worker, what is missing
     opened = ExitStack()
 
     def make() -> flask.Flask:
