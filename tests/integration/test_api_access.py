@@ -44,7 +44,7 @@ class Route:
     endless: bool = False
 
 
-DECLARED = "cluster: {id: declared, blueprint: shop, tags: [blue]}"
+DESIRED = "cluster: {id: red-declared, blueprint: shop, tags: [red]}"
 CLUSTER, JOB = "/api/clusters/<cluster_id>", "/api/jobs/<job_id>"
 ROUTES: dict[str, Route] = {
     "GET /healthz": Route(None, foreign=HERE),
@@ -68,16 +68,6 @@ ROUTES: dict[str, Route] = {
     f"POST {CLUSTER}/scale": Route(O, 202, body={"target_workers": 2}),
     f"POST {CLUSTER}/hibernate": Route(O, 202, fresh=True),
     f"POST {CLUSTER}/reactivate": Route(O, 409, MISSING, fresh=True),
-    f"POST {CLUSTER}/pause": Route(O, 202),
-    f"POST {CLUSTER}/resume": Route(O, 202),
-    f"POST {CLUSTER}/rollout": Route(O, 409),
-    f"POST {CLUSTER}/rollout/undo": Route(O, 409),
-    f"POST {CLUSTER}/rollout/pause": Route(O, 409),
-    f"POST {CLUSTER}/rollout/resume": Route(O, 409),
-    f"GET {CLUSTER}/rollouts": Route(V),
-    "GET /api/rollouts/<rollout_id>": Route(V),
-    "POST /api/plan": Route(V, foreign=HERE, body={"documents": [DECLARED]}),
-    "POST /api/apply": Route(O, foreign=409, body={"documents": [DECLARED]}),
     f"GET {CLUSTER}/agents": Route(V),
     f"GET {CLUSTER}/hierarchy": Route(V),
     f"GET {CLUSTER}/metrics": Route(V),
@@ -87,6 +77,22 @@ ROUTES: dict[str, Route] = {
     "GET /api/events/stream": Route(V, foreign=HERE, endless=True),
     f"GET {CLUSTER}/costs": Route(V),
     "GET /api/costs": Route(V, foreign=HERE),
+    f"GET {CLUSTER}/groups/<group>/backlog": Route(V),
+    f"GET {CLUSTER}/rollouts": Route(V),
+    "GET /api/rollouts/<rollout_id>": Route(V),
+    f"POST {CLUSTER}/rollout": Route(O, 409),
+    f"POST {CLUSTER}/rollout/undo": Route(O, 409),
+    f"POST {CLUSTER}/rollout/pause": Route(O, 409),
+    f"POST {CLUSTER}/rollout/resume": Route(O, 409),
+    f"POST {CLUSTER}/pause": Route(O, 202),
+    f"POST {CLUSTER}/resume": Route(O, 202),
+    "POST /api/plan": Route(V, foreign=HERE, body={"documents": [DESIRED]}),
+    "POST /api/apply": Route(O, foreign=HERE, body={"documents": [DESIRED]}),
+    "GET /api/overview": Route(V, foreign=HERE),
+    "GET /metrics": Route(V, foreign=403),
+    "GET /api/openapi.json": Route(None, foreign=HERE),
+    "GET /api/docs": Route(None, foreign=HERE),
+    "GET /api/docs/<name>": Route(None, foreign=HERE),
     f"GET {CLUSTER}/scaling": Route(V),
     f"GET {CLUSTER}/scaling/explain": Route(V),
     f"POST {CLUSTER}/scaling/replay": Route(V, body={"yaml": SHOP}),
@@ -228,7 +234,6 @@ def test_the_canaries_are_there(world: World) -> None:
     assert tells >= {
         "GET /api/clusters", f"GET {CLUSTER}", f"GET {CLUSTER}/agents", f"GET {CLUSTER}/events",
         f"GET {CLUSTER}/jobs", f"GET {CLUSTER}/dead-letters", f"GET {CLUSTER}/scaling", f"GET {CLUSTER}/costs",
-        f"GET {CLUSTER}/rollouts", "GET /api/rollouts/<rollout_id>",
         f"GET {JOB}", f"GET {JOB}/tree", "GET /api/operations", "GET /api/blueprints/<blueprint_id>",
     }  # fmt: skip
     assert {name for name, (_, secret) in seen.items() if secret} >= {
