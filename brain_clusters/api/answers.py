@@ -22,7 +22,6 @@ from brain_clusters.api.shapes import (
     whole,
     words,
 )
-from brain_clusters.domain.access import Role
 from brain_clusters.domain.states import (
     AgentRole,
     AgentStatus,
@@ -31,6 +30,7 @@ from brain_clusters.domain.states import (
     JobStatus,
     OperationKind,
     OperationStatus,
+    RolloutStatus,
 )
 
 _TEXTS = listed(TEXT)
@@ -46,9 +46,13 @@ CLUSTER_MEMBERS: dict[str, Shape] = {
     "hibernated_at": or_null(TIME), "destroyed_at": or_null(TIME), "last_active": or_null(TIME),
     "wake_at": told(or_null(TIME), "When it wakes by itself."), "budget_per_day": or_null(NUMBER),
     "over_budget_on": or_null(DAY), "description": or_null(TEXT), "tags": _TEXTS, "config": OBJECT,
+    "paused": told(TRUTH, "The autoscaler leaves it alone."),
     "possible": told(listed(words(OperationKind)), "The commands that it accepts now."),
 }  # fmt: skip
 CLUSTER = record("Cluster", CLUSTER_MEMBERS)
+BACKLOG = record(
+    "GroupBacklog", {"value": WHOLE, "cluster_id": TEXT, "group": TEXT, "waiting": WHOLE, "running": WHOLE}
+)
 _BACKLOG = record("Backlog", {"waiting": WHOLE, "running": WHOLE})
 _STANDBY = record(
     "Standby", {"mode": words(("warm", "cold"))}, {"zygotes": or_null(WHOLE), "memory_bytes": or_null(WHOLE)}
@@ -71,7 +75,19 @@ OPERATION = record(
     },
 )  # fmt: skip
 OPERATIONS = page("operations", OPERATION)
-ACCEPTED = record("Accepted", {"operation": OPERATION, "cluster": CLUSTER})
+ROLLOUT = record(
+    "Rollout",
+    {
+        "id": TEXT, "cluster_id": TEXT, "status": words(RolloutStatus), "from_version": TEXT, "to_version": TEXT,
+        "undo": TRUTH, "progress": told(_COUNTS, "Agents by what they are."),
+        "stranded": told(_COUNTS, "Jobs, by group."),
+        "reason": TEXT, "origin": TEXT, "operation_id": or_null(TEXT), "created_at": TIME, "progress_at": TIME,
+        "finished_at": or_null(TIME), "max_parallel": ANY, "min_healthy_time": told(NUMBER, "Seconds."),
+        "progress_deadline": told(NUMBER, "Seconds."), "auto_revert": TRUTH,
+    },
+)  # fmt: skip
+ROLLOUTS = page("rollouts", ROLLOUT)
+ACCEPTED = record("Accepted", {"operation": OPERATION, "cluster": CLUSTER}, {"rollout": ROLLOUT})
 AGENT = record(
     "Agent",
     {
@@ -80,6 +96,7 @@ AGENT = record(
         "status": words(AgentStatus), "health_score": NUMBER, "tasks_completed": WHOLE, "tasks_failed": WHOLE,
         "avg_task_duration": told(NUMBER, "Seconds."), "last_error": or_null(TEXT), "spawned_at": TIME,
         "ready_at": or_null(TIME), "last_active": or_null(TIME), "stopped_at": or_null(TIME), "driver": TEXT,
+        "blueprint_version": TEXT,
         "host_id": or_null(TEXT), "reason": told(or_null(TEXT), "Why it still is starting."), "pid": or_null(WHOLE),
         "in_flight": or_null(WHOLE), "cpu": told(or_null(NUMBER), "%"), "memory": told(or_null(WHOLE), "Bytes."),
         "beat": told(words(("fresh", "missing", "unknown")), "unknown: Redis could not be asked."),
@@ -161,8 +178,9 @@ _JOB = {
     "started_at": or_null(TIME), "finished_at": or_null(TIME), "options": OBJECT, "parent_id": or_null(TEXT),
     "root_id": or_null(TEXT), "usage": or_null(OBJECT),
 }  # fmt: skip
-JOB = record("Job", _JOB)
-WHOLE_JOB = record("WholeJob", {**_JOB, "payload": ANY, "progress": ANY})
+_REDACTED = {"redacted": told(TRUTH, "Something is null here, as your key may not read payloads.")}
+JOB = record("Job", _JOB, _REDACTED)
+WHOLE_JOB = record("WholeJob", {**_JOB, "payload": ANY, "progress": ANY}, _REDACTED)
 JOBS = page("jobs", JOB)
 ONE_JOB = record("", {"job": JOB})
 ADDED_LIST = record(
@@ -206,6 +224,7 @@ LETTERS = whole(
             "error_key": TEXT, "group": TEXT, "count": WHOLE, "retryable": WHOLE, "first_at": TIME, "last_at": TIME,
             "example_id": TEXT, "example_message": or_null(TEXT),
         },
+        _REDACTED,
     ),
 )  # fmt: skip
 RETRIED = record("", {"retried": WHOLE, "left": WHOLE, "without_payload": WHOLE})
@@ -213,7 +232,8 @@ DISCARDED = record("", {"discarded": WHOLE, "left": WHOLE, "without_payload": WH
 _BLUEPRINT = {
     "id": TEXT, "name": TEXT, "version": TEXT, "manifest_path": or_null(TEXT), "description": or_null(TEXT),
     "author": or_null(TEXT), "tags": _TEXTS, "created_at": TIME, "updated_at": TIME, "is_active": TRUTH,
-    "instances_created": WHOLE, "instances_active": WHOLE, "success_rate": NUMBER,
+    "instances_created": told(or_null(WHOLE), "Null to who sees only some clusters."),
+    "instances_active": or_null(WHOLE), "success_rate": or_null(NUMBER),
 }  # fmt: skip
 BLUEPRINTS = page("blueprints", record("Blueprint", _BLUEPRINT))
 WHOLE_BLUEPRINT = record(
@@ -247,22 +267,6 @@ COSTS = record(
         "totals": record("Tally", _TALLY),
     },
     {"cluster_id": TEXT},
-)  # fmt: skip
-_IDENTITY = {
-    "name": TEXT, "role": words(Role), "payloads": TRUTH, "tags": _TEXTS, "key_id": or_null(TEXT), "method": TEXT,
-}  # fmt: skip
-_SESSION = {"session": or_null(record("", {"id": TEXT, "expires_at": TIME})), "csrf_token": or_null(TEXT)}
-ME = record("Me", {**_IDENTITY, **_SESSION})
-SIGNED_IN = record("SignedIn", {"identity": record("Identity", _IDENTITY), **_SESSION})
-SESSIONS = whole(
-    "sessions",
-    record(
-        "Session",
-        {
-            "id": TEXT, "key_id": TEXT, "key_name": TEXT, "created_at": TIME, "expires_at": TIME, "seen_at": TIME,
-            "address": or_null(TEXT), "user_agent": or_null(TEXT), "current": TRUTH,
-        },
-    ),
 )  # fmt: skip
 HEALTH = record("", {"status": TEXT})
 READY = record("Ready", {"status": words(("ready", "unavailable")), "redis": words(("up", "down")), "problems": _TEXTS})
