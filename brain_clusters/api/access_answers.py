@@ -41,24 +41,27 @@ _KEY = record(
     "Key",
     {
         "id": TEXT, "name": TEXT, "role": words(Role), "payloads": TRUTH, "tags": listed(TEXT),
-        "created_at": or_null(TIME), "created_by": TEXT, "expires_at": or_null(TIME), "revoked_at": or_null(TIME),
-        "last_used_at": or_null(TIME), "last_used_from": or_null(TEXT),
-        "status": words(("active", "expired", "revoked")), "source": words(("made", "environment")),
+        "created_at": or_null(TIME),
+        "created_by": TEXT, "expires_at": or_null(TIME), "revoked_at": or_null(TIME), "last_used_at": or_null(TIME),
+        "last_used_from": or_null(TEXT), "status": words(("active", "expired", "revoked")),
+        "source": told(words(("made", "environment")), "environment: of BRAIN_API_KEYS, and to be changed there."),
     },
 )  # fmt: skip
+_SHOWN_ONCE = told(TEXT, "The key's text, which nobody can read again.")
 KEYS = whole("keys", _KEY)
 ONE_KEY = record("", {"key": _KEY})
-_SECRET = told(TEXT, "The key's text, which is shown this once.")
-NEW_KEY = record("", {"key": _KEY, "secret": _SECRET})
-ROTATED = record("", {"key": _KEY, "replaces": _KEY, "secret": _SECRET})
+NEW_KEY = record("MadeKey", {"key": _KEY, "secret": _SHOWN_ONCE})
+ROTATED = record("RenewedKey", {"key": _KEY, "replaces": _KEY, "secret": _SHOWN_ONCE})
 AUDIT = page(
     "audit",
     record(
         "AuditLine",
         {
-            "id": WHOLE, "at": TIME, "actor": TEXT, "key_id": or_null(TEXT), "method": TEXT, "address": or_null(TEXT),
-            "action": TEXT, "verb": TEXT, "path": TEXT, "cluster_id": or_null(TEXT), "operation_id": or_null(TEXT),
-            "status": WHOLE, "result": words(("done", "refused", "failed")), "detail": or_null(TEXT),
+            "id": WHOLE, "at": TIME, "actor": TEXT, "key_id": or_null(TEXT),
+            "method": told(TEXT, "How the actor proved itself: key, session, token, local, queue, none."),
+            "address": or_null(TEXT), "action": TEXT, "verb": TEXT, "path": TEXT, "cluster_id": or_null(TEXT),
+            "operation_id": or_null(TEXT), "status": WHOLE, "result": words(("done", "refused", "failed")),
+            "detail": or_null(TEXT),
         },
     ),
 )  # fmt: skip

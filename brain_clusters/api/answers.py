@@ -57,11 +57,23 @@ _BACKLOG = record("Backlog", {"waiting": WHOLE, "running": WHOLE})
 _STANDBY = record(
     "Standby", {"mode": words(("warm", "cold"))}, {"zygotes": or_null(WHOLE), "memory_bytes": or_null(WHOLE)}
 )
+ROLLOUT = record(
+    "Rollout",
+    {
+        "id": TEXT, "cluster_id": TEXT, "status": words(RolloutStatus), "from_version": TEXT, "to_version": TEXT,
+        "undo": TRUTH, "progress": told(_COUNTS, "Agents by what they are."),
+        "stranded": told(_COUNTS, "Jobs, by group."),
+        "reason": TEXT, "origin": TEXT, "operation_id": or_null(TEXT), "created_at": TIME, "progress_at": TIME,
+        "finished_at": or_null(TIME), "max_parallel": ANY, "min_healthy_time": told(NUMBER, "Seconds."),
+        "progress_deadline": told(NUMBER, "Seconds."), "auto_revert": TRUTH,
+    },
+)  # fmt: skip
 WHOLE_CLUSTER = record(
     "WholeCluster",
     {
         **CLUSTER_MEMBERS,
         "backlog": told(or_null(_BACKLOG), "Jobs of this moment; null when nobody can tell."),
+        "rollout": told(or_null(ROLLOUT), "What is under way."),
         "standby": told(by_name(_STANDBY), "What is kept in memory, by group."),
     },
 )
@@ -75,19 +87,9 @@ OPERATION = record(
     },
 )  # fmt: skip
 OPERATIONS = page("operations", OPERATION)
-ROLLOUT = record(
-    "Rollout",
-    {
-        "id": TEXT, "cluster_id": TEXT, "status": words(RolloutStatus), "from_version": TEXT, "to_version": TEXT,
-        "undo": TRUTH, "progress": told(_COUNTS, "Agents by what they are."),
-        "stranded": told(_COUNTS, "Jobs, by group."),
-        "reason": TEXT, "origin": TEXT, "operation_id": or_null(TEXT), "created_at": TIME, "progress_at": TIME,
-        "finished_at": or_null(TIME), "max_parallel": ANY, "min_healthy_time": told(NUMBER, "Seconds."),
-        "progress_deadline": told(NUMBER, "Seconds."), "auto_revert": TRUTH,
-    },
-)  # fmt: skip
 ROLLOUTS = page("rollouts", ROLLOUT)
 ACCEPTED = record("Accepted", {"operation": OPERATION, "cluster": CLUSTER}, {"rollout": ROLLOUT})
+_REASON = told(or_null(TEXT), "Why it still is starting, or that somebody sent it away.")
 AGENT = record(
     "Agent",
     {
@@ -96,8 +98,7 @@ AGENT = record(
         "status": words(AgentStatus), "health_score": NUMBER, "tasks_completed": WHOLE, "tasks_failed": WHOLE,
         "avg_task_duration": told(NUMBER, "Seconds."), "last_error": or_null(TEXT), "spawned_at": TIME,
         "ready_at": or_null(TIME), "last_active": or_null(TIME), "stopped_at": or_null(TIME), "driver": TEXT,
-        "blueprint_version": TEXT,
-        "host_id": or_null(TEXT), "reason": told(or_null(TEXT), "Why it still is starting."), "pid": or_null(WHOLE),
+        "blueprint_version": TEXT, "host_id": or_null(TEXT), "reason": _REASON, "pid": or_null(WHOLE),
         "in_flight": or_null(WHOLE), "cpu": told(or_null(NUMBER), "%"), "memory": told(or_null(WHOLE), "Bytes."),
         "beat": told(words(("fresh", "missing", "unknown")), "unknown: Redis could not be asked."),
     },
@@ -156,6 +157,7 @@ EXPLAINED = record(
     {
         "cluster_id": TEXT, "status": words(ClusterStatus), "action": TEXT, "reason": TEXT, "held": OBJECT,
         "before": _COUNTS, "after": _COUNTS, "signals_known": TRUTH, "signals": by_name(OBJECT),
+        "paused": TRUTH,
         "wake_in": told(or_null(NUMBER), "Seconds."), "blueprint": record("", {"id": TEXT, "version": TEXT}),
         "policy": OBJECT, "died": by_name(record("", {"count": WHOLE, "last_error": or_null(TEXT)})),
     },
@@ -178,9 +180,9 @@ _JOB = {
     "started_at": or_null(TIME), "finished_at": or_null(TIME), "options": OBJECT, "parent_id": or_null(TEXT),
     "root_id": or_null(TEXT), "usage": or_null(OBJECT),
 }  # fmt: skip
-_REDACTED = {"redacted": told(TRUTH, "Something is null here, as your key may not read payloads.")}
-JOB = record("Job", _JOB, _REDACTED)
-WHOLE_JOB = record("WholeJob", {**_JOB, "payload": ANY, "progress": ANY}, _REDACTED)
+_MASKED = {"redacted": told(TRUTH, "What jobs are given and give back is null: it takes the right `payloads`.")}
+JOB = record("Job", _JOB, _MASKED)
+WHOLE_JOB = record("WholeJob", {**_JOB, "payload": ANY, "progress": ANY}, _MASKED)
 JOBS = page("jobs", JOB)
 ONE_JOB = record("", {"job": JOB})
 ADDED_LIST = record(
@@ -224,7 +226,7 @@ LETTERS = whole(
             "error_key": TEXT, "group": TEXT, "count": WHOLE, "retryable": WHOLE, "first_at": TIME, "last_at": TIME,
             "example_id": TEXT, "example_message": or_null(TEXT),
         },
-        _REDACTED,
+        _MASKED,
     ),
 )  # fmt: skip
 RETRIED = record("", {"retried": WHOLE, "left": WHOLE, "without_payload": WHOLE})
@@ -232,13 +234,14 @@ DISCARDED = record("", {"discarded": WHOLE, "left": WHOLE, "without_payload": WH
 _BLUEPRINT = {
     "id": TEXT, "name": TEXT, "version": TEXT, "manifest_path": or_null(TEXT), "description": or_null(TEXT),
     "author": or_null(TEXT), "tags": _TEXTS, "created_at": TIME, "updated_at": TIME, "is_active": TRUTH,
-    "instances_created": told(or_null(WHOLE), "Null to who sees only some clusters."),
+    "instances_created": told(or_null(WHOLE), "Null for callers that see only some clusters, as the next two."),
     "instances_active": or_null(WHOLE), "success_rate": or_null(NUMBER),
 }  # fmt: skip
 BLUEPRINTS = page("blueprints", record("Blueprint", _BLUEPRINT))
 WHOLE_BLUEPRINT = record(
     "WholeBlueprint",
     {**_BLUEPRINT, "blueprint_yaml": TEXT, "versions": listed(record("", {"version": TEXT, "created_at": TIME}))},
+    {"clusters": told(listed(OBJECT), "Those that are brought to a version that was stored with `rollout`.")},
 )
 HOSTS = whole(
     "hosts",
@@ -258,13 +261,14 @@ _TALLY = {
     "amount": told(or_null(NUMBER), "Null where a price is not known."), "amount_known": or_null(NUMBER),
     "saved": record("", {"agent_seconds": NUMBER, "amount": or_null(NUMBER)}),
 }  # fmt: skip
+TALLY = record("Tally", _TALLY)
 _HEADINGS = ("agent_id", "group", "cluster_id", "blueprint_id", "blueprint_version", "tag", "day", "driver")
 COSTS = record(
     "Costs",
     {
         "since": DAY, "until": DAY, "group_by": TEXT, "currency": TEXT,
         "rows": listed(record("CostRow", _TALLY, dict.fromkeys(_HEADINGS, or_null(TEXT)))), "total": WHOLE,
-        "totals": record("Tally", _TALLY),
+        "totals": TALLY,
     },
     {"cluster_id": TEXT},
 )  # fmt: skip

@@ -45,10 +45,11 @@ def migrate() -> None:
 
 @click.command()
 def api() -> None:
-    """Run the REST API until SIGTERM."""
+    """Run the REST API and the dashboard until SIGTERM."""
+    from brain_clusters import dashboard
     from brain_clusters.api.server import serve
 
-    serve(_settings())
+    serve(_settings(), dashboard.attach)
 
 
 @click.command()
