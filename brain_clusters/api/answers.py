@@ -72,6 +72,7 @@ OPERATION = record(
 )  # fmt: skip
 OPERATIONS = page("operations", OPERATION)
 ACCEPTED = record("Accepted", {"operation": OPERATION, "cluster": CLUSTER})
+_REASON = told(or_null(TEXT), "Why it still is starting, or that somebody sent it away.")
 AGENT = record(
     "Agent",
     {
@@ -80,7 +81,7 @@ AGENT = record(
         "status": words(AgentStatus), "health_score": NUMBER, "tasks_completed": WHOLE, "tasks_failed": WHOLE,
         "avg_task_duration": told(NUMBER, "Seconds."), "last_error": or_null(TEXT), "spawned_at": TIME,
         "ready_at": or_null(TIME), "last_active": or_null(TIME), "stopped_at": or_null(TIME), "driver": TEXT,
-        "host_id": or_null(TEXT), "reason": told(or_null(TEXT), "Why it still is starting."), "pid": or_null(WHOLE),
+        "host_id": or_null(TEXT), "reason": _REASON, "pid": or_null(WHOLE),
         "in_flight": or_null(WHOLE), "cpu": told(or_null(NUMBER), "%"), "memory": told(or_null(WHOLE), "Bytes."),
         "beat": told(words(("fresh", "missing", "unknown")), "unknown: Redis could not be asked."),
     },
@@ -241,13 +242,14 @@ _TALLY = {
     "amount": told(or_null(NUMBER), "Null where a price is not known."), "amount_known": or_null(NUMBER),
     "saved": record("", {"agent_seconds": NUMBER, "amount": or_null(NUMBER)}),
 }  # fmt: skip
+TALLY = record("Tally", _TALLY)
 _HEADINGS = ("agent_id", "group", "cluster_id", "blueprint_id", "blueprint_version", "tag", "day", "driver")
 COSTS = record(
     "Costs",
     {
         "since": DAY, "until": DAY, "group_by": TEXT, "currency": TEXT,
         "rows": listed(record("CostRow", _TALLY, dict.fromkeys(_HEADINGS, or_null(TEXT)))), "total": WHOLE,
-        "totals": record("Tally", _TALLY),
+        "totals": TALLY,
     },
     {"cluster_id": TEXT},
 )  # fmt: skip
