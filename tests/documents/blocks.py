@@ -15,7 +15,7 @@ DOCUMENTS = sorted(
 )
 COMMANDS = ("sh", "console")
 LANGUAGES = {*COMMANDS, "python", "yaml", "json", "text", "ini", "nginx", "caddyfile", "mermaid", "toml", "redis", "http"}
-NOTES = {"not run", "engines", "file", "run", "shows", "exit", "until shown"}
+NOTES = {"not run", "engines", "given", "file", "run", "shows", "exit", "refused", "until shown"}
 _NOTE = re.compile(r"<!-- ([a-z ]+?)(?:: (.+?))? -->")
 _FENCE = re.compile(r"^(```+)(\w*)$")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 from brain_clusters.embedded import remove_data
@@ -21,6 +21,8 @@ from .shown import missing
 PATIENCE_SECONDS = 60.0
 _PROGRAMS = {"./brain": ["-P", "-m", "brain_clusters"], "bin/brain-clusters": ["-P", "-m", "brain_clusters"]}
 _PROGRAMS |= {"bin/python": [], "bin/python3": []}
+# A reader sees that an answer is a problem; the shell does not.
+_CURL = '#!/bin/sh\nexec {curl} ${{READER_CURL---fail-with-body}} "$@"\n'
 
 
 class Reader:
@@ -31,11 +33,12 @@ class Reader:
         self._port = free_port()
         self._redis_port = redis_port
         for name, arguments in _PROGRAMS.items():
-            self._program(folder / name, arguments)
+            self._program(folder / name, f'#!/bin/sh\nexec {shlex.join([sys.executable, *arguments])} "$@"\n')
+        self._program(folder / "bin/curl", _CURL.format(curl=shutil.which("curl")))
 
-    def _program(self, path: Path, arguments: Iterable[str]) -> None:
+    def _program(self, path: Path, text: str) -> None:
         path.parent.mkdir(exist_ok=True)
-        path.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, *arguments])} "$@"\n')
+        path.write_text(text)
         path.chmod(0o755)
 
     def _environment(self) -> dict[str, str]:
@@ -69,6 +72,9 @@ class Reader:
     def run(self, block: Block, shown: Block | None) -> None:
         """Run a block; compare how it ends, and what it prints with what ``shown`` shows."""
         deadline = time.monotonic() + PATIENCE_SECONDS
+        if "given" in block.notes:
+            given = self._shell(block.notes["given"])
+            assert given.returncode == 0, f"{block.where}: {given.stdout}"
         while True:
             done = self._run(block)
             wrong = self._wrong(block, done, shown)
@@ -80,6 +86,8 @@ class Reader:
 
     def _run(self, block: Block) -> subprocess.CompletedProcess[str]:
         text = self._translated(block.text)
+        if "refused" in block.notes:
+            text = f"export READER_CURL=\n{text}"
         if block.language != "python":
             return self._shell(text)
         (self.folder / ".program.py").write_text(text)
