@@ -21,6 +21,8 @@ from .shown import missing
 PATIENCE_SECONDS = 60.0
 _PROGRAMS = {"./brain": ["-P", "-m", "brain_clusters"], "bin/brain-clusters": ["-P", "-m", "brain_clusters"]}
 _PROGRAMS |= {"bin/python": [], "bin/python3": []}
+# All variables but the shell's own, which are arrays or cannot be written.
+_KEEP = "declare -p | grep -vE '^declare -[^ ]*[aAir]' > .variables"
 # A reader sees that an answer is a problem; the shell does not.
 _CURL = '#!/bin/sh\nexec {curl} ${{READER_CURL---fail-with-body}} "$@"\n'
 
@@ -60,8 +62,8 @@ class Reader:
         assert done.returncode == 0, done.stdout
 
     def begin(self) -> None:
-        """Begin another document: nothing is exported any more."""
-        (self.folder / ".exported").unlink(missing_ok=True)
+        """Begin another document, in another shell."""
+        (self.folder / ".variables").unlink(missing_ok=True)
 
     def write(self, block: Block) -> None:
         """Write a block's text to the file that its note names."""
@@ -73,7 +75,7 @@ class Reader:
         """Run a block; compare how it ends, and what it prints with what ``shown`` shows."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         if "given" in block.notes:
-            given = self._shell(block.notes["given"])
+            given = self._shell(self._translated(block.notes["given"]))
             assert given.returncode == 0, f"{block.where}: {given.stdout}"
         while True:
             done = self._run(block)
@@ -101,8 +103,8 @@ class Reader:
         return f"it did not print {lacking!r}" if lacking is not None else None
 
     def _shell(self, text: str) -> subprocess.CompletedProcess[str]:
-        """Run a script as the next words of one shell: what it exports stays."""
-        script = f"set -eo pipefail\ntrap 'export -p > .exported' EXIT\n[ ! -f .exported ] || . ./.exported\n{text}"
+        """Run a script as the next words of one shell: its variables stay."""
+        script = f"set -eo pipefail\ntrap {shlex.quote(_KEEP)} EXIT\n[ ! -f .variables ] || . ./.variables\n{text}"
         return subprocess.run(
             ["bash", "-c", script], cwd=self.folder, env=self._environment(), text=True, timeout=PATIENCE_SECONDS,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,

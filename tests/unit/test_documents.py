@@ -114,7 +114,9 @@ def test_what_is_printed_is_compared_loosely(shown: str, printed: str, language:
     assert missing(shown, printed, language) == lacking
 
 
-@pytest.mark.parametrize("text", ["<!-- shouts -->\n```sh\nls\n```\n", "<!-- run -->\n\nA sentence.\n\n```sh\nls\n```\n"])
+@pytest.mark.parametrize(
+    "text", ["<!-- shouts -->\n```sh\nls\n```\n", "<!-- run -->\n\nA sentence.\n\n```sh\nls\n```\n"]
+)
 def test_a_note_that_means_nothing_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "page.md"
     path.write_text(text)
