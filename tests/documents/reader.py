@@ -12,7 +12,6 @@ from pathlib import Path
 
 from brain_clusters.embedded import remove_data
 from brain_clusters.ports import free_port
-
 from tests.acceptance.brain import QUICK
 
 from .blocks import Block
