@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import flask
 
-from brain_clusters.api import answers, declared_answers, views
+from brain_clusters.api import answers, views
 from brain_clusters.api.context import answer, control, tagged
 from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.api.requests import LONG_PAGE, read_if_match
@@ -18,7 +18,7 @@ from brain_clusters.services.requests import NOTHING, STORE, Schema
 
 routes = flask.Blueprint("blueprints", __name__, url_prefix="/api/blueprints")
 
-_STORED = dict.fromkeys((200, 201), declared_answers.STORED)
+_STORED = dict.fromkeys((200, 201), answers.WHOLE_BLUEPRINT)
 _VERSION: Schema = {"version": {"type": "string", "minlength": 1, "maxlength": 100}}
 
 
