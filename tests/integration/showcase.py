@@ -196,9 +196,9 @@ def _figures(session: Session, chance: random.Random, now: datetime) -> None:
     for cluster_id, most, agents in _FIGURES:
         for step in range(480):
             at = now - timedelta(seconds=15 * (479 - step))
-            wave = max(0.0, math.sin(step / 52.0 - 1.7) + 0.35 * math.sin(step / 13.0)) / 1.35
+            wave = max(0.0, math.sin(step / 30.0 - 1.85) + 0.35 * math.sin(step / 13.0)) / 1.35
             waiting = int(most * wave * (0.9 + 0.2 * chance.random()))
-            ready = max(3, int(agents * (0.35 + 0.65 * max(0.0, math.sin((step - 9) / 52.0 - 1.7)))))
+            ready = max(3, int(agents * (0.35 + 0.65 * max(0.0, math.sin((step - 9) / 30.0 - 1.85)))))
             busy = min(ready, int(ready * (0.3 + wave)))
             rows.append({
                 "cluster_id": cluster_id, "timestamp": at, "cpu_usage": 30.0 * busy, "memory_usage": 1.1 * ready,
