@@ -40,7 +40,7 @@ def run(app: Celery, spec: AgentSpec, config: AgentConfig, on_ready: Callable[[]
     lock = hold_identity(Path(config.run_dir), spec.agent_id)
     if lock is None:
         return EXIT_ALREADY_RUNNING
-    log_to_standard_error(spec.agent_id, config.log_level)
+    log_to_standard_error(spec, config)
     for chatty in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     application.check_queues(app, spec.celery.queues)

@@ -44,7 +44,7 @@ class JobContext:
     group: str
     agent_id: str
     config: Mapping[str, Any]
-    log: logging.Logger | logging.LoggerAdapter[logging.Logger]
+    log: logging.Logger
     capability: str | None = None
     deadline: float | None = None
     notes: JobNotes | None = None
@@ -134,14 +134,6 @@ class JobContext:
         """The last checkpoint of this job, or None. Read from Redis each time."""
         with self.undisturbed():
             return None if self.notes is None else self.notes.read(self.job_id, CHECKPOINT_FIELD)
-
-
-class JobLog(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose lines begin with the job's id."""
-
-    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
-        """Put the id before the message."""
-        return f"job={self.extra['job_id'] if self.extra else ''} {msg}", kwargs
 
 
 def as_json(value: Any, what: str, limit_bytes: int) -> str:

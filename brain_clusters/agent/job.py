@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from celery import Celery
 from celery.exceptions import Ignore
 
+from brain_clusters import logs
 from brain_clusters.agent.attempts import Attempt, Outcome
 from brain_clusters.agent.beats import Counters
 from brain_clusters.agent.context import JobContext, as_json
@@ -263,8 +264,8 @@ def register(app: Celery) -> JobRunner:
     @app.task(name=names.JOB_TASK, bind=True, typing=False, throws=(JobFailed,))  # type: ignore[untyped-decorator]
     def job(self: Any, *args: Any, **kwargs: Any) -> Any:
         options = JobOptions.from_header(self.request.get(names.OPTIONS_HEADER))
-        return runner(
-            self.request.id, args, kwargs, options, Delivery.from_header(self.request.get(names.DELIVERY_HEADER))
-        )
+        delivery = Delivery.from_header(self.request.get(names.DELIVERY_HEADER))
+        with logs.bound(job_id=self.request.id):
+            return runner(self.request.id, args, kwargs, options, delivery)
 
     return runner

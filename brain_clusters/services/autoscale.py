@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from brain_clusters import logs
 from brain_clusters.broker.backlog import Reading
 from brain_clusters.domain.choosing import Choice, choose
 from brain_clusters.domain.commands import (
@@ -101,7 +102,7 @@ def _look_at_all(control: Control) -> None:
     choices = Choices(control, remembered, last_look, reading.now)
     for cluster in clusters.values():
         if not cluster.resting:
-            with _alone(cluster):
+            with _alone(cluster), logs.bound(cluster_id=cluster.id):
                 choices.make(cluster)
     choices.write_down(clusters)
     memory.save(control.broker, remembered)

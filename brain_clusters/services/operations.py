@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Text, and_, cast, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from brain_clusters import logs
 from brain_clusters.db.models import Cluster, Operation
 from brain_clusters.domain.commands import Origin
 from brain_clusters.domain.states import OperationKind, OperationStatus
@@ -33,8 +34,11 @@ def run(control: Control, operation_id: uuid.UUID) -> bool:
 
     It ends when its agents are there, which ``reconcile`` sees; nobody waits for them here.
     """
-    if not _claim(control, operation_id):
-        return False
+    with logs.bound(operation_id=operation_id):
+        return _run(control, operation_id) if _claim(control, operation_id) else False
+
+
+def _run(control: Control, operation_id: uuid.UUID) -> bool:
     failpoint("claimed")
     followup = Followup()
     try:
@@ -44,7 +48,8 @@ def run(control: Control, operation_id: uuid.UUID) -> bool:
             operation.lease_until = None
             session.flush()
             if operation.cluster_id is not None:
-                followup = reconcile(session, operation.cluster_id, tuple(operation.request.get("groups", ())))
+                with logs.bound(cluster_id=operation.cluster_id):
+                    followup = reconcile(session, operation.cluster_id, tuple(operation.request.get("groups", ())))
             failpoint("planned")
     except TemporaryError:
         raise

@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 import click
 
+from brain_clusters import logs
 from brain_clusters.config import Settings, user_environment
 from brain_clusters.domain.engines import PROCESS, Resources
 from brain_clusters.embedded import connected, make_home
@@ -26,9 +27,7 @@ def _settings() -> Settings:
 
 
 def _log_to_stderr(settings: Settings) -> None:
-    logging.basicConfig(
-        stream=sys.stderr, level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.set_up(settings.log_format, settings.log_level)
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # it tells of each that it finds
 
 
@@ -200,6 +199,7 @@ def agent_config(settings: Settings, host_id: str | None) -> dict[str, object]:
             beat_stale=settings.beat_stale_seconds,
             job_ttl=settings.job_ttl_seconds,
             log_level=settings.log_level,
+            log_format=settings.log_format,
             http_allowed_networks=settings.http_allowed_networks,
             llm_base_url=settings.llm_base_url,
             llm_api_key=settings.llm_api_key,
