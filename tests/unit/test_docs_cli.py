@@ -13,7 +13,7 @@ from brain_clusters.cli import main, options
 from brain_clusters.cli.lazy import SECTIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
-BEGIN, END = "<!-- the reference: written by tests/unit/test_docs_cli.py -->", "<!-- the reference ends -->"
+BEGIN, END = "<!-- REFERENCE: tests/unit/test_docs_cli.py writes it -->", "<!-- END OF THE REFERENCE -->"
 
 
 def _shared() -> set[str]:
