@@ -243,6 +243,10 @@ class Settings:
         "Its key, by reference: env:NAME or file:PATH, as the agents find it.", secret=True,
     )  # fmt: skip
     log_level: str = setting.declare("BRAIN_LOG_LEVEL", str.upper, "INFO", "DEBUG, INFO, WARNING or ERROR.")
+    log_format: str = setting.declare(
+        "BRAIN_LOG_FORMAT", setting.one_of("auto", "json", "text"), "auto",
+        "How lines are logged: json, text, or auto, which is text on a terminal and JSON elsewhere.",
+    )  # fmt: skip
     commit: str | None = setting.declare("BRAIN_COMMIT", str, None, "The commit that was built, shown by /version.")
 
     @classmethod

@@ -32,6 +32,7 @@ class AgentConfig:
     told_by_redis: bool = False
     job_ttl: int = 86_400
     log_level: str = "INFO"
+    log_format: str = "auto"
     http_allowed_networks: tuple[str, ...] = ()
     llm_base_url: str | None = None
     llm_api_key: str | None = None

@@ -137,11 +137,11 @@ class JobContext:
 
 
 class JobLog(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose lines begin with the job's id."""
+    """A logger whose lines have the job's id, from whichever thread they come."""
 
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
-        """Put the id before the message."""
-        return f"job={self.extra['job_id'] if self.extra else ''} {msg}", kwargs
+        """Add the id to what the line is about."""
+        return msg, {**kwargs, "extra": {**(kwargs.get("extra") or {}), **(self.extra or {})}}
 
 
 def as_json(value: Any, what: str, limit_bytes: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import worker_ready
 
+from brain_clusters import logs
 from brain_clusters.agent import job as job_module
 from brain_clusters.agent import pools
 from brain_clusters.agent.beats import Beats
@@ -58,7 +58,7 @@ def run(
     lock = hold_identity(Path(config.run_dir), spec.agent_id)
     if lock is None:
         return EXIT_ALREADY_RUNNING
-    log_to_standard_error(spec.agent_id, config.log_level)
+    log_to_standard_error(spec, config)
     client = connect(config.redis_url)
     pools.bind(runner, spec, handler, config)
     app.conf.broker_transport_options = transport_options(spec.agent_id, record_ttl=config.job_ttl)
@@ -113,12 +113,11 @@ def hold_identity(run_dir: Path, agent_id: str) -> int | None:
     return descriptor
 
 
-def log_to_standard_error(agent_id: str, level: str) -> None:
+def log_to_standard_error(spec: AgentSpec, config: AgentConfig) -> None:
     """Have everything logged to standard error, which is the agent's log."""
-    logging.basicConfig(
-        stream=sys.stderr, level=level, format=f"%(asctime)s %(levelname)s agent={agent_id} %(name)s: %(message)s"
-    )
+    ids = {"agent_id": spec.agent_id, "cluster_id": spec.cluster_id}
+    logs.configure("agent", config.log_level, config.log_format, **ids)
     logging.getLogger("celery").setLevel(logging.WARNING)
     # On their own loggers: Celery sets the root's level to its own, and handlers' lines would be lost.
     for name in ("job", "brain_clusters"):
-        logging.getLogger(name).setLevel(level)
+        logging.getLogger(name).setLevel(config.log_level)

@@ -10,6 +10,7 @@ from typing import Any
 
 import flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
 from brain_clusters.api.app import create_app
@@ -66,6 +67,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             super().finish_request(conn, fs)
 
 
+class Log(Logger):  # type: ignore[misc]
+    """Gunicorn's log, whose lines go where all others go, and look like them."""
+
+    def setup(self, cfg: Any) -> None:
+        """Leave the lines to the handlers of the process."""
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
+
 class Server(BaseApplication):  # type: ignore[misc]
     """Gunicorn's entry. ``make`` is called in the worker, after the fork, where connections may be opened.
 
@@ -92,6 +103,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "keepalive": _KEEPALIVE_SECONDS,
             "graceful_timeout": _STOP_SECONDS,
             "loglevel": "warning",
+            "logger_class": f"{__name__}.{Log.__name__}",
             "control_socket_disable": True,  # it would lie in the user's home
             "worker_exit": lambda _arbiter, _worker: self._at_exit(),
         }

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from brain_clusters import logs
 from brain_clusters.broker.backlog import Reading
 from brain_clusters.domain.choosing import Choice, choose
 from brain_clusters.domain.commands import (
@@ -120,14 +121,15 @@ def _load(control: Control) -> dict[str, SeenCluster]:
 @contextmanager
 def _alone(cluster: SeenCluster) -> Iterator[None]:
     """Keep what goes wrong with one cluster from all others. A server that is away concerns them all, and passes."""
-    try:
-        yield
-    except TemporaryError:
-        raise
-    except BrainError as exc:
-        log.info("cluster=%s stays as it is: %s", cluster.id, exc)  # most often another command came first
-    except Exception:
-        log.exception("cluster=%s was left out of this tick", cluster.id)
+    with logs.bound(cluster_id=cluster.id):
+        try:
+            yield
+        except TemporaryError:
+            raise
+        except BrainError as exc:
+            log.info("the cluster stays as it is: %s", exc)  # most often another command came first
+        except Exception:
+            log.exception("the cluster was left out of this tick")
 
 
 # --- choices ----------------------------------------------------------------------------------------------------

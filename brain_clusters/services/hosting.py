@@ -115,7 +115,7 @@ class HostDesk:
         except TemporaryError:
             cut_off = time.monotonic() - self._reached_at > self._seconds
             if cut_off and self._replaceable and self._driver == PROCESS:
-                log.warning("host=%s is cut off; its agents are given up", self._host_id)
+                log.warning("the host is cut off; its agents are given up", extra={"host_id": self._host_id})
                 return ()
             raise
 

@@ -83,7 +83,8 @@ def publish(control: Control, operation: Operation) -> None:
     try:
         control.broker.publish_operation(str(operation.id))
     except TemporaryError as exc:
-        log.warning("operation=%s is delivered later: %s", operation.id, exc)
+        ids = {"operation_id": operation.id, "cluster_id": operation.cluster_id}
+        log.warning("the operation is delivered later: %s", exc, extra=ids)
 
 
 def record(
@@ -194,5 +195,5 @@ def waiting_jobs(control: Control, command: Command) -> Mapping[str, int]:
             return served.old_lengths(control, cluster.id, blueprint, _OLD_BACKLOG_SECONDS)
         return served.lengths(control, cluster.id, blueprint)
     except TemporaryError as exc:
-        log.warning("cluster=%s backlog is unknown: %s", cluster.id, exc)
+        log.warning("the backlog is unknown: %s", exc, extra={"cluster_id": cluster.id})
         return {}

@@ -123,7 +123,8 @@ def dispatch(control: Control, cluster: Cluster, jobs: Sequence[Accepted]) -> No
             with control.database.transaction() as session:
                 mark_published(session, [job.id for job in batch])
         except TemporaryError as exc:
-            log.warning("queue=%s: %d jobs are delivered later: %s", slug, len(batch), exc)
+            told = {"cluster_id": cluster.id}
+            log.warning("queue=%s: %d jobs are delivered later: %s", slug, len(batch), exc, extra=told)
 
 
 def mark_published(session: Session, ids: Sequence[str]) -> None:
@@ -162,7 +163,7 @@ def wake(control: Control, cluster: Cluster, groups: Sequence[AgentGroup]) -> No
             lifecycle.submit(control, command, origin)
     except BrainError as exc:
         # Somebody else woke it first, or PostgreSQL went away after the job was accepted: the tick looks again.
-        log.info("cluster=%s was not woken by a job: %s", cluster.id, exc)
+        log.info("the cluster was not woken by a job: %s", exc, extra={"cluster_id": cluster.id})
 
 
 def _lacks_agents(cluster: Cluster, group: AgentGroup) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 import click
 
+from brain_clusters import logs
 from brain_clusters.config import Settings, user_environment
 from brain_clusters.domain.engines import PROCESS, Resources
 from brain_clusters.embedded import connected, make_home
@@ -19,16 +20,14 @@ from brain_clusters.genesis.process import machine
 from brain_clusters.processes import LifeLock
 
 
-def _settings() -> Settings:
+def _settings(process: str) -> Settings:
     settings = connected(Settings.from_env())
-    _log_to_stderr(settings)
+    _log_as(process, settings)
     return settings
 
 
-def _log_to_stderr(settings: Settings) -> None:
-    logging.basicConfig(
-        stream=sys.stderr, level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+def _log_as(process: str, settings: Settings, **ids: str) -> None:
+    logs.configure(process, settings.log_level, settings.log_format, **ids)
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # it tells of each that it finds
 
 
@@ -37,7 +36,7 @@ def migrate() -> None:
     """Bring the schema up to date and store the blueprints; safe to run several times and at once."""
     from brain_clusters.services.setup import prepare
 
-    made = prepare(_settings())
+    made = prepare(_settings("migrate"))
     if made is not None:
         click.echo(f"made a key for an admin: {made}")
     click.echo("the database is up to date")
@@ -48,13 +47,13 @@ def api() -> None:
     """Run the REST API until SIGTERM."""
     from brain_clusters.api.server import serve
 
-    serve(_settings())
+    serve(_settings("api"))
 
 
 @click.command()
 def worker() -> None:
     """Run a worker of lifecycle commands until SIGTERM. Run as many as you like."""
-    settings = _settings()
+    settings = _settings("worker")
     from brain_clusters.services.setup import wait_for_schema
 
     wait_for_schema(settings)
@@ -86,7 +85,7 @@ def worker() -> None:
 @click.command()
 def beat() -> None:
     """Run the clock of the autoscaler until SIGTERM. A second one does no harm."""
-    settings = _settings()
+    settings = _settings("beat")
     from brain_clusters.services.setup import wait_for_schema
 
     wait_for_schema(settings)
@@ -108,7 +107,9 @@ def host(driver: str) -> None:
     While another process is the same host, it stands by, and takes over when that one is dead or silent.
     With BRAIN_HOST_ON_STOP=leave SIGTERM leaves them, too.
     """
-    settings = _settings()
+    settings = connected(Settings.from_env())
+    host_id = _host_id(settings, driver)
+    _log_as("host", settings, host_id=host_id)
     from brain_clusters import drivers
     from brain_clusters.broker.words import DrainWords
     from brain_clusters.cli.turns import Turns
@@ -118,7 +119,6 @@ def host(driver: str) -> None:
     from brain_clusters.services.hosting import HostDesk
 
     _check_driver(driver)
-    host_id = _host_id(settings, driver)
     control = Control.open(settings, application=f"host.{host_id}"[:60])
     try:
         kit = Kit(
@@ -147,7 +147,7 @@ def genesis(driver: str, listen: str) -> None:
     Needs no database. The agents live on when it ends, and are found again by the next one of this BRAIN_HOME.
     """
     settings = Settings.from_env()
-    _log_to_stderr(settings)
+    _log_as("genesis", settings)
     from brain_clusters.api.genesis.server import serve
 
     _check_driver(driver)
@@ -199,6 +199,7 @@ def agent_config(settings: Settings, host_id: str | None) -> dict[str, object]:
             beat_stale=settings.beat_stale_seconds,
             job_ttl=settings.job_ttl_seconds,
             log_level=settings.log_level,
+            log_format=settings.log_format,
             http_allowed_networks=settings.http_allowed_networks,
             llm_base_url=settings.llm_base_url,
             llm_api_key=settings.llm_api_key,
