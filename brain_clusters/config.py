@@ -306,6 +306,14 @@ def mask_url(url: str) -> str:
     return re.sub(r"(?i)([?&](?:password|sslpassword)=)[^&]*", rf"\1{SECRET_MASK}", url)
 
 
+def wants_traces(environ: Mapping[str, str] | None = None) -> bool:
+    """Return whether spans have somewhere to go, by OpenTelemetry's own variables, as agents have them, too."""
+    environ = os.environ if environ is None else environ
+    named = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none"
+    return any(environ.get(name) for name in named) and not off
+
+
 def user_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment for agents: the user's own variables, and none of ours, which hold credentials."""
     environ = os.environ if environ is None else environ

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from typing import Any
 
 # The ids that lines may have, in the order in which they are shown.
-IDS = ("operation_id", "cluster_id", "agent_id", "job_id", "host_id")
+IDS = ("operation_id", "cluster_id", "agent_id", "job_id", "host_id", "trace_id")
 _STANDARD = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "event", *IDS}
 _bound: ContextVar[Mapping[str, str]] = ContextVar("ids", default={})  # noqa: B039 - it is never changed in place
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from celery import Celery
 from celery.exceptions import Ignore
 
-from brain_clusters import logs
+from brain_clusters import logs, tracing
 from brain_clusters.agent.attempts import Attempt, Outcome
 from brain_clusters.agent.beats import Counters
 from brain_clusters.agent.context import JobContext, as_json
@@ -71,7 +71,9 @@ class JobRunner:
     ) -> Any:
         """Do one delivery of a job; return its result, or raise JobFailed, or Ignore when it is to be tried again."""
         job_id = storable_text(str(job_id))  # any client chooses its own, and PostgreSQL has to store it
-        with logs.bound(job_id=job_id):
+        told = {"job_id": job_id, "cluster_id": self._spec.cluster_id, "agent_id": self._spec.agent_id}
+        span = tracing.span(f"job {self._spec.group_name}", "consumer", options.trace, expected=(Ignore,), **told)
+        with logs.bound(job_id=job_id), span:
             return self._deliver(job_id, args, kwargs, options, delivery)
 
     def _deliver(
@@ -270,6 +272,8 @@ def register(app: Celery) -> JobRunner:
     @app.task(name=names.JOB_TASK, bind=True, typing=False, throws=(JobFailed,))  # type: ignore[untyped-decorator]
     def job(self: Any, *args: Any, **kwargs: Any) -> Any:
         options = JobOptions.from_header(self.request.get(names.OPTIONS_HEADER))
+        if options.traceparent is None and (found := tracing.carried(self.request.get)):  # a client of somebody else
+            options = replace(options, traceparent=found.get("traceparent"), tracestate=found.get("tracestate"))
         return runner(
             self.request.id, args, kwargs, options, Delivery.from_header(self.request.get(names.DELIVERY_HEADER))
         )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
 import flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from brain_clusters import logs
-from brain_clusters.api import auditing, auth, limits, problems, release
+from brain_clusters.api import auditing, auth, following, limits, problems, release
 from brain_clusters.api.context import attach, commit
 from brain_clusters.api.requests import BODY_LIMIT_BYTES
 from brain_clusters.api.routes import (
@@ -72,8 +70,7 @@ def create_app(control: Control) -> flask.Flask:
     app.url_map.merge_slashes = False
     attach(app, control, Hub(control, control.settings.api_listeners))
     app.url_value_preprocessor(_refuse_nul)
-    app.url_value_preprocessor(_bind_ids)
-    app.teardown_request(_unbind_ids)
+    following.register(app)
     auth.register(app)
     app.after_request(auditing.finish)
     app.after_request(_spare_known)
@@ -105,18 +102,6 @@ def _spare_known(response: flask.Response) -> flask.Response:
             response.set_data(b"")
             response.headers.remove("Content-Type")
     return response
-
-
-def _bind_ids(_endpoint: str | None, values: dict[str, Any] | None) -> None:
-    """Give all that is logged about the request at hand the ids of its path."""
-    named = flask.g.bound = ExitStack()
-    named.enter_context(logs.bound(**{name: value for name, value in (values or {}).items() if name in logs.IDS}))
-
-
-def _unbind_ids(_exc: BaseException | None) -> None:
-    found = flask.g.pop("bound", None)
-    if found is not None:
-        found.close()
 
 
 def _name_version(response: flask.Response) -> flask.Response:

@@ -13,6 +13,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
+from brain_clusters import tracing
 from brain_clusters.api.app import create_app
 from brain_clusters.api.context import hub_of
 from brain_clusters.config import Settings
@@ -38,6 +39,8 @@ def serve(settings: Settings) -> None:
 
     def make() -> flask.Flask:
         _allow_descriptors(settings.api_listeners)
+        tracing.start("api")
+        opened.callback(tracing.stop)
         control = Control.open(settings, application="brain-api")
         threading.Thread(target=control.broker.warm_up, name="warm-up", daemon=True).start()
         app = create_app(control)

@@ -14,6 +14,7 @@ from datetime import timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from brain_clusters import tracing
 from brain_clusters.db.models import Cluster, Operation, Rollout
 from brain_clusters.domain.commands import (
     Command,
@@ -173,6 +174,7 @@ def _operation(cluster: Cluster, command: Command, origin: Origin, start_timeout
         request=as_request(command),
         message_id=origin.message_id,
         generation=cluster.generation,
+        trace=tracing.carrier() or None,
         published_at=func.now(),
         # Agents that leave may have hours of work to finish, so only what starts agents has a deadline.
         deadline_at=func.now() + timedelta(seconds=start_timeout) if starts else None,

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Text, and_, cast, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from brain_clusters import logs
+from brain_clusters import logs, tracing
 from brain_clusters.db.models import Cluster, Operation
 from brain_clusters.domain.commands import Origin
 from brain_clusters.domain.states import OperationKind, OperationStatus
@@ -42,7 +42,8 @@ def _run(control: Control, operation_id: uuid.UUID) -> bool:
     claimed = _claim(control, operation_id)
     if claimed is None:
         return False
-    with logs.bound(cluster_id=claimed.cluster_id):
+    told = {"operation_id": operation_id, "cluster_id": claimed.cluster_id}
+    with logs.bound(**told), tracing.span(f"operation {claimed.kind}", "consumer", claimed.trace, **told):
         _carry_out(control, operation_id)
     return True
 
@@ -85,7 +86,7 @@ def _claim(control: Control, operation_id: uuid.UUID) -> Any:
                 lease_until=func.now() + lease,
                 started_at=func.coalesce(Operation.started_at, func.now()),
             )
-            .returning(Operation.cluster_id)
+            .returning(Operation.cluster_id, Operation.kind, Operation.trace)
         ).first()
     return claimed
 

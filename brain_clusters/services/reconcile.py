@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import and_, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
-from brain_clusters import logs
+from brain_clusters import logs, tracing
 from brain_clusters.broker import backlog, shared
 from brain_clusters.broker.delegating import Joins
 from brain_clusters.db.models import Agent, Cluster, Job, StoredBlueprint
@@ -167,6 +167,7 @@ def _row(cluster: Cluster, group: AgentGroup, spawned_at: datetime, delay_second
         blueprint_version=cluster.blueprint_version,
         status=AgentStatus.STARTING,
         spawned_at=spawned_at,
+        trace=tracing.carrier() or None,
         not_before=spawned_at + timedelta(seconds=delay_seconds) if delay_seconds else None,
     )
 

@@ -12,6 +12,7 @@ from sqlalchemy import ARRAY, DateTime, Text, cast, func, literal, select, text,
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
+from brain_clusters import tracing
 from brain_clusters.broker import names
 from brain_clusters.db.bulk import Columns, records_of
 from brain_clusters.db.models import Cluster, Job
@@ -74,8 +75,9 @@ def record(
         raise Conflict(f"a cluster that is {cluster.status} takes no jobs", status=str(cluster.status))
     blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
     ids = job_ids(cluster_id, news, seed or uuid.uuid4().hex)
-    jobs = accepted(cluster_id, blueprint, news, ids, listed=listed)
-    _insert(session, cluster_id, jobs)
+    with tracing.span("job.submit", "producer", cluster_id=cluster_id, jobs=len(news)):
+        jobs = accepted(cluster_id, blueprint, news, ids, listed=listed)
+        _insert(session, cluster_id, jobs)
     audit.note(session, cluster_id=cluster_id, detail=f"{len(jobs)} jobs" if listed else None)
     return Submission(cluster, jobs)
 

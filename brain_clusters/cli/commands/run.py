@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 import click
 
-from brain_clusters import logs
+from brain_clusters import logs, tracing
 from brain_clusters.config import Settings, user_environment
 from brain_clusters.domain.engines import PROCESS, Resources
 from brain_clusters.embedded import connected, make_home
@@ -77,7 +77,9 @@ def worker() -> None:
         without_gossip=True,
         without_heartbeat=True,
     )
+    tracing.start("worker")
     celery_worker.start()
+    tracing.stop()
     stopped.set()
     sys.exit(celery_worker.exitcode or 0)
 
@@ -120,6 +122,7 @@ def host(driver: str) -> None:
 
     _check_driver(driver)
     control = Control.open(settings, application=f"host.{host_id}"[:60])
+    tracing.start("host", host_id=host_id)
     try:
         kit = Kit(
             settings, host_id, agent_config(settings, host_id), user_environment(), DrainWords(control.broker.redis),
@@ -135,6 +138,7 @@ def host(driver: str) -> None:
         signal.signal(signal.SIGHUP, lambda *_: turns.abandon())
         turns.run()
     finally:
+        tracing.stop()
         control.close()
 
 
