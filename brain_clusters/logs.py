@@ -109,6 +109,19 @@ class TextLines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line without its traceback."""
-        ids = ids_of(record, self._own).items()
-        told = [f" {name.removesuffix('_id')}={value}" for name, value in ids if value not in record.message]
-        return super().formatMessage(record) + "".join(told)
+        return super().formatMessage(record) + _told(ids_of(record, self._own), record.message)
+
+
+def _told(ids: Mapping[str, str], message: str) -> str:
+    return "".join(f" {name.removesuffix('_id')}={value}" for name, value in ids.items() if value not in message)
+
+
+def readable(line: str) -> str:
+    """Return a line of JSON as a person reads it; what is none of ours, as it is."""
+    try:
+        found = json.loads(line)
+        head = f"{found['time']} {found['level']} {found['logger']}: {found['message']}"
+        told = _told({name: str(found[name]) for name in IDS if name in found}, head)
+    except (ValueError, TypeError, KeyError):
+        return line
+    return head + told + (f"\n{found['error']}" if "error" in found else "")

@@ -16,6 +16,7 @@ from brain_clusters.cli.client import path_of
 from brain_clusters.cli.target import Target
 from brain_clusters.cli.watching import until_interrupted
 from brain_clusters.errors import BrainError, InvalidInput, NotFound
+from brain_clusters.logs import readable
 
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue")
 
@@ -106,6 +107,7 @@ def _text(data: str) -> list[str]:
 
 
 def _named(agent: str, line: str, agents: Sequence[str]) -> str:
+    line = readable(line) if sys.stdout.isatty() else line
     if len(agents) == 1:
         return line
     colour = _COLOURS[agents.index(agent) % len(_COLOURS)]
