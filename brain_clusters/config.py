@@ -67,6 +67,31 @@ class Settings:
         "BRAIN_INSECURE_DEV", setting.switch, False,
         "1: no key is needed, whoever reaches the API is an admin; on loopback only.",
     )  # fmt: skip
+    jwt_issuer: str | None = setting.declare(
+        "BRAIN_JWT_ISSUER", setting.web_hook, None,
+        "Whose tokens are accepted beside keys, as their claim iss has it, such as https://login.example.org/realms/us.",
+    )  # fmt: skip
+    jwt_audience: str | None = setting.declare(
+        "BRAIN_JWT_AUDIENCE", setting.word, None, "What tokens have to be for, as their claim aud has it."
+    )
+    jwt_jwks_url: str | None = setting.declare(
+        "BRAIN_JWT_JWKS_URL", setting.web_hook, None,
+        "Where the issuer's keys are; found by its /.well-known/openid-configuration without it.",
+    )  # fmt: skip
+    jwt_role_claim: str = setting.declare(
+        "BRAIN_JWT_ROLE_CLAIM", setting.word, "role", "The claim of a token's role; a path has dots."
+    )
+    jwt_roles: tuple[tuple[str, str], ...] = setting.declare(
+        "BRAIN_JWT_ROLES", setting.roles, (("viewer", "viewer"), ("operator", "operator"), ("admin", "admin")),
+        "Which of that claim's words mean which role, as ops=operator,root=admin.",
+    )  # fmt: skip
+    jwt_tags_claim: str | None = setting.declare(
+        "BRAIN_JWT_TAGS_CLAIM", setting.word, None,
+        "The claim of a token's tags, which it then has to have; * is all. Tokens see all clusters without it.",
+    )  # fmt: skip
+    jwt_payloads_claim: str = setting.declare(
+        "BRAIN_JWT_PAYLOADS_CLAIM", setting.word, "payloads", "The claim that is true where a token may read payloads."
+    )
     rate_limit: int = setting.declare(
         "BRAIN_RATE_LIMIT", setting.number(int, 0, 10_000_000), 6000,
         "Requests a minute that one key may send; an address without a key a tenth of it. 0: no limit.",
@@ -294,9 +319,9 @@ class Settings:
             return "(embedded)" if name in ("database_url", "redis_url") else "(none)"
         if secret and isinstance(value, str):
             return (mask or mask_url)(value)
-        if isinstance(value, tuple):
-            return ",".join(SECRET_MASK if secret else word for word in value) or "(none)"
-        return str(value)
+        if isinstance(value, tuple) and secret:
+            return ",".join(SECRET_MASK for _ in value) or "(none)"
+        return setting.written(value) or "(none)"
 
 
 def mask_url(url: str) -> str:
@@ -380,7 +405,7 @@ def child_environment(settings: Settings, environ: Mapping[str, str] | None = No
         if value is None:
             found.pop(item.metadata["variable"], None)
         else:
-            found[item.metadata["variable"]] = ",".join(value) if isinstance(value, tuple) else str(value)
+            found[item.metadata["variable"]] = setting.written(value)
     return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from brain_clusters.domain.access import Role
 from brain_clusters.domain.addresses import parse_networks
 from brain_clusters.domain.currencies import CODES
 from brain_clusters.domain.engines import parse_cpu, parse_memory
@@ -124,6 +125,14 @@ def host_id(text: str) -> str:
     return text
 
 
+def roles(text: str) -> tuple[tuple[str, str], ...]:
+    """Return the comma-separated words of ``text``, each with the role that it means."""
+    found = tuple((word.strip(), role.strip().lower()) for word, _, role in (one.partition("=") for one in words(text)))
+    if not found or any(not word or role not in list(Role) for word, role in found):
+        raise ValueError(f"must be words with a role each, such as ops=operator, root=admin; roles: {', '.join(Role)}")
+    return found
+
+
 def host_names(text: str) -> tuple[str, ...]:
     """Return the comma-separated names of hosts in ``text``, without ports, in lower case."""
     found = tuple(word.lower() for word in words(text))
@@ -172,6 +181,13 @@ def reference(text: str) -> str:
     if not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+", text):
         raise ValueError("must say where the secret is: env:NAME or file:PATH")
     return text
+
+
+def written(value: Any) -> str:
+    """Return a setting's value as its variable has it."""
+    if isinstance(value, tuple):
+        return ",".join("=".join(one) if isinstance(one, tuple) else str(one) for one in value)
+    return str(value)
 
 
 def declare(

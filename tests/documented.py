@@ -50,6 +50,13 @@ def template_of(path: str) -> str | None:
     return None
 
 
+def fault_at(method: str, path: str, status: int, content_type: str, body: bytes) -> str | None:
+    """Do as ``fault`` for the path of a request, with its query; None where it is none of the API's."""
+    template = template_of(path.partition("?")[0])
+    kind = content_type.partition(";")[0].strip()
+    return None if template is None else fault(method, template, status, kind, body)
+
+
 def fault(method: str, template: str, status: int, kind: str, body: bytes) -> str | None:
     """Return a sentence when an answer is none of those that the document has for ``template``; None when it is."""
     what = f"{method} {template} answered {status}"

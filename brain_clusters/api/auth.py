@@ -14,13 +14,14 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, TooManyRequests, Unauthorized
 
 from brain_clusters.api import auditing, limits, pages
-from brain_clusters.api.context import control
+from brain_clusters.api.context import control, tokens
 from brain_clusters.api.endpoint import Endpoint, declared
 from brain_clusters.api.origin import SAFE_METHODS, check_local, check_name, check_origin
 from brain_clusters.db.scope import narrowed
 from brain_clusters.domain.access import LOCAL, Identity
 from brain_clusters.services import access, sessions
 from brain_clusters.services.sessions import SignedIn
+from brain_clusters.services.tokens import looks_like_one
 
 COOKIE = "brain_session"
 CSRF_HEADER = "X-CSRF-Token"
@@ -111,7 +112,7 @@ def _identify() -> Identity:
     request = flask.request
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer" and given.strip():
-        return by_key(given.strip())
+        return _by_bearer(given.strip())
     secret = request.cookies.get(COOKIE)
     if not secret or "Authorization" in request.headers:
         raise _unauthorized("send a key as Authorization: Bearer KEY; an admin's is in BRAIN_HOME/admin.key")
@@ -121,6 +122,18 @@ def _identify() -> Identity:
     if request.method not in SAFE_METHODS:
         _check_csrf(secret)
     return found.identity
+
+
+def _by_bearer(shown: str) -> Identity:
+    """Return whose key or token it is; raise Unauthorized."""
+    reader = tokens()
+    if reader is None or not looks_like_one(shown):
+        return by_key(shown)
+    found = reader.identify(shown)
+    if found is None:
+        limits.note_failure()
+        raise _unauthorized("this token is not of our issuer and for us, is over, or gives no role here")
+    return found
 
 
 def by_key(shown: str) -> Identity:

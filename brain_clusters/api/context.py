@@ -18,6 +18,7 @@ from brain_clusters.broker.limiting import Limiter
 from brain_clusters.errors import TemporaryError
 from brain_clusters.services.control import Control
 from brain_clusters.services.monitoring import Monitor
+from brain_clusters.services.tokens import Tokens
 
 if TYPE_CHECKING:
     from brain_clusters.api.streaming.hub import Hub
@@ -37,6 +38,7 @@ class _Attached:
     monitor: Monitor
     hub: Hub
     limiter: Limiter
+    tokens: Tokens | None
 
 
 def attach(app: flask.Flask, control: Control, hub: Hub) -> None:
@@ -51,6 +53,7 @@ def attach(app: flask.Flask, control: Control, hub: Hub) -> None:
         Monitor(control),
         hub,
         Limiter(control.broker.redis),
+        Tokens(control.settings) if control.settings.jwt_issuer else None,
     )
 
 
@@ -82,6 +85,11 @@ def hub() -> Hub:
 def limiter() -> Limiter:
     """Return what counts requests."""
     return _attached().limiter
+
+
+def tokens() -> Tokens | None:
+    """Return what reads the tokens of an issuer; None where none is set."""
+    return _attached().tokens
 
 
 @contextmanager

@@ -27,6 +27,8 @@ _HEADERS: dict[str, tuple[str, Shape]] = {
     "If-None-Match": ("ETags: 304 when it is still one of them.", {"type": "string"}),
     "Last-Event-ID": ("Begin after this position, or after the event of this id.", {"type": "string"}),
 }
+# Where a module's routes are shown, if not under its name.
+_TAGS = {"lifecycle": "clusters", "documents": "system"}
 _TITLES = {
     200: "Done", 201: "Made", 202: "Accepted", 204: "Done", 304: "It is as you have it", 303: "Go on there",
     400: "The body cannot be read", 401: "No key, or none that is good", 403: "Your key may not do this",
@@ -73,8 +75,8 @@ def operations(app: flask.Flask) -> Iterator[tuple[str, str, str, Endpoint]]:
 def _operation(path: str, method: str, name: str, view: Any, found: Endpoint) -> dict[str, Any]:
     told = inspect.cleandoc(view.__doc__ or name).split("\n\n", 1)
     operation: dict[str, Any] = {
-        "operationId": name,
-        "tags": [name.partition(".")[0].replace("_", " ")],
+        "operationId": name.replace(".", "_"),
+        "tags": [_TAGS.get(area := name.partition(".")[0], area).replace("_", " ")],
         "summary": " ".join(told[0].split()),
         "parameters": [*_path_parameters(path), *_query_parameters(found.query), *map(_header, found.headers)],
         "responses": {str(status): _response(status, shape) for status, shape in sorted(_answers(path, found).items())},

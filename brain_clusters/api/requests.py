@@ -23,9 +23,15 @@ _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 PAGE: Schema = {
-    "limit": {"type": "integer", "min": 1, "max": MOST_PER_PAGE, "default": 50},
-    "cursor": {"type": "string", "minlength": 1, "maxlength": 1000},
-}
+    "limit": {
+        "type": "integer", "min": 1, "max": MOST_PER_PAGE, "default": 50,
+        "meta": {"description": "The most that a page has."},
+    },
+    "cursor": {
+        "type": "string", "minlength": 1, "maxlength": 1000,
+        "meta": {"description": "The next_cursor of the page before, for the one after it."},
+    },
+}  # fmt: skip
 # Of what was without pages once, and seldom is more than one.
 LONG_PAGE: Schema = {**PAGE, "limit": {**PAGE["limit"], "default": MOST_PER_PAGE}}
 

@@ -20,6 +20,7 @@ from brain_clusters.config import Settings
 from brain_clusters.domain.addresses import is_loopback
 from brain_clusters.errors import ConfigError
 from brain_clusters.services.control import Control
+from brain_clusters.services.tokens import Tokens
 
 _STOP_SECONDS = 2
 _KEEPALIVE_SECONDS = 30
@@ -27,14 +28,19 @@ _KEEPALIVE_SECONDS = 30
 _OTHER_DESCRIPTORS = 1500
 
 
-def serve(settings: Settings) -> None:
-    """Answer requests until SIGTERM, then exit. Raises ConfigError for an address that others reach without keys."""
+def serve(settings: Settings, mount: Callable[[flask.Flask], None] = lambda _app: None) -> None:
+    """Answer requests until SIGTERM, then exit. Raises ConfigError for an address that others reach without keys.
+
+    mount: adds to the application what others have for it, such as pages.
+    """
     if settings.insecure_dev and not is_loopback(settings.api_host):
         raise ConfigError(
             f"BRAIN_API_HOST={settings.api_host} can be reached by others, and BRAIN_INSECURE_DEV lets everybody in: "
             "unset one of the two"
         )
 
+    if settings.jwt_issuer is not None:
+        Tokens(settings)  # says here, and not in the worker, what is missing
     opened = ExitStack()
 
     def make() -> flask.Flask:
@@ -44,6 +50,7 @@ def serve(settings: Settings) -> None:
         control = Control.open(settings, application="brain-api")
         threading.Thread(target=control.broker.warm_up, name="warm-up", daemon=True).start()
         app = create_app(control)
+        mount(app)
         opened.callback(hub_of(app).close)
         return app
 

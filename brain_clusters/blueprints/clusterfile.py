@@ -23,6 +23,7 @@ from brain_clusters.domain.specs import MAX_COUNT, Blueprint
 from brain_clusters.domain.states import ClusterType
 from brain_clusters.errors import Fault, InvalidInput
 
+MOST_PARTS = 500
 _ID = METADATA["id"]
 # At the beginning of a line these are marks of YAML wherever they stand, even in quotes.
 _BEGINS, _ENDS = re.compile(r"---(?=\s|$)"), re.compile(r"\.\.\.(?=\s|$)")
@@ -96,6 +97,8 @@ def parse_documents(documents: list[str]) -> list[Part]:
                     for fault in exc.faults
                 ]  # fmt: skip
     faults += _repeated(parts)
+    if len(parts) > MOST_PARTS:
+        faults.append(Fault("/documents", f"hold {len(parts)} YAML documents; give at most {MOST_PARTS} at once"))
     if faults:
         raise InvalidInput(f"the documents are not valid: {len(faults)} fault{'s' * (len(faults) > 1)}", faults)
     return parts

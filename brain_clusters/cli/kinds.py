@@ -68,10 +68,6 @@ def _error(row: Row) -> str:
     return word(found)
 
 
-def _status_of_key(row: Row) -> str:
-    return "revoked" if row.get("revoked_at") else "active"
-
-
 CLUSTERS = Kind(
     plural="clusters", singular="cluster", short="c",
     columns=(
@@ -91,9 +87,9 @@ AGENTS = Kind(
         _of("MEMORY", "memory", size), _of("AGE", "spawned_at", age),
     ),
     wide=(
-        _of("CLUSTER", "cluster_id"), _of("GROUP"), _of("ROLE"), _of("BEAT"), _of("IN FLIGHT"), _of("FAILED", "tasks_failed"),
-        _of("MEAN", "avg_task_duration", span), _of("DRIVER"), _of("HOST", "host_id"), _of("PID"), _of("REASON"),
-        _of("LAST ERROR"),
+        _of("CLUSTER", "cluster_id"), _of("GROUP"), _of("ROLE"), _of("BEAT"), _of("IN FLIGHT"),
+        _of("FAILED", "tasks_failed"), _of("MEAN", "avg_task_duration", span), _of("DRIVER"), _of("HOST", "host_id"),
+        _of("PID"), _of("REASON"), _of("LAST ERROR"),
     ),
 )  # fmt: skip
 JOBS = Kind(
@@ -102,8 +98,8 @@ JOBS = Kind(
         _of("ID"), _of("STATUS"), _of("GROUP"), Column("TOOK", _took), _of("AGE", "created_at", age),
     ),
     wide=(
-        _of("CLUSTER", "cluster_id"), _of("ATTEMPTS"), _of("PRIORITY"), _of("AGENT", "agent_id"), _of("ETA"), _of("PARENT", "parent_id"),
-        Column("ERROR", _error),
+        _of("CLUSTER", "cluster_id"), _of("ATTEMPTS"), _of("PRIORITY"), _of("AGENT", "agent_id"), _of("ETA"),
+        _of("PARENT", "parent_id"), Column("ERROR", _error),
     ),
 )  # fmt: skip
 BLUEPRINTS = Kind(
@@ -141,7 +137,7 @@ HOSTS = Kind(
 KEYS = Kind(
     plural="keys", singular="key", short="k",
     columns=(
-        _of("ID"), _of("NAME"), _of("ROLE"), Column("STATUS", _status_of_key), _of("TAGS"),
+        _of("ID"), _of("NAME"), _of("ROLE"), _of("STATUS"), _of("TAGS"),
         _of("USED", "last_used_at", age), _of("EXPIRES", "expires_at"),
     ),
     wide=(
@@ -154,7 +150,7 @@ ROLLOUTS = Kind(
         _of("ID"), _of("STATUS"), _of("CLUSTER", "cluster_id"), _of("FROM", "from_version"), _of("TO", "to_version"),
         _of("AGE", "created_at", age),
     ),
-    wide=(_of("FINISHED AT"), _of("REASON")),
+    wide=(_of("PROGRESS"), _of("UNDO"), _of("FINISHED AT"), _of("REASON")),
 )  # fmt: skip
 KINDS = (CLUSTERS, AGENTS, JOBS, BLUEPRINTS, OPERATIONS, EVENTS, HOSTS, KEYS)
 

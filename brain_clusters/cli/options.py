@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from brain_clusters.cli.client import ApiClient
+from brain_clusters.cli.kinds import KINDS
 from brain_clusters.cli.target import Target, find
 from brain_clusters.errors import BrainError, InvalidInput
 
@@ -92,6 +93,10 @@ def complete_clusters(ctx: click.Context, param: click.Parameter, incomplete: st
 
 
 cluster_argument = click.argument("cluster", metavar="CLUSTER", shell_complete=complete_clusters)
+kind_argument = click.argument(
+    "kind", metavar="KIND",
+    type=click.Choice([name for kind in KINDS for name in (kind.plural, kind.singular, kind.short)], False),
+)  # fmt: skip
 cluster_option = click.option(
     "-c", "--cluster", shell_complete=complete_clusters, metavar="CLUSTER", help="Of this one."
 )

@@ -105,6 +105,7 @@ class AgentView:
 
     idle_since: None while it works or has not worked yet. draining_since: None for one whose drain cannot be undone.
     ready_at: None for one that never was. current: whether it is of the version that its cluster is to have.
+    placed: whether a host has taken it.
     """
 
     agent_id: str
@@ -115,6 +116,7 @@ class AgentView:
     draining_since: datetime | None = None
     ready_at: datetime | None = None
     current: bool = True
+    placed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from brain_clusters.domain.states import READY_AGENT_STATUSES, AgentStatus
 
 # A version has failed when so many of its agents died young and none became healthy in between: one may be an accident.
 MOST_DEATHS = 3
+# A new agent that no host has had a place for in so long gets that of an old one: there is no room for both.
+PLACE_PATIENCE_SECONDS = 10.0
 
 
 def parse_max_parallel(value: object) -> int | str:
@@ -192,7 +194,7 @@ class _Step:
             return
         healthy = sum(self._is_healthy(agent) for agent in team.new)
         ready = [agent for agent in team.old if agent.status in READY_AGENT_STATUSES]
-        spare = healthy + len(ready) - team.want
+        spare = healthy + len(ready) - team.want + self._without_place(team)
         for agent in sorted(team.old, key=victim_order):
             is_ready = agent.status in READY_AGENT_STATUSES
             if team.surplus <= 0 or (is_ready and spare <= 0):
@@ -204,6 +206,15 @@ class _Step:
             victims = [one for one in team.new if self._busy_may_leave or one.status is not AgentStatus.BUSY]
             for agent in sorted(victims, key=lambda one: (self._is_healthy(one), victim_order(one)))[:beyond]:
                 self._leaves(team, agent)
+
+    def _without_place(self, team: _Team) -> int:
+        """Return for how many new agents old ones have to make room, however many are available."""
+        if self._pace.held:
+            return 0
+        patience = timedelta(seconds=PLACE_PATIENCE_SECONDS)
+        waiting = [one for one in team.new if not one.placed and one.status is AgentStatus.STARTING]
+        stuck = sum(self._now - one.spawned_at >= patience for one in waiting)
+        return max(0, min(stuck, self._pace.parallel) - len(team.old_leaving))
 
     def _is_healthy(self, agent: AgentView) -> bool:
         return is_healthy(agent, self._pace, self._now)

@@ -86,5 +86,6 @@ def read(session: Session) -> Mapping[Key, float]:
         select(*(getattr(TallyRow, name) for name in names)), select(*(getattr(TallyEntry, name) for name in names))
     ).subquery()
     *keys, value = (both.c[name] for name in names)
+    # On the connection itself, as there are many rows; only who sees all clusters is told of them.
     rows = session.connection().execute(select(*keys, func.sum(value)).group_by(*keys)).all()
     return {Key(*row[:-1]): float(row[-1]) for row in rows}

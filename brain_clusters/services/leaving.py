@@ -55,7 +55,7 @@ def view(agent: Agent, version: str, lost_before: datetime | None = None) -> Age
     draining_since = None if late or agent.ready_at is None else agent.draining_at
     return AgentView(
         agent.agent_id, agent.group_name, agent.status, agent.spawned_at, idle_since, draining_since, agent.ready_at,
-        agent.blueprint_version == version,
+        agent.blueprint_version == version, agent.host_id is not None,
     )  # fmt: skip
 
 

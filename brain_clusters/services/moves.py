@@ -84,20 +84,28 @@ def of_blueprint(session: Session, blueprint: Blueprint, pinned: Set[str]) -> li
         )
         .order_by(Cluster.id)
     ).all()
-    found = []
+    rows = [row for row in rows if row.id not in pinned]
+    went_back = rollouts.went_back_from(session, [row.id for row in rows], blueprint.version)
+    found, unchanged = [], dict[str, set[str]]()
     for row in rows:
-        if row.id in pinned:
-            continue
-        move = of_rollout(session, row, blueprint, {})
-        if rollouts.went_back_from(session, row.id, blueprint.version):
+        if row.blueprint_version not in unchanged:
+            before = blueprints.parsed(session, row.blueprint_id, row.blueprint_version)
+            unchanged[row.blueprint_version] = unchanged_groups(before, blueprint)
+        move = of_rollout(session, row, blueprint, {}, unchanged[row.blueprint_version])
+        if row.id in went_back:
             told = f"it went back from version {blueprint.version!r}; roll it out by name to try it again"
             move.action, move.reason = "held", told
         found.append(move)
     return found
 
 
-def of_rollout(session: Session, row: Cluster, after: Blueprint, bounds: Mapping[str, Any]) -> Move:
-    """Return what becomes of a cluster with another version; refused where that cannot be. bounds: those it gets."""
+def of_rollout(
+    session: Session, row: Cluster, after: Blueprint, bounds: Mapping[str, Any], unchanged: Set[str] | None = None
+) -> Move:
+    """Return what becomes of a cluster with another version; refused where that cannot be. bounds: those it gets.
+
+    unchanged: the groups whose agents stay, where that is known already.
+    """
     before = blueprints.parsed(session, row.blueprint_id, row.blueprint_version)
     move = Move(row.id, "rollout", before.version, after.version)
     command = RolloutCluster(
@@ -112,7 +120,8 @@ def of_rollout(session: Session, row: Cluster, after: Blueprint, bounds: Mapping
         move.action, move.reason = "refused", "; ".join([str(exc), *(fault.message for fault in faults)])
         return move
     counts = moved_targets(row.group_targets, after.groups, low, high)
-    return _weighed(move, row, (before, after), counts, unchanged_groups(before, after))
+    same = unchanged_groups(before, after) if unchanged is None else unchanged
+    return _weighed(move, row, (before, after), counts, same)
 
 
 def of_bounds(session: Session, row: Cluster, changed: Mapping[str, Any]) -> Move:

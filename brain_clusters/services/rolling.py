@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from brain_clusters.db.models import Agent, Cluster, Rollout
 from brain_clusters.domain import planning
@@ -73,7 +74,7 @@ def _adopt(session: Session, cluster: Cluster, agents: Sequence[Agent]) -> None:
         .execution_options(synchronize_session=False)
     )
     for agent in same:
-        session.refresh(agent)
+        set_committed_value(agent, "blueprint_version", cluster.blueprint_version)
 
 
 def unchanged_groups(before: Blueprint, after: Blueprint) -> set[str]:
@@ -123,15 +124,23 @@ def _finished(session: Session, cluster: Cluster, rollout: Rollout, now: datetim
     back = rollout.status is RolloutStatus.REVERTING
     told = f"{rollout.reason}; back in version {cluster.blueprint_version!r}" if back else told
     status = RolloutStatus.REVERTED if back else RolloutStatus.SUCCEEDED
-    rollouts.end(session, cluster, rollout, status, told)
-    return Course(pace, now, _unserved(session, cluster, rollout))
+    left = blueprints.parsed(session, cluster.blueprint_id, rollout.to_version if back else rollout.from_version)
+    present = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
+    # Old agents may have handed work down to groups that are no more.
+    rollout.stranded = rollouts.unfinished(session, cluster.id, left, present, {})
+    rollouts.end(session, cluster, rollout, status, told + _stranded(rollout))
+    return Course(pace, now, _unserved(left, present))
 
 
-def _unserved(session: Session, cluster: Cluster, rollout: Rollout) -> Blueprint | None:
-    """Return the groups with an application of their own whose queues the new version does not serve any more."""
-    left = rollout.from_version if rollout.status is RolloutStatus.SUCCEEDED else rollout.to_version
-    before = blueprints.parsed(session, cluster.blueprint_id, left)
-    after = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
+def _stranded(rollout: Rollout) -> str:
+    if not rollout.stranded:
+        return ""
+    counts = ", ".join(f"{count} of {name!r}" for name, count in sorted(rollout.stranded.items()))
+    return f". Unfinished jobs of groups that are no more wait until a version has these again: {counts}"
+
+
+def _unserved(before: Blueprint, after: Blueprint) -> Blueprint | None:
+    """Return the groups with an application of their own whose queues ``after`` does not serve any more."""
     served = {queue for group in after.foreign if group.celery for queue in group.celery.queues}
     gone = tuple(group for group in before.foreign if group.celery and served.isdisjoint(group.celery.queues))
     return replace(before, groups=gone) if gone else None
@@ -182,8 +191,6 @@ def _give_up(session: Session, cluster: Cluster, rollout: Rollout, why: str) -> 
     counts = {**rollout.before["group_targets"], **cluster.group_targets}  # it may have been scaled in the meantime
     rollouts.switch(session, cluster, former.version, bounds, rules.moved_targets(counts, former.groups, *bounds))
     cluster.generation += 1  # whoever decided by the version that failed has to look again
-    told = f"{why}. Going back to {former.version!r}"
-    if rollout.stranded:
-        told += f"; unfinished jobs of groups it lacks wait until one has them again: {dict(rollout.stranded)}"
+    told = f"{why}. Going back to {former.version!r}{_stranded(rollout)}"
     data = {"rollout_id": str(rollout.id), "stranded": dict(rollout.stranded)}
     history.record(session, "rollout.reverting", told, cluster_id=cluster.id, data=data)

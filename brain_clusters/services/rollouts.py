@@ -7,11 +7,11 @@ that are there follow is ``services.rolling``, at every reconcile.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Text, cast, func, select, update
 from sqlalchemy.orm import Session
 
 from brain_clusters.db.models import Cluster, Job, Operation, Rollout, StoredBlueprint
@@ -250,12 +250,10 @@ def newest(session: Session, cluster_id: str) -> Rollout | None:
     return session.scalars(query.limit(1)).first()
 
 
-def went_back_from(session: Session, cluster_id: str, version: str) -> bool:
-    """Return whether a cluster has left ``version`` again: it failed there, or somebody undid it."""
-    query = select(Rollout.id).where(
-        Rollout.cluster_id == cluster_id, (Rollout.to_version == version) | (Rollout.from_version == version)
-    )
-    return session.scalars(query.limit(1)).first() is not None
+def went_back_from(session: Session, cluster_ids: Sequence[str], version: str) -> set[str]:
+    """Return the clusters that have left ``version`` again: it failed there, or somebody undid it."""
+    had = (Rollout.to_version == version) | (Rollout.from_version == version)
+    return set(session.scalars(select(Rollout.cluster_id).where(Rollout.cluster_id.in_(cluster_ids), had)))
 
 
 def get(session: Session, rollout_id: str) -> Rollout:
@@ -274,7 +272,7 @@ def listing(session: Session, cluster_id: str, *, limit: int, cursor: str | None
     """Return a page of a cluster's rollouts, newest first."""
     clusters.get(session, cluster_id)
     query = select(Rollout).where(Rollout.cluster_id == cluster_id)
-    order = (Rollout.created_at, func.cast(Rollout.id, Rollout.from_version.type))
+    order = (Rollout.created_at, cast(Rollout.id, Text))
     return page(session, query, order, lambda row: (row.created_at, str(row.id)), limit=limit, cursor=cursor)
 
 

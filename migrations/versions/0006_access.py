@@ -69,9 +69,7 @@ def upgrade() -> None:
         sa.Column("detail", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_audit"),
     )
-    op.create_index("ix_audit_at", "audit", ["at"])
     op.create_index("ix_audit_cluster_id_id", "audit", ["cluster_id", "id"])
-    op.create_index("ix_audit_key_id_id", "audit", ["key_id", "id"])
 
 
 def downgrade() -> None:

@@ -26,6 +26,7 @@ from brain_clusters.embedded import remove_data, running
 from brain_clusters.embedded.server import Record
 from brain_clusters.ports import is_free
 from brain_clusters.processes import ProcessId
+from tests import documented
 
 PATIENCE_SECONDS = 60.0
 FINISHED = ("succeeded", "failed", "dead", "cancelled")
@@ -231,7 +232,7 @@ class Brain:
     # --- REST ---------------------------------------------------------------------------------------------------
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """Send one request. headers: with underscores for hyphens."""
+        """Send one request; its answer must be as documented. headers: with underscores for hyphens."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS + 10)
         sent = {"Authorization": f"Bearer {self.key}"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -242,6 +243,8 @@ class Brain:
             connection.request(method, path, data, sent)
             answer = connection.getresponse()
             text = answer.read()
+            if wrong := documented.fault_at(method, path, answer.status, answer.getheader("Content-Type", ""), text):
+                raise AssertionError(wrong)
             return Answer(answer.status, dict(answer.getheaders()), json.loads(text) if text else None)
         finally:
             connection.close()

@@ -111,6 +111,12 @@ class Stage:
         with self.control.database.transaction() as session:
             return session.get_one(Operation, operation_id)
 
+    def unfinished(self, cluster_id: str) -> list[uuid.UUID]:
+        """The operations of a cluster that have no outcome yet."""
+        with self.control.database.transaction() as session:
+            query = select(Operation.id).where(Operation.cluster_id == cluster_id, Operation.finished_at.is_(None))
+            return list(session.scalars(query.order_by(Operation.created_at)))
+
     def agents(self, cluster_id: str, *statuses: AgentStatus) -> list[Agent]:
         with self.control.database.transaction() as session:
             wanted = statuses or LIVE_AGENT_STATUSES

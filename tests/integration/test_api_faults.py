@@ -217,12 +217,13 @@ _JSON = st.recursive(
 )
 _KEYS = st.sampled_from(
     ["blueprint_id", "name", "id", "type", "target_workers", "min_workers", "max_workers", "description", "tags",
-     "config", "parent_cluster_id", "groups", "to", "capability", "payload", "yaml"]
+     "config", "parent_cluster_id", "groups", "to", "capability", "payload", "yaml", "documents", "version"]
 )  # fmt: skip
 _GOOD = st.sampled_from(["office", "Clerks", "filing", 1, 2, ["a"], {"Clerks": 2}, {}, "project"])
 _BODIES = _JSON | st.dictionaries(_KEYS | st.text(max_size=5), _GOOD | _JSON, max_size=6)
 _POSTED = st.sampled_from(["/api/clusters", "/api/clusters/fuzz/scale", "/api/clusters/fuzz/jobs", "/api/blueprints",
-                           "/api/clusters/fuzz/reactivate"])  # fmt: skip
+                           "/api/clusters/fuzz/reactivate", "/api/clusters/fuzz/rollout", "/api/plan",
+                           "/api/apply"])  # fmt: skip
 _fuzz = settings(
     max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -241,7 +242,7 @@ def test_no_body_makes_a_5xx(api: FlaskClient, path: str, body: Any, put: bool) 
         content_type="application/json",
     )
     assert response.status_code < 500, response.text
-    assert response.status_code != 404 or path == "/api/clusters", response.text
+    assert response.status_code != 404 or path in ("/api/clusters", "/api/clusters/fuzz/rollout"), response.text
 
 
 @_fuzz
@@ -284,6 +285,7 @@ def test_every_promised_route_is_there(api_app: Flask) -> None:
     promised = {
         ("/api/clusters", "GET POST"),
         ("/api/hosts", "GET"),
+        ("/api/overview", "GET"),
         ("/api/openapi.json", "GET"),
         ("/api/docs", "GET"),
         ("/api/docs/<>", "GET"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from brain_clusters.domain.commands import (
     UpdateCluster,
 )
 from brain_clusters.domain.states import (
+    ROLLOUTS_UNDER_WAY,
     AgentStatus,
     ClusterStatus,
     JobStatus,
@@ -28,7 +31,7 @@ from brain_clusters.domain.states import (
 )
 from brain_clusters.errors import Conflict, InvalidInput, NotFound
 from brain_clusters.genesis.desk import Ended
-from brain_clusters.services import blueprints, explain, rollouts
+from brain_clusters.services import blueprints, explain, operations, rollouts
 from brain_clusters.services.reconcile import reconcile_each
 
 from .stage import SHOP, Stage
@@ -344,6 +347,66 @@ def test_an_idle_cluster_does_not_fall_asleep_in_the_middle(stage: Stage, packin
     assert stage.tick()
     assert stage.cluster(packing).status is ClusterStatus.ACTIVE
     assert stage.cluster(packing).intent == "running"
+
+
+def one_step(stage: Stage, cluster_id: str, chance: random.Random) -> None:
+    """Do what some host does at some time to some agents: start, die, leave; or time passes."""
+    desk = stage.desk()
+    desk.claim(chance.choice([1, 1000]))
+    starting = [one for one in stage.agents(cluster_id, AgentStatus.STARTING) if chance.random() < 0.5]
+    draining = [one for one in stage.agents(cluster_id, AgentStatus.DRAINING) if chance.random() < 0.5]
+    stage.beat(*starting)
+    desk.ready({one.agent_id: {"pid": 1} for one in starting})
+    desk.ended([Ended(one.agent_id, asked=True) for one in draining])
+    dying = [one for one in stage.agents(cluster_id) if chance.random() < 0.05]
+    desk.ended([Ended(one.agent_id, asked=False, error="it died") for one in dying])
+    if chance.random() < 0.2:
+        stage.sql("UPDATE cluster_agents SET not_before = NULL")
+        assert stage.tick()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_comes_in_the_middle_nothing_is_stuck(stage: Stage, packing: str, seed: int) -> None:
+    chance = random.Random(seed)
+    blueprints.store(stage.control, shop("3", without_drivers))
+    for _ in range(25):
+        command: Any = chance.choice(
+            [
+                RolloutCluster(
+                    cluster_id=packing, version=chance.choice("123"), max_parallel=chance.choice([1, "50%"])
+                ),
+                RolloutCluster(cluster_id=packing, undo=True),
+                RolloutCluster(cluster_id=packing, steer=chance.choice(["pause", "resume"])),
+                ScaleCluster(cluster_id=packing, groups={"Packer": chance.randint(0, 5)}),
+                HibernateCluster(cluster_id=packing),
+                ReactivateCluster(cluster_id=packing),
+            ]
+        )
+        with suppress(Conflict, InvalidInput):
+            operation = stage.submit(command)
+            if chance.random() < 0.9:  # else its worker was killed, and the sweep brings it again
+                stage.run(operation)
+        one_step(stage, packing, chance)
+    with suppress(Conflict):
+        stage.do(ReactivateCluster(cluster_id=packing))
+    with suppress(Conflict):
+        stage.do(RolloutCluster(cluster_id=packing, steer="resume"))
+    version = stage.cluster(packing).blueprint_version
+    for operation_id in stage.unfinished(packing):
+        operations.run(stage.control, operation_id)
+    for _ in range(3):
+        stage.sql("UPDATE cluster_agents SET not_before = NULL")
+        stage.settle(packing)
+        reconcile_each(stage.control, [packing])
+    found = newest(stage, packing)
+    assert found.status not in ROLLOUTS_UNDER_WAY or found.status is RolloutStatus.REVERTING, found.reason
+    assert stage.cluster(packing).blueprint_version == version
+    if found.status is not RolloutStatus.FAILED:
+        assert {one.blueprint_version for one in stage.agents(packing)} == {version}
+    wanted = {name: count for name, count in stage.cluster(packing).group_targets.items() if count}
+    assert stage.groups(packing) == wanted
+    assert stage.cluster(packing).status is ClusterStatus.ACTIVE
+    assert stage.unfinished(packing) == []
 
 
 # --- groups that come and go ------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def whole(row: ScalingDecision) -> set[str]:
 INPUTS = {
     "blueprint", "view", "situation", "signals", "state", "now",
     "targets", "min_workers", "max_workers", "since_change", "idle_seconds", "persistent", "unknown_ticks", "floor",
-    "next_floor", "phase", "asleep_backlog", "hibernated_seconds", "look_ahead", "fired", "over_budget",
+    "next_floor", "phase", "asleep_backlog", "hibernated_seconds", "look_ahead", "fired", "over_budget", "paused",
 }  # fmt: skip
 
 

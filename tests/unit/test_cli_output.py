@@ -16,7 +16,6 @@ from click.testing import CliRunner
 from brain_clusters.broker.diagnosis import RedisFacts
 from brain_clusters.cli import words
 from brain_clusters.cli.commands.clusters import _sizes
-from brain_clusters.cli.commands.declare import split
 from brain_clusters.cli.contexts import Context, Contexts
 from brain_clusters.cli.doctor import State, machine
 from brain_clusters.cli.doctor.servers import judge_clock, judge_database, judge_redis
@@ -162,13 +161,6 @@ def test_a_tree_of_jobs_is_drawn() -> None:
 
 
 # --- what is read -----------------------------------------------------------------------------------------------
-
-
-def test_documents_are_parted_where_yaml_parts_them_and_keep_their_lines() -> None:
-    text = "# only this\n---\na: 1\n--- # two\nb: |\n  --- no border\n---\n\n--- c\n"
-    assert split(text) == ["\n---\na: 1\n", "\n\n\n--- # two\nb: |\n  --- no border\n", "\n" * 8 + "--- c\n"]
-    assert split("a: 1\n") == ["a: 1\n"]
-    assert split("# nothing\n\n") == []
 
 
 def test_payloads_are_json_of_a_text_or_a_file(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import yaml
 
 from brain_clusters.config import Settings
 from brain_clusters.domain.exposition import METRICS
+from brain_clusters.setting import written
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = ROOT / "docs" / "operations.md"
@@ -55,7 +56,7 @@ def _default(setting: Field[Any]) -> str:
         if setting.default in (None, ())
         else f"{setting.default:g}"
         if isinstance(setting.default, float)
-        else ",".join(setting.default)
+        else written(setting.default)
         if isinstance(setting.default, tuple)
         else str(setting.default)
     )
@@ -96,8 +97,11 @@ def test_dashboards_and_alerts_ask_only_for_what_is_told() -> None:
 )
 def test_every_variable_that_is_named_exists(path: Path) -> None:
     known = {one.metadata["variable"] for one in fields(Settings)}
-    # What compose and tests read themselves, and what agents and their commands are given.
+    # What the command line, compose and tests read themselves, and what agents and their commands are given.
     known |= {
+        "BRAIN_API_KEY",
+        "BRAIN_API_URL",
+        "BRAIN_CONTEXT",
         "BRAIN_AGENT",
         "BRAIN_AGENT_ID",
         "BRAIN_TEST_ENGINES",

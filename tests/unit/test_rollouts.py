@@ -72,6 +72,14 @@ def test_idle_ones_leave_before_busy_ones_and_busy_ones_leave_too() -> None:
     assert step({"w": 2}, team, pace(), NOW, busy_may_leave=False).drain == ("busy",)
 
 
+def test_an_old_agent_makes_room_for_a_new_one_that_no_host_has_a_place_for() -> None:
+    for seconds, placed, leaving in [(9, False, 0), (10, False, 1), (10, True, 0)]:
+        new = replace(agent("n", STARTING, new=True), placed=placed, spawned_at=NOW - timedelta(seconds=seconds))
+        assert len(step({"w": 2}, [*olds(2), new], pace(), NOW, busy_may_leave=True).drain) == leaving
+        team = [agent("o0", DRAINING), agent("o1"), new]
+        assert step({"w": 2}, team, pace(), NOW, busy_may_leave=True).drain == ()
+
+
 def test_one_that_drains_counts_as_being_replaced_until_it_is_gone() -> None:
     team = [agent("o0", DRAINING), agent("o1"), agent("n", new=True)]
     assert step({"w": 2}, team, pace(), NOW, busy_may_leave=True).start == {}

@@ -156,7 +156,12 @@ def destroy(api: ApiClient, clusters: tuple[str, ...], yes: bool, dry_run: bool,
 @options.connected
 def pause(api: ApiClient, clusters: tuple[str, ...], output: str) -> None:
     """Have the autoscaler leave CLUSTERs alone: none is scaled, put to sleep or woken until 'resume'."""
-    _all(clusters, lambda cluster: _told(api.post(path_of("clusters", cluster, "pause"), {}), output, "paused"))
+    _all(
+        clusters,
+        lambda cluster: _told(
+            api.post(path_of("clusters", cluster, "pause"), {}), output, "is left alone by the autoscaler"
+        ),
+    )
 
 
 @click.command()
@@ -165,11 +170,14 @@ def pause(api: ApiClient, clusters: tuple[str, ...], output: str) -> None:
 @options.connected
 def resume(api: ApiClient, clusters: tuple[str, ...], output: str) -> None:
     """Have the autoscaler look after CLUSTERs again."""
-    _all(clusters, lambda cluster: _told(api.post(path_of("clusters", cluster, "resume"), {}), output, "resumed"))
+    _all(
+        clusters,
+        lambda cluster: _told(api.post(path_of("clusters", cluster, "resume"), {}), output, "is looked after again"),
+    )
 
 
 def _told(answer: Any, output: str, word: str) -> None:
-    seen = answer.get("cluster", answer)
+    seen = answer["cluster"]
     if output == "table":
         click.echo(f"{seen['id']} {word}")
     else:

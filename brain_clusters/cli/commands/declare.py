@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from brain_clusters.cli import options
 from brain_clusters.cli.client import ApiClient
-from brain_clusters.cli.faults import DIFFERS
+from brain_clusters.cli.faults import DIFFERS, FAILED
 from brain_clusters.cli.output import show_data
-from brain_clusters.cli.plans import differs, show_diff, show_plan, wait_for_changes
-from brain_clusters.errors import InvalidInput, NotFound
+from brain_clusters.cli.plans import (
+    apply_plan,
+    ask_plan,
+    differs,
+    refused,
+    show_diff,
+    show_done,
+    show_plan,
+    wait_for_changes,
+)
+from brain_clusters.errors import Conflict, InvalidInput, NotFound
 
-# In YAML, three hyphens at the start of a line always part documents, also within a block of text.
-_BORDER = re.compile(r"^---(?:[ \t].*)?$", re.MULTILINE)
-_EMPTY = re.compile(r"(?:\s*(?:#[^\n]*)?\n?)*")
 _SUFFIXES = (".yaml", ".yml")
 
 _FILES = click.option(
@@ -49,18 +55,22 @@ def apply(
     brain-clusters apply -f shop.yaml --wait
     kustomize build | brain-clusters apply -f - --yes
     """
-    documents = read_documents(files)
-    plan = api.post("/api/plan", {"documents": documents})
-    if dry_run or not differs(plan):
-        show_plan(plan, output)
+    sources = read_files(files)
+    found = ask_plan(api, sources)
+    if output == "table":
+        show_plan(found, output)
+    if refused(found):
+        raise Conflict("nothing was applied; mend what is refused, or leave it out")
+    if dry_run or not differs(found):
+        if output != "table":
+            show_plan(found, output)
         return
-    if output == "table" and sys.stdin.isatty() and not yes:
-        show_plan(plan, output)
+    if sys.stdin.isatty() and not yes:
         options.confirm("Apply this?", yes=yes)
-    done = api.post("/api/apply", {"documents": documents})
+    done = apply_plan(api, sources, found)
     if wait:
         wait_for_changes(api, done, timeout)
-    show_plan(done, output, done=True)
+    show_done(done, output, waited=wait)
 
 
 @click.command()
@@ -69,10 +79,9 @@ def apply(
 @options.connected
 def plan(api: ApiClient, files: tuple[str, ...], output: str) -> None:
     """Show what 'apply' would change, with agents replaced and cost per hour. Exits 3 when something differs."""
-    found = api.post("/api/plan", {"documents": read_documents(files)})
+    found = ask_plan(api, read_files(files))
     show_plan(found, output)
-    if differs(found):
-        raise click.exceptions.Exit(DIFFERS)
+    _exit(found)
 
 
 @click.command()
@@ -81,41 +90,33 @@ def plan(api: ApiClient, files: tuple[str, ...], output: str) -> None:
 @options.connected
 def diff(api: ApiClient, files: tuple[str, ...], output: str) -> None:
     """Show what 'apply' would change, line by line. Exits 3 when something differs."""
-    found = api.post("/api/plan", {"documents": read_documents(files)})
+    found = ask_plan(api, read_files(files))
     if output == "table":
         show_diff(found)
     else:
         show_data(found, output)
+    _exit(found)
+
+
+def _exit(found: Any) -> None:
+    """End with 3 when a plan would change something, with 1 when a part of it is refused."""
+    if refused(found):
+        raise click.exceptions.Exit(FAILED)
     if differs(found):
         raise click.exceptions.Exit(DIFFERS)
 
 
-def read_documents(files: Sequence[str]) -> list[str]:
-    """Return the documents of files, of folders, and of the input; raise InvalidInput where there are none."""
-    found = [document for name in files for text in _texts(name) for document in split(text)]
+def read_files(names: Sequence[str]) -> dict[str, str]:
+    """Return the texts of files, of all files of folders, and of the input, by name. Raises NotFound, InvalidInput."""
+    found = {path: text for name in names for path, text in _texts(name)}
     if not found:
-        raise InvalidInput(f"{', '.join(files)}: no document is in there; see 'brain-clusters apply --help'")
+        raise InvalidInput(f"{', '.join(names)}: there is no file that ends with {' or '.join(_SUFFIXES)}")
     return found
 
 
-def split(text: str) -> list[str]:
-    """Return the documents of a stream of YAML, without those that hold comments only.
-
-    Each keeps its lines' numbers: what comes before it is replaced by empty lines.
-    """
-    found, begin = [], 0
-    for border in [*_BORDER.finditer(text), None]:
-        end = len(text) if border is None else border.start()
-        document = text[begin:end]
-        if not _EMPTY.fullmatch(document.removeprefix("---")):
-            found.append("\n" * text.count("\n", 0, begin) + document)
-        begin = end
-    return found
-
-
-def _texts(name: str) -> Iterator[str]:
+def _texts(name: str) -> Iterator[tuple[str, str]]:
     if name == "-":
-        yield sys.stdin.read()
+        yield "the input", sys.stdin.read()
         return
     path = Path(name)
     if path.is_dir():
@@ -126,6 +127,6 @@ def _texts(name: str) -> Iterator[str]:
         raise NotFound(f"there is no file {name}")
     for each in paths:
         try:
-            yield each.read_text(encoding="utf-8")
+            yield str(each), each.read_text(encoding="utf-8")
         except (OSError, ValueError) as exc:
             raise InvalidInput(f"{each} cannot be read: {exc}") from exc

@@ -9,7 +9,7 @@ import click
 
 from brain_clusters.cli import fetch, options
 from brain_clusters.cli.client import ApiClient, path_of
-from brain_clusters.cli.kinds import AGENTS, BLUEPRINTS, CLUSTERS, EVENTS, JOBS, KINDS, Kind, kind_of
+from brain_clusters.cli.kinds import AGENTS, BLUEPRINTS, CLUSTERS, EVENTS, JOBS, Kind, kind_of
 from brain_clusters.cli.output import row_lines, show, show_fields
 from brain_clusters.cli.table import COLOURS, lines, screen_width
 from brain_clusters.cli.words import NOTHING, age, plain, word
@@ -18,7 +18,7 @@ _EVENTS = 10
 
 
 @click.command()
-@click.argument("kind", metavar="KIND", type=click.Choice([k.singular for k in KINDS] + [k.plural for k in KINDS]))
+@options.kind_argument
 @click.argument("name", metavar="ID", shell_complete=options.complete_clusters)
 @options.output
 @options.connected

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from brain_clusters.cli import fetch, options
+from brain_clusters.cli import options
 from brain_clusters.cli.client import ApiClient, path_of
 from brain_clusters.cli.kinds import KEYS
 from brain_clusters.cli.output import show, show_data
@@ -21,11 +20,12 @@ def keys() -> None:
 
 
 @keys.command(name="list")
+@click.option("--ended", is_flag=True, help="Those that were revoked or have expired, too.")
 @options.output
 @options.connected
-def list_(api: ApiClient, output: str) -> None:
+def list_(api: ApiClient, ended: bool, output: str) -> None:
     """List the keys; none of them can be read again."""
-    show(fetch.listing(api, KEYS, None, {}), KEYS, output)
+    show(api.get("/api/keys", ended=ended or None), KEYS, output)
 
 
 @keys.command()
@@ -50,13 +50,12 @@ def create(
     brain-clusters keys create ci --role operator --expires '90 days'
     brain-clusters keys create rescue --role admin --direct     # where BRAIN_DATABASE_URL or the 'up' is
     """
-    ends = None if expires is None else _instant(expires)
     if direct:
-        _show_new(_made_directly(name, role, payloads, tags, ends), output)
+        _show_new(_made_directly(name, role, payloads, tags, None if expires is None else _end(expires)), output)
         return
     body: dict[str, Any] = {"name": name, "role": role, "payloads": payloads, "tags": list(tags)}
-    if ends is not None:
-        body["expires_at"] = ends.isoformat()
+    if expires is not None:
+        body["expires"] = expires
     with options.client_of(options.take_target(given)) as api:
         _show_new(api.post("/api/keys", body), output)
 
@@ -75,40 +74,33 @@ def revoke(api: ApiClient, ids: tuple[str, ...], yes: bool) -> None:
 
 @keys.command()
 @click.argument("key", metavar="KEY")
+@click.option("--overlap", metavar="DURATION", help="How long the old one goes on; a day without it.")
+@click.option("--expires", metavar="DURATION|TIME", help="When the new one ends; never without it.")
 @options.output
 @options.connected
-def rotate(api: ApiClient, key: str, output: str) -> None:
-    """Make a new key that may what KEY may, and show it: this once."""
-    _show_new(api.post(path_of("keys", key, "rotate"), {}), output)
+def rotate(api: ApiClient, key: str, output: str, **given: Any) -> None:
+    """Make a new key that may what KEY may, and show it: this once. The old one goes on for a while."""
+    body = {name: value for name, value in given.items() if value is not None}
+    _show_new(api.post(path_of("keys", key, "rotate"), body), output)
 
 
 def _show_new(made: Any, output: str) -> None:
     """Print a new key alone on the output, so that it can be sent to a file, and what it is beside it."""
-    row = made.get("row", made.get("api_key", made))
-    shown = next((made[word] for word in ("key", "secret", "shown", "token") if isinstance(made.get(word), str)), None)
     if output in ("json", "yaml"):
         show_data(made, output)
         return
-    click.echo(f"{row.get('id')} ({row.get('role')}) is made; it is shown this once:", err=True)
-    click.echo(shown)
+    click.echo(f"{made['key']['id']} ({made['key']['role']}) is made; it is shown this once:", err=True)
+    click.echo(made["secret"])
 
 
-def _instant(text: str) -> datetime:
+def _end(text: str) -> datetime:
     """Return when a key ends; raise InvalidInput."""
-    from brain_clusters.domain.durations import in_utc, parse_duration, parse_instant
+    from brain_clusters.domain.durations import parse_end
 
-    for read in (_from_now(parse_duration), lambda given: in_utc(parse_instant(given))):
-        try:
-            return read(text)
-        except ValueError:
-            continue
-    raise InvalidInput(
-        f"--expires: {text!r} is no duration such as '90 days', and no time such as 2027-01-31T00:00:00Z"
-    )
-
-
-def _from_now(parse: Callable[[str], float]) -> Callable[[str], datetime]:
-    return lambda text: datetime.now(UTC) + timedelta(seconds=parse(text))
+    try:
+        return parse_end(text, datetime.now(UTC))
+    except ValueError as exc:
+        raise InvalidInput(f"--expires: {text!r} {exc}") from exc
 
 
 def _made_directly(name: str, role: str, payloads: bool, tags: tuple[str, ...], ends: datetime | None) -> Any:
@@ -123,6 +115,7 @@ def _made_directly(name: str, role: str, payloads: bool, tags: tuple[str, ...], 
         with control.database.transaction() as session:
             new = access.NewKey(name=name, role=Role(role), payloads=payloads, tags=tags, expires_at=ends)
             row, shown = access.make(session, new, "the command line, directly")
-            return {"id": row.id, "name": row.name, "role": str(row.role), "key": shown}
+            told = {"id": row.id, "name": row.name, "role": str(row.role), "expires_at": ends and ends.isoformat()}
+            return {"key": told, "secret": shown}
     finally:
         control.close()

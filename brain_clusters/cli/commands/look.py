@@ -9,7 +9,7 @@ import click
 
 from brain_clusters.cli import fetch, options
 from brain_clusters.cli.client import ApiClient
-from brain_clusters.cli.kinds import KINDS, kind_of
+from brain_clusters.cli.kinds import kind_of
 from brain_clusters.cli.output import show
 from brain_clusters.cli.watching import watch_rows
 from brain_clusters.errors import InvalidInput
@@ -31,9 +31,7 @@ def tell_rest(found: Any, name: str) -> None:
 
 
 @click.command()
-@click.argument(
-    "kind", metavar="KIND", type=click.Choice([kind.plural for kind in KINDS] + [k.singular for k in KINDS])
-)
+@options.kind_argument
 @click.argument("ids", nargs=-1, metavar="[ID]...", shell_complete=options.complete_clusters)
 @options.cluster_option
 @click.option("--status", help="Of clusters, or jobs (several by commas).")

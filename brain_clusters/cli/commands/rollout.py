@@ -10,11 +10,11 @@ from brain_clusters.cli import options
 from brain_clusters.cli.client import ApiClient, path_of
 from brain_clusters.cli.kinds import ROLLOUTS
 from brain_clusters.cli.output import show, show_data, show_fields
-from brain_clusters.cli.progress import poll
+from brain_clusters.cli.progress import poll, wait_for_operation
 from brain_clusters.cli.words import NOTHING, age, span, word
 from brain_clusters.errors import NotFound, PermanentError
 
-_ENDED = ("succeeded", "failed", "reverted", "superseded", "cancelled")
+_ENDED = ("succeeded", "failed", "reverted", "superseded")
 _CLUSTER = options.cluster_argument
 
 
@@ -29,8 +29,9 @@ def rollout() -> None:
 @rollout.command()
 @_CLUSTER
 @click.option("--version", help="The blueprint's version; the newest without it.")
-@click.option("--max-parallel", type=click.IntRange(1), help="Agents replaced at once.")
+@click.option("--max-parallel", metavar="N|PERCENT", help="Agents replaced at once, such as 2 or 25%.")
 @click.option("--min-healthy-time", metavar="DURATION", help="How long a new agent must be well before the next.")
+@click.option("--progress-deadline", metavar="DURATION", help="It fails when nothing becomes better for so long.")
 @click.option("--auto-revert/--no-auto-revert", default=None, help="Go back when new agents fail.")
 @options.waiting
 @options.output
@@ -38,6 +39,8 @@ def rollout() -> None:
 def start(api: ApiClient, cluster: str, wait: bool, timeout: float, output: str, **given: Any) -> None:
     """Begin to bring CLUSTER to a version of its blueprint."""
     body = {name: value for name, value in given.items() if value is not None}
+    if str(body.get("max_parallel", "")).isdecimal():
+        body["max_parallel"] = int(body["max_parallel"])
     _begun(api, cluster, api.post(path_of("clusters", cluster, "rollout"), body), wait, timeout, output)
 
 
@@ -59,7 +62,7 @@ def undo(api: ApiClient, cluster: str, version: str | None, wait: bool, timeout:
 @options.connected
 def pause(api: ApiClient, cluster: str, output: str) -> None:
     """Hold the rollout of CLUSTER where it is."""
-    _told(api.post(path_of("clusters", cluster, "rollout", "pause"), {}), output)
+    _accepted(api.post(path_of("clusters", cluster, "rollout", "pause"), {}), output)
 
 
 @rollout.command()
@@ -68,7 +71,7 @@ def pause(api: ApiClient, cluster: str, output: str) -> None:
 @options.connected
 def resume(api: ApiClient, cluster: str, output: str) -> None:
     """Go on with the rollout of CLUSTER."""
-    _told(api.post(path_of("clusters", cluster, "rollout", "resume"), {}), output)
+    _accepted(api.post(path_of("clusters", cluster, "rollout", "resume"), {}), output)
 
 
 @rollout.command()
@@ -104,12 +107,24 @@ def _newest(api: ApiClient, cluster: str) -> Any:
 
 
 def _begun(api: ApiClient, cluster: str, answer: Any, wait: bool, timeout: float, output: str) -> None:
-    found = answer.get("rollout") or answer
-    if wait:
-        found = _follow(api, found if "id" in found else _newest(api, cluster), timeout)
+    """Show what was accepted; with ``wait``, what became of the rollout."""
+    if not wait:
+        _accepted(answer, output)
+        return
+    wait_for_operation(api, answer["operation"], timeout)
+    found = _newest(api, cluster)
     _told(found, output)
-    if wait:
-        _judge(found, timeout)
+    _judge(found, timeout)
+
+
+def _accepted(answer: Any, output: str) -> None:
+    operation = answer["operation"]
+    if output in ("json", "yaml"):
+        show_data(answer, output)
+    elif output == "name":
+        click.echo(operation["cluster_id"])
+    else:
+        click.echo(f"{operation['cluster_id']}: accepted (operation {operation['id']}); 'rollout status -w' follows it")
 
 
 def _follow(api: ApiClient, found: Any, timeout: float) -> Any:
@@ -130,8 +145,7 @@ def _line(found: Any) -> str:
 
 
 def _parts(found: Any) -> str:
-    replaced, total = found.get("replaced"), found.get("total")
-    return "" if total is None else f", {replaced or 0} of {total} agents replaced"
+    return f": {word(found['progress'])}" if found["progress"] else ""
 
 
 def _told(found: Any, output: str) -> None:

@@ -44,10 +44,15 @@ def migrate() -> None:
 
 @click.command()
 def api() -> None:
-    """Run the REST API until SIGTERM."""
+    """Run the REST API and the dashboard until SIGTERM."""
+    from brain_clusters import dashboard
     from brain_clusters.api.server import serve
 
+<<<<<<< HEAD
     serve(_settings("api"))
+=======
+    serve(_settings(), dashboard.attach)
+>>>>>>> main
 
 
 @click.command()

@@ -1,0 +1,18 @@
+"""Mounting the dashboard on an application of the API."""
+
+from __future__ import annotations
+
+import flask
+
+from brain_clusters.api import pages
+from brain_clusters.dashboard import clusters, login, overview, site
+
+SCREENS = (site, login, overview, clusters)
+
+
+def attach(app: flask.Flask) -> None:
+    """Mount all screens on ``app``, and have it send who is not signed in to the sign-in."""
+    site.prepare(app)
+    for module in SCREENS:
+        app.register_blueprint(module.routes)
+    pages.attach(app, site.problem)

@@ -1,0 +1,15 @@
+// The dashboard's own scripts. Pages can be read without them.
+import { watchActions } from "./actions.js";
+import { drawCharts } from "./charts.js";
+import { watchKeys } from "./keys.js";
+import { keepLive } from "./live.js";
+import { watchTheme } from "./theme.js";
+import { keepTimes } from "./times.js";
+
+document.documentElement.classList.add("js");
+watchTheme();
+watchActions();
+watchKeys();
+keepTimes();
+drawCharts();
+keepLive(() => { keepTimes(); drawCharts(); });
