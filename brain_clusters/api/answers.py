@@ -50,6 +50,13 @@ CLUSTER_MEMBERS: dict[str, Shape] = {
 }  # fmt: skip
 CLUSTER = record("Cluster", CLUSTER_MEMBERS)
 _BACKLOG = record("Backlog", {"waiting": WHOLE, "running": WHOLE})
+GROUP_BACKLOG = record(
+    "GroupBacklog",
+    {
+        "value": told(WHOLE, "Jobs that wait or run."), "cluster_id": TEXT, "group": TEXT, "waiting": WHOLE,
+        "running": WHOLE,
+    },
+)  # fmt: skip
 _STANDBY = record(
     "Standby", {"mode": words(("warm", "cold"))}, {"zygotes": or_null(WHOLE), "memory_bytes": or_null(WHOLE)}
 )

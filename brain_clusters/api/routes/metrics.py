@@ -5,6 +5,7 @@ from __future__ import annotations
 import flask
 
 from brain_clusters import __version__
+from brain_clusters.api import answers
 from brain_clusters.api.context import answer, commit, control, monitor
 from brain_clusters.api.endpoint import endpoint
 from brain_clusters.api.exposition import exposed
@@ -25,7 +26,7 @@ def scrape() -> flask.Response:
 
 
 @routes.get("/api/clusters/<cluster_id>/groups/<group>/backlog")
-@endpoint(Role.VIEWER)
+@endpoint(Role.VIEWER, answers={200: answers.GROUP_BACKLOG})
 def backlog(cluster_id: str, group: str) -> flask.Response:
     """Tell the jobs of one group that wait or run, for KEDA's metrics-api scaler; 503 when nobody knows."""
     with control().database.transaction() as session:

@@ -48,11 +48,7 @@ def api() -> None:
     from brain_clusters import dashboard
     from brain_clusters.api.server import serve
 
-<<<<<<< HEAD
-    serve(_settings("api"))
-=======
-    serve(_settings(), dashboard.attach)
->>>>>>> main
+    serve(_settings("api"), dashboard.attach)
 
 
 @click.command()
