@@ -79,6 +79,7 @@ OPERATION = record(
 )  # fmt: skip
 OPERATIONS = page("operations", OPERATION)
 ACCEPTED = record("Accepted", {"operation": OPERATION, "cluster": CLUSTER})
+_REASON = told(or_null(TEXT), "Why it still is starting, or that somebody sent it away.")
 AGENT = record(
     "Agent",
     {
@@ -87,7 +88,7 @@ AGENT = record(
         "status": words(AgentStatus), "health_score": NUMBER, "tasks_completed": WHOLE, "tasks_failed": WHOLE,
         "avg_task_duration": told(NUMBER, "Seconds."), "last_error": or_null(TEXT), "spawned_at": TIME,
         "ready_at": or_null(TIME), "last_active": or_null(TIME), "stopped_at": or_null(TIME), "driver": TEXT,
-        "host_id": or_null(TEXT), "reason": told(or_null(TEXT), "Why it still is starting."), "pid": or_null(WHOLE),
+        "host_id": or_null(TEXT), "reason": _REASON, "pid": or_null(WHOLE),
         "in_flight": or_null(WHOLE), "cpu": told(or_null(NUMBER), "%"), "memory": told(or_null(WHOLE), "Bytes."),
         "beat": told(words(("fresh", "missing", "unknown")), "unknown: Redis could not be asked."),
     },
@@ -168,8 +169,9 @@ _JOB = {
     "started_at": or_null(TIME), "finished_at": or_null(TIME), "options": OBJECT, "parent_id": or_null(TEXT),
     "root_id": or_null(TEXT), "usage": or_null(OBJECT),
 }  # fmt: skip
-JOB = record("Job", _JOB)
-WHOLE_JOB = record("WholeJob", {**_JOB, "payload": ANY, "progress": ANY})
+_MASKED = {"redacted": told(TRUTH, "What jobs are given and give back is null: it takes the right `payloads`.")}
+JOB = record("Job", _JOB, _MASKED)
+WHOLE_JOB = record("WholeJob", {**_JOB, "payload": ANY, "progress": ANY}, _MASKED)
 JOBS = page("jobs", JOB)
 ONE_JOB = record("", {"job": JOB})
 ADDED_LIST = record(
@@ -213,6 +215,7 @@ LETTERS = whole(
             "error_key": TEXT, "group": TEXT, "count": WHOLE, "retryable": WHOLE, "first_at": TIME, "last_at": TIME,
             "example_id": TEXT, "example_message": or_null(TEXT),
         },
+        _MASKED,
     ),
 )  # fmt: skip
 RETRIED = record("", {"retried": WHOLE, "left": WHOLE, "without_payload": WHOLE})
@@ -220,7 +223,8 @@ DISCARDED = record("", {"discarded": WHOLE, "left": WHOLE, "without_payload": WH
 _BLUEPRINT = {
     "id": TEXT, "name": TEXT, "version": TEXT, "manifest_path": or_null(TEXT), "description": or_null(TEXT),
     "author": or_null(TEXT), "tags": _TEXTS, "created_at": TIME, "updated_at": TIME, "is_active": TRUTH,
-    "instances_created": WHOLE, "instances_active": WHOLE, "success_rate": NUMBER,
+    "instances_created": told(or_null(WHOLE), "Null for callers that see only some clusters, as the next two."),
+    "instances_active": or_null(WHOLE), "success_rate": or_null(NUMBER),
 }  # fmt: skip
 BLUEPRINTS = page("blueprints", record("Blueprint", _BLUEPRINT))
 WHOLE_BLUEPRINT = record(
@@ -245,13 +249,14 @@ _TALLY = {
     "amount": told(or_null(NUMBER), "Null where a price is not known."), "amount_known": or_null(NUMBER),
     "saved": record("", {"agent_seconds": NUMBER, "amount": or_null(NUMBER)}),
 }  # fmt: skip
+TALLY = record("Tally", _TALLY)
 _HEADINGS = ("agent_id", "group", "cluster_id", "blueprint_id", "blueprint_version", "tag", "day", "driver")
 COSTS = record(
     "Costs",
     {
         "since": DAY, "until": DAY, "group_by": TEXT, "currency": TEXT,
         "rows": listed(record("CostRow", _TALLY, dict.fromkeys(_HEADINGS, or_null(TEXT)))), "total": WHOLE,
-        "totals": record("Tally", _TALLY),
+        "totals": TALLY,
     },
     {"cluster_id": TEXT},
 )  # fmt: skip
@@ -268,6 +273,33 @@ SESSIONS = whole(
         {
             "id": TEXT, "key_id": TEXT, "key_name": TEXT, "created_at": TIME, "expires_at": TIME, "seen_at": TIME,
             "address": or_null(TEXT), "user_agent": or_null(TEXT), "current": TRUTH,
+        },
+    ),
+)  # fmt: skip
+_KEY = record(
+    "Key",
+    {
+        "id": TEXT, "name": TEXT, "role": words(Role), "payloads": TRUTH, "tags": _TEXTS, "created_at": or_null(TIME),
+        "created_by": TEXT, "expires_at": or_null(TIME), "revoked_at": or_null(TIME), "last_used_at": or_null(TIME),
+        "last_used_from": or_null(TEXT), "status": words(("active", "expired", "revoked")),
+        "source": told(words(("made", "environment")), "environment: of BRAIN_API_KEYS, and to be changed there."),
+    },
+)  # fmt: skip
+_SHOWN_ONCE = told(TEXT, "The key's text, which nobody can read again.")
+KEYS = whole("keys", _KEY)
+ONE_KEY = record("", {"key": _KEY})
+MADE_KEY = record("MadeKey", {"key": _KEY, "secret": _SHOWN_ONCE})
+RENEWED_KEY = record("RenewedKey", {"key": _KEY, "replaces": _KEY, "secret": _SHOWN_ONCE})
+AUDIT = page(
+    "audit",
+    record(
+        "AuditLine",
+        {
+            "id": WHOLE, "at": TIME, "actor": TEXT, "key_id": or_null(TEXT),
+            "method": told(TEXT, "How the actor proved itself: key, session, token, local, queue, none."),
+            "address": or_null(TEXT), "action": TEXT, "verb": TEXT, "path": TEXT, "cluster_id": or_null(TEXT),
+            "operation_id": or_null(TEXT), "status": WHOLE, "result": words(("done", "refused", "failed")),
+            "detail": or_null(TEXT),
         },
     ),
 )  # fmt: skip

@@ -11,6 +11,7 @@ from brain_clusters.api import auditing, auth, following, limits, problems, rele
 from brain_clusters.api.context import attach, commit
 from brain_clusters.api.requests import BODY_LIMIT_BYTES
 from brain_clusters.api.routes import (
+    agents,
     applying,
     audit,
     blueprints,
@@ -36,6 +37,7 @@ from brain_clusters.errors import NotFound
 from brain_clusters.services.control import Control
 
 _ROUTES = (
+    agents,
     applying,
     audit,
     blueprints,

@@ -23,6 +23,7 @@ from brain_clusters.db.models import (
 from brain_clusters.domain.access import Identity
 from brain_clusters.domain.alerts import AlertRule, AlertState
 from brain_clusters.domain.routing import Candidate, Route
+from brain_clusters.domain.secrecy import without_secrets
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, READY_AGENT_STATUSES, TRANSITIONS, AgentStatus
 from brain_clusters.services import access
 from brain_clusters.services.feed import position_of
@@ -79,8 +80,13 @@ _BEAT_COUNTERS = {"tasks_completed": "completed", "tasks_failed": "failed", "avg
 _BEAT_FIGURES = ("in_flight", "cpu", "memory")
 
 
+# What people wrote, where versions of ours that did not refuse secrets in it may have left some.
+_WRITTEN = ("config", "request", "data")
+
+
 def _fields(row: Any, names: Sequence[str]) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in names}
+    found = {name: getattr(row, name) for name in names}
+    return found | {name: without_secrets(found[name], name) for name in _WRITTEN if found.get(name)}
 
 
 def cluster(row: Cluster) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from brain_clusters.blueprints.crosschecks_lifecycle import lifecycle_faults
 from brain_clusters.blueprints.crosschecks_scaling import scaling_faults
 from brain_clusters.blueprints.messages import clipped, nearest
 from brain_clusters.blueprints.schema_work import KINDS
+from brain_clusters.domain.secrecy import ADVICE, secrets_in
 from brain_clusters.domain.sharing import parse_retention, parse_size
 from brain_clusters.domain.specs import parse_count, slug
 from brain_clusters.domain.states import AgentRole
@@ -35,6 +36,7 @@ def cross_faults(document: Mapping[str, Any], stated: Mapping[str, Any]) -> Iter
     yield from _names(groups)
     yield from _supervisor(groups)
     yield from _work(groups)
+    yield from _secrets(groups)
     yield from _budget(document.get("budget", {}))
     yield from _served(groups)
     if groups and all("name" in group and "role" in group for group in groups):
@@ -117,6 +119,15 @@ def _work(groups: Groups) -> Iterator[Fault]:
         elif slots > 64 and pool != "gevent":
             told = f"concurrency is {slots}; more than 64 slots need pool: gevent"
             yield Fault(f"/agents/{index}/concurrency", told)
+
+
+def _secrets(groups: Groups) -> Iterator[Fault]:
+    """Yield a fault for each secret that stands in the text: it is stored, and shown to all who may read blueprints."""
+    for index, group in enumerate(groups):
+        for part in ("environment", "config", "http", "celery"):
+            for pointer in secrets_in(group.get(part), f"/agents/{index}/{part}"):
+                if pointer != f"/agents/{index}/http/url":  # which has a rule of its own
+                    yield Fault(pointer, f"a secret here {ADVICE}")
 
 
 def _served(groups: Groups) -> Iterator[Fault]:

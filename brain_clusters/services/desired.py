@@ -17,6 +17,7 @@ from brain_clusters.domain import budgets
 from brain_clusters.domain.budgets import Spent
 from brain_clusters.domain.commands import Command, CreateCluster, HibernateCluster, ScaleCluster, UpdateCluster
 from brain_clusters.domain.planning import distribute
+from brain_clusters.domain.secrecy import ADVICE, secrets_in
 from brain_clusters.domain.specs import AgentGroup, Blueprint, Count, slug
 from brain_clusters.domain.states import Intent, OperationKind
 from brain_clusters.errors import Conflict, Fault, InvalidInput
@@ -25,6 +26,7 @@ from brain_clusters.services import blueprints, metering, tenancy
 
 def create(session: Session, command: CreateCluster) -> Cluster:
     """Add the cluster's row; raise InvalidInput or Conflict where it cannot be."""
+    _refuse_secrets(command.config)
     stored = blueprints.stored(session, command.blueprint_id, command.version)
     blueprint = blueprints.parsed(session, stored.id, stored.version)
     low, high, target = bounds(command, blueprint)
@@ -180,7 +182,15 @@ def _fixed(group: AgentGroup, pinned: Mapping[str, int]) -> AgentGroup:
     return replace(group, count=Count(pinned[group.name], pinned[group.name], scalable=False))
 
 
+def _refuse_secrets(config: Mapping[str, Any] | None) -> None:
+    """Raise InvalidInput for secrets in a cluster's config: they go by reference."""
+    found = list(secrets_in(config, "/config"))
+    if found:
+        raise InvalidInput("the config holds secrets", [Fault(one, f"a secret here {ADVICE}") for one in found])
+
+
 def _update(cluster: Cluster, command: UpdateCluster, blueprint: Blueprint) -> None:
+    _refuse_secrets(command.config)
     low = command.min_workers if command.min_workers is not None else cluster.min_workers
     high = command.max_workers if command.max_workers is not None else cluster.max_workers
     target = max(low, min(cluster.target_workers, high))

@@ -1,7 +1,8 @@
 """One look at a cluster whose agents are of several versions, from its reconcile. The caller holds the cluster's row.
 
-Whatever is there decides, and not what was done before: agents that are not of the cluster's version are replaced. The
-row of the rollout says how, and when it has succeeded or failed. So every step may be killed and is then made again.
+Whatever is there decides, and not what was done before: agents that are not of the cluster's version are replaced, and
+so are those that somebody sent away. The row of the rollout says how, and when it has succeeded or failed. So every
+step may be killed and is then made again.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ def look(session: Session, cluster: Cluster, agents: Sequence[Agent]) -> Course 
     rollout = rollouts.newest(session, cluster.id)
     if rollout is not None and rollout.status not in (*ROLLOUTS_UNDER_WAY, RolloutStatus.FAILED):
         rollout = None
-    if rollout is None and all(agent.blueprint_version == cluster.blueprint_version for agent in agents):
+    if rollout is None and all(leaving.is_wanted(agent, cluster.blueprint_version) for agent in agents):
         return None
     _adopt(session, cluster, agents)
     now: datetime = session.scalars(select(func.clock_timestamp())).one()
     if rollout is not None and rollout.status in ROLLOUTS_UNDER_WAY:
         return _judge(session, cluster, rollout, agents, now)
-    mixed = any(agent.blueprint_version != cluster.blueprint_version for agent in agents)
+    mixed = any(not leaving.is_wanted(agent, cluster.blueprint_version) for agent in agents)
     if not mixed or cluster.intent is not Intent.RUNNING:
         return None
     return Course(_pace(session, cluster, rollout), now)

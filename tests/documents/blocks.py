@@ -14,7 +14,20 @@ DOCUMENTS = sorted(
     if not any(part.startswith(".") or part in ("build", "dist") for part in path.relative_to(ROOT).parts)
 )
 COMMANDS = ("sh", "console")
-LANGUAGES = {*COMMANDS, "python", "yaml", "json", "text", "ini", "nginx", "caddyfile", "mermaid", "toml", "redis", "http"}
+LANGUAGES = {
+    *COMMANDS,
+    "python",
+    "yaml",
+    "json",
+    "text",
+    "ini",
+    "nginx",
+    "caddyfile",
+    "mermaid",
+    "toml",
+    "redis",
+    "http",
+}
 NOTES = {"not run", "engines", "file", "run", "shows", "exit", "until shown"}
 _NOTE = re.compile(r"<!-- ([a-z ]+?)(?:: (.+?))? -->")
 _FENCE = re.compile(r"^(```+)(\w*)$")

@@ -12,10 +12,22 @@ from sqlalchemy import update
 
 from brain_clusters.broker.jobs import JobRecords, JobReport
 from brain_clusters.broker.notes import PROGRESS_FIELD, JobNotes
-from brain_clusters.db.models import Agent, Alert, ApiKey, Audit, Event, Job, Metrics, Operation, ScalingDecision, Usage
+from brain_clusters.db.models import (
+    Agent,
+    Alert,
+    ApiKey,
+    Audit,
+    Event,
+    Job,
+    Metrics,
+    Operation,
+    Rollout,
+    ScalingDecision,
+    Usage,
+)
 from brain_clusters.domain.access import Identity, Role
 from brain_clusters.domain.commands import CreateCluster, Origin
-from brain_clusters.domain.states import JobStatus, OperationKind
+from brain_clusters.domain.states import JobStatus, OperationKind, RolloutStatus
 from brain_clusters.services import access, blueprints, lifecycle, operations, sessions, submitting
 from brain_clusters.services.access import NewKey
 from brain_clusters.services.control import Control
@@ -31,6 +43,9 @@ agents:
   - {role: worker, name: Clerks, count: 0-5, reports_to: Head, capabilities: [filing], cost: {per_hour: 1}}
 monitoring: {alerts: [{condition: error_rate > 10%, action: notify_admin}]}
 """
+_POLICY = {
+    "max_parallel": 1, "min_healthy_seconds": 1, "progress_deadline_seconds": 1, "auto_revert": True,
+}  # fmt: skip
 HIDDEN = SHOP.replace("id: shop", "id: hidden").replace("filing", f"lettering, {CANARY}").replace("Clerks", "Others")
 
 
@@ -59,6 +74,8 @@ def seed(control: Control, tag: str, word: str) -> Tenant:
     with control.database.transaction() as session:
         new = NewKey(name=f"key {word}", role=Role.ADMIN, tags=(tag,))
         tenant.names["key_id"] = access.make(session, new, word)[0].id
+        tenant.names["rollout_id"] = str(session.query(Rollout).filter_by(cluster_id=cluster_id).one().id)
+        tenant.names |= {"group": "Head", "name": "docs.js"}
         tenant.names["agent_id"] = session.query(Agent).filter_by(cluster_id=cluster_id).limit(1).one().agent_id
     opener = Identity(name=word, role=Role.ADMIN, tags=(tag,), key_id=tenant.names["key_id"])
     tenant.names["session_id"] = sessions.open_for(control, opener, "192.0.2.7", word)[1].id
@@ -116,6 +133,8 @@ def _rows(control: Control, cluster_id: str, word: str) -> None:
         session.execute(update(Agent).where(Agent.cluster_id == cluster_id).values(last_error=f"{word} {SECRET}"))
         session.add_all(
             [
+                Rollout(cluster_id=cluster_id, status=RolloutStatus.SUCCEEDED, from_version=word, to_version=word,
+                        policy=_POLICY, before={}, reason=word, origin=word),
                 Event(**shown, kind="test.told", actor=word, data={"text": word}),
                 ScalingDecision(**shown, action="scale", before={}, after={}, inputs={"blueprint": ["x", word]}),
                 Metrics(cluster_id=cluster_id, tasks_per_minute=1, error_rate=0, queue_length=1, **counts),

@@ -44,6 +44,7 @@ class Route:
     endless: bool = False
 
 
+DESIRED = "cluster: {id: red-declared, blueprint: shop, tags: [red]}"
 CLUSTER, JOB = "/api/clusters/<cluster_id>", "/api/jobs/<job_id>"
 ROUTES: dict[str, Route] = {
     "GET /healthz": Route(None, foreign=HERE),
@@ -76,6 +77,22 @@ ROUTES: dict[str, Route] = {
     "GET /api/events/stream": Route(V, foreign=HERE, endless=True),
     f"GET {CLUSTER}/costs": Route(V),
     "GET /api/costs": Route(V, foreign=HERE),
+    f"GET {CLUSTER}/groups/<group>/backlog": Route(V),
+    f"GET {CLUSTER}/rollouts": Route(V),
+    "GET /api/rollouts/<rollout_id>": Route(V),
+    f"POST {CLUSTER}/rollout": Route(O, 409),
+    f"POST {CLUSTER}/rollout/undo": Route(O, 409),
+    f"POST {CLUSTER}/rollout/pause": Route(O, 409),
+    f"POST {CLUSTER}/rollout/resume": Route(O, 409),
+    f"POST {CLUSTER}/pause": Route(O, 202),
+    f"POST {CLUSTER}/resume": Route(O, 202),
+    "POST /api/plan": Route(V, foreign=HERE, body={"documents": [DESIRED]}),
+    "POST /api/apply": Route(O, foreign=HERE, body={"documents": [DESIRED]}),
+    "GET /api/overview": Route(V, foreign=HERE),
+    "GET /metrics": Route(V, foreign=403),
+    "GET /api/openapi.json": Route(None, foreign=HERE),
+    "GET /api/docs": Route(None, foreign=HERE),
+    "GET /api/docs/<name>": Route(None, foreign=HERE),
     f"GET {CLUSTER}/scaling": Route(V),
     f"GET {CLUSTER}/scaling/explain": Route(V),
     f"POST {CLUSTER}/scaling/replay": Route(V, body={"yaml": SHOP}),

@@ -12,6 +12,7 @@ from brain_clusters.api.context import answer, control
 from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.domain.access import Role
 from brain_clusters.domain.commands import Origin
+from brain_clusters.domain.secrecy import without_secrets
 from brain_clusters.services import applying, planned
 from brain_clusters.services.requests import APPLY, PLAN
 
@@ -19,10 +20,10 @@ routes = flask.Blueprint("applying", __name__, url_prefix="/api")
 
 
 @routes.post("/plan")
-@endpoint(Role.VIEWER, body=PLAN)
+@endpoint(Role.VIEWER, body=PLAN, changes=False)
 def plan(body: Document) -> flask.Response:
     """Show what blueprints and cluster files would change: fields, agents and cost per hour. Changes nothing."""
-    return answer(planned.plan(control(), body["documents"]).as_dict())
+    return answer(without_secrets(planned.plan(control(), body["documents"]).as_dict()))
 
 
 @routes.post("/apply")
@@ -31,7 +32,8 @@ def apply(body: Document) -> flask.Response:
     """Make blueprints and clusters what the documents say, and change only what differs. Blueprints need an admin."""
     _judge(body["documents"])
     origin = Origin("api", "documents were applied")
-    return answer(applying.apply(control(), body["documents"], origin, body.get("fingerprint")).as_dict())
+    done = applying.apply(control(), body["documents"], origin, body.get("fingerprint"))
+    return answer(without_secrets(done.as_dict()))
 
 
 def _judge(documents: Sequence[str]) -> None:
