@@ -111,9 +111,7 @@ class Monitor:
     def gather(self) -> Scrape:
         """Return all figures. Raises TemporaryError without PostgreSQL; without Redis, jobs are left out."""
         control = self._control
-        with control.database.transaction() as session:
-            # What is counted and who is told apart change together.
-            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        with control.database.snapshot() as session:  # what is counted and who is told apart change together
             clusters = observation.load(session)
             rows = _rows(session)
             scrape = Scrape([row.id for row in rows], control.settings.metrics_clusters)
