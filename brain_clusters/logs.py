@@ -74,7 +74,7 @@ def ids_of(record: logging.LogRecord, own: Mapping[str, str]) -> dict[str, str]:
 
 
 class JsonLines(logging.Formatter):
-    """A line is one JSON object: time, level, process, logger, event, message, ids, and error with the traceback."""
+    """A line is one JSON object: time, level, process, logger, event, message, ids, and the traceback as exception."""
 
     def __init__(self, process: str, own: Mapping[str, str]) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class JsonLines(logging.Formatter):
         whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
             "time": f"{whole}.{int(record.msecs):03d}Z",
-            "level": record.levelname,
+            "level": record.levelname.lower(),
             "process": self._process,
             "logger": record.name,
             "event": str(record.__dict__.get("event", record.msg)),
@@ -96,7 +96,7 @@ class JsonLines(logging.Formatter):
         # What else the caller told by ``extra``.
         line |= {name: value for name, value in record.__dict__.items() if name not in _STANDARD and name not in line}
         if record.exc_info and record.exc_info[0] is not None:
-            line["error"] = self.formatException(record.exc_info)
+            line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
 
 
@@ -120,8 +120,8 @@ def readable(line: str) -> str:
     """Return a line of JSON as a person reads it; what is none of ours, as it is."""
     try:
         found = json.loads(line)
-        head = f"{found['time']} {found['level']} {found['logger']}: {found['message']}"
+        head = f"{found['time']} {found['level'].upper()} {found['logger']}: {found['message']}"
         told = _told({name: str(found[name]) for name in IDS if name in found}, head)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return line
-    return head + told + (f"\n{found['error']}" if "error" in found else "")
+    return head + told + (f"\n{found['exception']}" if "exception" in found else "")

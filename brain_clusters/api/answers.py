@@ -22,7 +22,6 @@ from brain_clusters.api.shapes import (
     whole,
     words,
 )
-from brain_clusters.domain.access import Role
 from brain_clusters.domain.states import (
     AgentRole,
     AgentStatus,
@@ -31,6 +30,7 @@ from brain_clusters.domain.states import (
     JobStatus,
     OperationKind,
     OperationStatus,
+    RolloutStatus,
 )
 
 _TEXTS = listed(TEXT)
@@ -46,25 +46,34 @@ CLUSTER_MEMBERS: dict[str, Shape] = {
     "hibernated_at": or_null(TIME), "destroyed_at": or_null(TIME), "last_active": or_null(TIME),
     "wake_at": told(or_null(TIME), "When it wakes by itself."), "budget_per_day": or_null(NUMBER),
     "over_budget_on": or_null(DAY), "description": or_null(TEXT), "tags": _TEXTS, "config": OBJECT,
+    "paused": told(TRUTH, "The autoscaler leaves it alone."),
     "possible": told(listed(words(OperationKind)), "The commands that it accepts now."),
 }  # fmt: skip
 CLUSTER = record("Cluster", CLUSTER_MEMBERS)
+BACKLOG = record(
+    "GroupBacklog", {"value": WHOLE, "cluster_id": TEXT, "group": TEXT, "waiting": WHOLE, "running": WHOLE}
+)
 _BACKLOG = record("Backlog", {"waiting": WHOLE, "running": WHOLE})
-GROUP_BACKLOG = record(
-    "GroupBacklog",
-    {
-        "value": told(WHOLE, "Jobs that wait or run."), "cluster_id": TEXT, "group": TEXT, "waiting": WHOLE,
-        "running": WHOLE,
-    },
-)  # fmt: skip
 _STANDBY = record(
     "Standby", {"mode": words(("warm", "cold"))}, {"zygotes": or_null(WHOLE), "memory_bytes": or_null(WHOLE)}
 )
+ROLLOUT = record(
+    "Rollout",
+    {
+        "id": TEXT, "cluster_id": TEXT, "status": words(RolloutStatus), "from_version": TEXT, "to_version": TEXT,
+        "undo": TRUTH, "progress": told(_COUNTS, "Agents by what they are."),
+        "stranded": told(_COUNTS, "Jobs, by group."),
+        "reason": TEXT, "origin": TEXT, "operation_id": or_null(TEXT), "created_at": TIME, "progress_at": TIME,
+        "finished_at": or_null(TIME), "max_parallel": ANY, "min_healthy_time": told(NUMBER, "Seconds."),
+        "progress_deadline": told(NUMBER, "Seconds."), "auto_revert": TRUTH,
+    },
+)  # fmt: skip
 WHOLE_CLUSTER = record(
     "WholeCluster",
     {
         **CLUSTER_MEMBERS,
         "backlog": told(or_null(_BACKLOG), "Jobs of this moment; null when nobody can tell."),
+        "rollout": told(or_null(ROLLOUT), "What is under way."),
         "standby": told(by_name(_STANDBY), "What is kept in memory, by group."),
     },
 )
@@ -78,7 +87,8 @@ OPERATION = record(
     },
 )  # fmt: skip
 OPERATIONS = page("operations", OPERATION)
-ACCEPTED = record("Accepted", {"operation": OPERATION, "cluster": CLUSTER})
+ROLLOUTS = page("rollouts", ROLLOUT)
+ACCEPTED = record("Accepted", {"operation": OPERATION, "cluster": CLUSTER}, {"rollout": ROLLOUT})
 _REASON = told(or_null(TEXT), "Why it still is starting, or that somebody sent it away.")
 AGENT = record(
     "Agent",
@@ -88,7 +98,7 @@ AGENT = record(
         "status": words(AgentStatus), "health_score": NUMBER, "tasks_completed": WHOLE, "tasks_failed": WHOLE,
         "avg_task_duration": told(NUMBER, "Seconds."), "last_error": or_null(TEXT), "spawned_at": TIME,
         "ready_at": or_null(TIME), "last_active": or_null(TIME), "stopped_at": or_null(TIME), "driver": TEXT,
-        "host_id": or_null(TEXT), "reason": _REASON, "pid": or_null(WHOLE),
+        "blueprint_version": TEXT, "host_id": or_null(TEXT), "reason": _REASON, "pid": or_null(WHOLE),
         "in_flight": or_null(WHOLE), "cpu": told(or_null(NUMBER), "%"), "memory": told(or_null(WHOLE), "Bytes."),
         "beat": told(words(("fresh", "missing", "unknown")), "unknown: Redis could not be asked."),
     },
@@ -147,6 +157,7 @@ EXPLAINED = record(
     {
         "cluster_id": TEXT, "status": words(ClusterStatus), "action": TEXT, "reason": TEXT, "held": OBJECT,
         "before": _COUNTS, "after": _COUNTS, "signals_known": TRUTH, "signals": by_name(OBJECT),
+        "paused": TRUTH,
         "wake_in": told(or_null(NUMBER), "Seconds."), "blueprint": record("", {"id": TEXT, "version": TEXT}),
         "policy": OBJECT, "died": by_name(record("", {"count": WHOLE, "last_error": or_null(TEXT)})),
     },
@@ -230,6 +241,7 @@ BLUEPRINTS = page("blueprints", record("Blueprint", _BLUEPRINT))
 WHOLE_BLUEPRINT = record(
     "WholeBlueprint",
     {**_BLUEPRINT, "blueprint_yaml": TEXT, "versions": listed(record("", {"version": TEXT, "created_at": TIME}))},
+    {"clusters": told(listed(OBJECT), "Those that are brought to a version that was stored with `rollout`.")},
 )
 HOSTS = whole(
     "hosts",
@@ -259,49 +271,6 @@ COSTS = record(
         "totals": TALLY,
     },
     {"cluster_id": TEXT},
-)  # fmt: skip
-_IDENTITY = {
-    "name": TEXT, "role": words(Role), "payloads": TRUTH, "tags": _TEXTS, "key_id": or_null(TEXT), "method": TEXT,
-}  # fmt: skip
-_SESSION = {"session": or_null(record("", {"id": TEXT, "expires_at": TIME})), "csrf_token": or_null(TEXT)}
-ME = record("Me", {**_IDENTITY, **_SESSION})
-SIGNED_IN = record("SignedIn", {"identity": record("Identity", _IDENTITY), **_SESSION})
-SESSIONS = whole(
-    "sessions",
-    record(
-        "Session",
-        {
-            "id": TEXT, "key_id": TEXT, "key_name": TEXT, "created_at": TIME, "expires_at": TIME, "seen_at": TIME,
-            "address": or_null(TEXT), "user_agent": or_null(TEXT), "current": TRUTH,
-        },
-    ),
-)  # fmt: skip
-_KEY = record(
-    "Key",
-    {
-        "id": TEXT, "name": TEXT, "role": words(Role), "payloads": TRUTH, "tags": _TEXTS, "created_at": or_null(TIME),
-        "created_by": TEXT, "expires_at": or_null(TIME), "revoked_at": or_null(TIME), "last_used_at": or_null(TIME),
-        "last_used_from": or_null(TEXT), "status": words(("active", "expired", "revoked")),
-        "source": told(words(("made", "environment")), "environment: of BRAIN_API_KEYS, and to be changed there."),
-    },
-)  # fmt: skip
-_SHOWN_ONCE = told(TEXT, "The key's text, which nobody can read again.")
-KEYS = whole("keys", _KEY)
-ONE_KEY = record("", {"key": _KEY})
-MADE_KEY = record("MadeKey", {"key": _KEY, "secret": _SHOWN_ONCE})
-RENEWED_KEY = record("RenewedKey", {"key": _KEY, "replaces": _KEY, "secret": _SHOWN_ONCE})
-AUDIT = page(
-    "audit",
-    record(
-        "AuditLine",
-        {
-            "id": WHOLE, "at": TIME, "actor": TEXT, "key_id": or_null(TEXT),
-            "method": told(TEXT, "How the actor proved itself: key, session, token, local, queue, none."),
-            "address": or_null(TEXT), "action": TEXT, "verb": TEXT, "path": TEXT, "cluster_id": or_null(TEXT),
-            "operation_id": or_null(TEXT), "status": WHOLE, "result": words(("done", "refused", "failed")),
-            "detail": or_null(TEXT),
-        },
-    ),
 )  # fmt: skip
 HEALTH = record("", {"status": TEXT})
 READY = record("Ready", {"status": words(("ready", "unavailable")), "redis": words(("up", "down")), "problems": _TEXTS})

@@ -15,7 +15,8 @@ from brain_clusters.cli.table import lines
 from brain_clusters.cli.words import NOTHING, cut, percent, span, word
 from brain_clusters.errors import BrainError, NotFound, TemporaryError
 
-_AWAY = ("hibernated", "destroyed")
+# Asked for one by one: of many thousand clusters most sleep, and lists have pages.
+_AWAKE = ("active", "scaling_up", "scaling_down", "spawning", "planning", "destroying")
 _EDGE = 4  # lines: the head, the titles, the foot
 
 
@@ -68,11 +69,12 @@ class Reader:
     def read(self, most: int) -> Picture:
         """Return what is there now, or what was there last, with the reason, when the API is away."""
         try:
-            clusters = self._api.every("/api/clusters", "clusters")["clusters"]
-            awake = [one for one in clusters if one["status"] not in _AWAY]
+            awake = [
+                row for name in _AWAKE for row in self._api.every("/api/clusters", "clusters", status=name)["clusters"]
+            ]
             busiest = sorted(awake, key=lambda one: -(one["load_percentage"] or 0))
             rows = [row for one in busiest[:most] if (row := self._detailed(one)) is not None] + busiest[most:]
-            asleep = sum(one["status"] == "hibernated" for one in clusters)
+            asleep = self._api.get("/api/overview")["clusters"]["by_status"].get("hibernated", 0)
             self._last = Picture(rows, asleep, time.time())
         except TemporaryError as exc:
             return Picture(self._last.rows, self._last.asleep, self._last.at, str(exc))

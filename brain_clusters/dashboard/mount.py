@@ -5,9 +5,9 @@ from __future__ import annotations
 import flask
 
 from brain_clusters.api import pages
-from brain_clusters.dashboard import clusters, login, overview, site
+from brain_clusters.dashboard import agent, cluster, clusters, login, overview, site
 
-SCREENS = (site, login, overview, clusters)
+SCREENS = (site, login, overview, clusters, cluster, agent)
 
 
 def attach(app: flask.Flask) -> None:

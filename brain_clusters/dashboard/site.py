@@ -45,6 +45,8 @@ NAV = (
     Entry("page_audit.listing", "Audit", "audit", "a"),
     Entry("page_keys.listing", "Keys", "keys", "k"),
 )
+# Screens that belong to the entry of another one.
+_SECTIONS = {"page_cluster": "page_clusters", "page_agent": "page_clusters"}
 
 
 def screen(name: str) -> flask.Blueprint:
@@ -52,16 +54,17 @@ def screen(name: str) -> flask.Blueprint:
     return flask.Blueprint(f"page_{name}", f"{__package__}.{name}")
 
 
-def page(template: str, *, title: str, poll: int = 5, status: int = 200, **shown: Any) -> flask.Response:
+def page(template: str, *, title: str, poll: int = 5, http_status: int = 200, **shown: Any) -> flask.Response:
     """Return a page. poll: after how many seconds it is read again when no event says so earlier; 0: never."""
     html = flask.render_template(template, title=title, poll=poll, **frame(), **shown)
-    return flask.Response(html, status, mimetype="text/html")
+    return flask.Response(html, http_status, mimetype="text/html")
 
 
 def frame() -> dict[str, Any]:
     """Return what the frame of every page shows."""
     who: Identity | None = flask.g.get("identity")
     theme = flask.request.cookies.get(THEME_COOKIE, "auto")
+    section = (flask.request.endpoint or "").split(".")[0]
     return {
         "who": who,
         "csrf": auth.csrf_token() if who else None,
@@ -69,8 +72,8 @@ def frame() -> dict[str, Any]:
         "may_manage": who is not None and who.role.covers(Role.ADMIN),
         "theme": theme if theme in THEMES else "auto",
         "nav": [entry for entry in NAV if who is not None and _may_open(entry, who)],
-        "here": (flask.request.endpoint or "").split(".")[0],
-        "version": release.tag(commit()),
+        "here": _SECTIONS.get(section, section),
+        "build": release.tag(commit()),
     }
 
 
@@ -83,7 +86,7 @@ def _may_open(entry: Entry, who: Identity) -> bool:
 
 def problem(status: int, title: str, detail: str) -> flask.Response:
     """Return the page that shows an error."""
-    return page("problem.html", title=title, poll=0, status=status, code=status, detail=detail)
+    return page("problem.html", title=title, poll=0, http_status=status, code=status, detail=detail)
 
 
 # --- files ------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from brain_clusters.errors import Outdated
 ANY = "*"
 _EDITED = (
     "id", "name", "type", "blueprint_id", "blueprint_version", "parent_cluster_id", "min_workers", "max_workers",
-    "description", "tags", "config", "budget_per_day", "intent",
+    "description", "tags", "config", "budget_per_day", "intent", "paused",
 )  # fmt: skip
 _DIGITS = 16
 

@@ -21,7 +21,7 @@ from brain_clusters.domain.comparing import Field, differing, unified_diff
 from brain_clusters.domain.specs import Blueprint
 from brain_clusters.domain.states import ClusterType, Intent
 from brain_clusters.errors import BrainError, Conflict, InvalidInput, NotFound
-from brain_clusters.services import blueprints, moves
+from brain_clusters.services import blueprints, moves, tenancy
 from brain_clusters.services.control import Control
 from brain_clusters.services.moves import Move
 
@@ -190,6 +190,7 @@ class _Look:
             change.action = "create"
             blueprint = self._find(said.blueprint, said.version)
             change.version = blueprint.version
+            tenancy.tags_of_new(said.fields.get("tags", ()), blueprint.tags)
             stated = {"blueprint": said.blueprint, "version": blueprint.version, **said.fields}
             change.fields = [Field(name, None, value) for name, value in stated.items()]
             change.moves = [moves.of_new(creation(said), blueprint)]
@@ -228,6 +229,8 @@ def sentence(exc: BrainError) -> str:
 
 def _fields(row: Cluster, said: DeclaredCluster) -> list[Field]:
     stated = dict(said.fields) | ({"version": said.version} if said.version else {})
+    if "tags" in stated:
+        stated["tags"] = tenancy.tags_declared(row.tags, stated["tags"])
     now = {name: row.blueprint_version if name == "version" else getattr(row, name) for name in stated}
     return [Field(name, now[name], value) for name, value in stated.items() if now[name] != value]
 

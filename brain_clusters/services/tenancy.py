@@ -48,6 +48,15 @@ def tags_changed(before: Sequence[str], stated: Sequence[str]) -> list[str]:
     return list(stated)
 
 
+def tags_declared(before: Sequence[str], stated: Sequence[str]) -> list[str]:
+    """Return the tags of a cluster whose file states ``stated``; the same file made it, with a tag of its caller's.
+
+    Raises InvalidInput as ``tags_changed``.
+    """
+    own = scope.tags()
+    return tags_changed(before, stated if sees(stated) or len(own) > 1 else [own[0], *stated])
+
+
 def _check(stated: Sequence[str], before: Sequence[str]) -> None:
     foreign = [tag for tag in stated if tag not in before and not _is_own(tag)]
     if foreign:

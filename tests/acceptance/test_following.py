@@ -86,7 +86,7 @@ def test_a_failed_job_can_be_found_in_its_agents_log(traced: Brain, followed: Fo
     [line] = [line for line in lines(traced, "agent") if line.get("job_id") == followed.failed]
     assert line["event"] == "the job failed"
     assert line["cluster_id"] == followed.cluster
-    assert "ValueError: on purpose" in line["error"]
+    assert "ValueError: on purpose" in line["exception"]
 
 
 def test_one_trace_leads_from_the_request_to_the_agent_that_did_the_job(

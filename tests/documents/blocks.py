@@ -28,7 +28,7 @@ LANGUAGES = {
     "redis",
     "http",
 }
-NOTES = {"not run", "engines", "file", "run", "shows", "exit", "until shown"}
+NOTES = {"not run", "engines", "given", "file", "run", "shows", "exit", "refused", "until shown"}
 _NOTE = re.compile(r"<!-- ([a-z ]+?)(?:: (.+?))? -->")
 _FENCE = re.compile(r"^(```+)(\w*)$")
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 from brain_clusters.embedded import remove_data
 from brain_clusters.ports import free_port
-
 from tests.acceptance.brain import QUICK
 
 from .blocks import Block
@@ -21,6 +20,10 @@ from .shown import missing
 PATIENCE_SECONDS = 60.0
 _PROGRAMS = {"./brain": ["-P", "-m", "brain_clusters"], "bin/brain-clusters": ["-P", "-m", "brain_clusters"]}
 _PROGRAMS |= {"bin/python": [], "bin/python3": []}
+# All variables but the shell's own, which are arrays or cannot be written.
+_KEEP = "declare -p | grep -vE '^declare -[^ ]*[aAir]' > .variables"
+# A reader sees that an answer is a problem; the shell does not.
+_CURL = '#!/bin/sh\nexec {curl} ${{READER_CURL---fail-with-body}} "$@"\n'
 
 
 class Reader:
@@ -31,11 +34,12 @@ class Reader:
         self._port = free_port()
         self._redis_port = redis_port
         for name, arguments in _PROGRAMS.items():
-            self._program(folder / name, arguments)
+            self._program(folder / name, f'#!/bin/sh\nexec {shlex.join([sys.executable, *arguments])} "$@"\n')
+        self._program(folder / "bin/curl", _CURL.format(curl=shutil.which("curl")))
 
-    def _program(self, path: Path, arguments: Iterable[str]) -> None:
+    def _program(self, path: Path, text: str) -> None:
         path.parent.mkdir(exist_ok=True)
-        path.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, *arguments])} "$@"\n')
+        path.write_text(text)
         path.chmod(0o755)
 
     def _environment(self) -> dict[str, str]:
@@ -57,8 +61,8 @@ class Reader:
         assert done.returncode == 0, done.stdout
 
     def begin(self) -> None:
-        """Begin another document: nothing is exported any more."""
-        (self.folder / ".exported").unlink(missing_ok=True)
+        """Begin another document, in another shell."""
+        (self.folder / ".variables").unlink(missing_ok=True)
 
     def write(self, block: Block) -> None:
         """Write a block's text to the file that its note names."""
@@ -69,6 +73,9 @@ class Reader:
     def run(self, block: Block, shown: Block | None) -> None:
         """Run a block; compare how it ends, and what it prints with what ``shown`` shows."""
         deadline = time.monotonic() + PATIENCE_SECONDS
+        if "given" in block.notes:
+            given = self._shell(self._translated(block.notes["given"]))
+            assert given.returncode == 0, f"{block.where}: {given.stdout}"
         while True:
             done = self._run(block)
             wrong = self._wrong(block, done, shown)
@@ -80,6 +87,8 @@ class Reader:
 
     def _run(self, block: Block) -> subprocess.CompletedProcess[str]:
         text = self._translated(block.text)
+        if "refused" in block.notes:
+            text = f"export READER_CURL=\n{text}"
         if block.language != "python":
             return self._shell(text)
         (self.folder / ".program.py").write_text(text)
@@ -93,8 +102,8 @@ class Reader:
         return f"it did not print {lacking!r}" if lacking is not None else None
 
     def _shell(self, text: str) -> subprocess.CompletedProcess[str]:
-        """Run a script as the next words of one shell: what it exports stays."""
-        script = f"set -eo pipefail\ntrap 'export -p > .exported' EXIT\n[ ! -f .exported ] || . ./.exported\n{text}"
+        """Run a script as the next words of one shell: its variables stay."""
+        script = f"set -eo pipefail\ntrap {shlex.quote(_KEEP)} EXIT\n[ ! -f .variables ] || . ./.variables\n{text}"
         return subprocess.run(
             ["bash", "-c", script], cwd=self.folder, env=self._environment(), text=True, timeout=PATIENCE_SECONDS,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,

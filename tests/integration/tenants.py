@@ -91,6 +91,16 @@ def new_cluster(control: Control, tag: str, word: str, blueprint: str = "shop") 
     return lifecycle.submit(control, command, Origin("api", word)).cluster.id
 
 
+def new_agent(control: Control, tag: str, word: str) -> str:
+    """Make a cluster of a tenant, and its agents; return the id of one of them."""
+    cluster_id = new_cluster(control, tag, word)
+    with control.database.transaction() as session:
+        operation = session.query(Operation).filter_by(cluster_id=cluster_id).one()
+    operations.run(control, operation.id)
+    with control.database.transaction() as session:
+        return session.query(Agent).filter_by(cluster_id=cluster_id).limit(1).one().agent_id
+
+
 def dead_job(control: Control, cluster_id: str, word: str) -> str:
     """Make a dead letter; return its id."""
     job_id = submitting.submit(control, cluster_id, [NewJob(payload={"text": f"{word} {SECRET}"})]).jobs[0].id

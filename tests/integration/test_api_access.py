@@ -17,6 +17,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from brain_clusters.api.app import create_app
+from brain_clusters.api.endpoint import declared
+from brain_clusters.dashboard.mount import attach
 from brain_clusters.domain.access import Role
 from brain_clusters.services.control import Control
 from tests.integration import tenants
@@ -33,6 +35,7 @@ class Route:
     done: the status for those who may; foreign: that for who asks by the ids of another tenant, or, where the path
     has none, for who sees only some clusters. refused: that for roles below. fresh: each call needs a new thing to
     work on. endless: its answer has no end, so its head is asked for; what it sends is tested with the stream.
+    payloads: only who may read those may call it.
     """
 
     role: Role | None
@@ -42,6 +45,7 @@ class Route:
     fresh: bool = False
     refused: int = 403
     endless: bool = False
+    payloads: bool = False
 
 
 DESIRED = "cluster: {id: red-declared, blueprint: shop, tags: [red]}"
@@ -69,6 +73,10 @@ ROUTES: dict[str, Route] = {
     f"POST {CLUSTER}/hibernate": Route(O, 202, fresh=True),
     f"POST {CLUSTER}/reactivate": Route(O, 409, MISSING, fresh=True),
     f"GET {CLUSTER}/agents": Route(V),
+    "GET /api/agents/<agent_id>": Route(V),
+    "GET /api/agents/<agent_id>/logs": Route(V, payloads=True),
+    "POST /api/agents/<agent_id>/drain": Route(O, 202, fresh=True),
+    "POST /api/agents/<agent_id>/replace": Route(O, 202, fresh=True),
     f"GET {CLUSTER}/hierarchy": Route(V),
     f"GET {CLUSTER}/metrics": Route(V),
     f"GET {CLUSTER}/events": Route(V),
@@ -153,6 +161,8 @@ class World:
             return names[argument]
         if argument == "cluster_id":
             return tenants.new_cluster(control, tag, CANARY, "hidden")
+        if argument == "agent_id":
+            return tenants.new_agent(control, tag, CANARY)
         if argument == "job_id":
             return tenants.dead_job(control, names["cluster_id"], CANARY)
         made = make_key(control, A, tag)
@@ -194,7 +204,7 @@ def test_a_role_may_what_it_is_for_and_nothing_shows_payloads(world: World, name
     route = ROUTES[name]
     for role in Role:
         answered = world.call(name, world.keys[role], route)
-        allowed = route.role is None or role.covers(route.role)
+        allowed = (route.role is None or role.covers(route.role)) and not route.payloads
         assert answered.status_code == (route.done if allowed else route.refused), f"{role}: {answered.text[:300]}"
         assert SECRET not in answered.text, role
     if route.role is not None:
@@ -239,6 +249,27 @@ def test_the_canaries_are_there(world: World) -> None:
     assert {name for name, (_, secret) in seen.items() if secret} >= {
         f"GET {JOB}", f"GET {JOB}/tree", f"GET {CLUSTER}/jobs", f"GET {CLUSTER}/dead-letters", f"GET {CLUSTER}/agents",
     }  # fmt: skip
+
+
+def test_pages_show_nothing_of_another_tenant(world: World) -> None:
+    app = create_app(world.control)
+    attach(app)
+    for rule in app.url_map.iter_rules():
+        found = declared(app.view_functions[rule.endpoint])
+        if found is None or not found.page or found.role is None:
+            continue
+        path = rule.rule
+        for argument in _arguments(path):
+            path = path.replace(f"<{argument}>", world.blue.names[argument])
+        assert app.test_client().get(path).headers["Location"].startswith("/login"), path
+        for role in Role:
+            answered = app.test_client().get(path, headers=as_red(world, role))
+            assert answered.status_code in (200, 303, 403, 404), f"{path}: {answered.text[:300]}"
+            told = answered.text.replace(path, "")
+            assert CANARY not in told, path
+            assert str(tenants.FIGURE) not in told, path
+        plain = app.test_client().get(path, headers={"Authorization": f"Bearer {world.keys['admin']}"})
+        assert SECRET not in plain.text, path
 
 
 # --- what a list of routes does not show --------------------------------------------------------------------------

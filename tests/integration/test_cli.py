@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import termios
@@ -135,10 +136,10 @@ def test_top_prints_one_picture_when_piped(cli: Cli, stage: Stage) -> None:
 def test_status_tells_what_needs_attention(cli: Cli, stage: Stage) -> None:
     stage.active()
     told = cli("status").stdout
-    assert "clusters:    1 active" in told
+    assert "clusters:  1 active" in told
     assert f"version {__version__}" in told
     stage.earlier("hosts", "seen_at", 3600)
-    assert "was seen 1h ago for the last time" in cli("status").stdout
+    assert "! the host says nothing any more" in cli("status").stdout
 
 
 def test_doctor_finds_what_is_wrong_and_says_what_to_do(cli: Cli, stage: Stage) -> None:
@@ -228,6 +229,33 @@ def test_dead_letters_are_counted_before_they_are_treated(cli: Cli, stage: Stage
     assert "ended without success" in cli("jobs", "dead", shop).stderr
 
 
+def test_logs_of_agents_are_shown_and_followed_until_they_are_gone(cli: Cli, stage: Stage, settings: Settings) -> None:
+    shop = stage.active()
+    folder = settings.home / "logs" / "agents"
+    folder.mkdir(parents=True, exist_ok=True)
+    agents = cli("get", "agents", "-c", shop, "-o", "name").stdout.split()
+    for agent in agents[:2]:
+        (folder / f"{agent}.log").write_text("".join(f"line {number}\t!\n" for number in range(5)))
+    assert cli("logs", agents[0], "--tail", "2").stdout == "line 3\t!\nline 4\t!\n"
+    told = cli("logs", "-c", shop, "--tail", "1")
+    assert told.stdout.splitlines() == [f"[{agent}] line 4\t!" for agent in agents[:2]]
+    assert f"{agents[2]}: there is no logs/agents/" in told.stderr
+    followed = cli("logs", *agents[:2], "-f", "--tail", "1", "--count", "2").stdout.splitlines()
+    assert sorted(followed) == sorted(told.stdout.splitlines())
+    assert "has no agent in the group Nobody now" in cli("logs", "-c", shop, "--group", "Nobody", code=4).stderr
+    assert "there is no agent 'nobody'" in cli("logs", "nobody", code=4).stderr
+
+
+def test_agents_are_drained_and_replaced(cli: Cli, stage: Stage) -> None:
+    shop = stage.active()
+    one, two, _ = cli("agents", "list", shop, "-o", "name").stdout.split()
+    assert cli("agents", "drain", one, "--dry-run").stdout.startswith(f"would drain {one}, which is ")
+    assert cli("agents", "drain", one).stdout.startswith(f"{one}: drain accepted; it is draining")
+    cli("agents", "replace", two)
+    assert json.loads(cli("agents", "get", one, "-o", "json").stdout)["status"] == "draining"
+    assert "there is no agent 'nobody'" in cli("agents", "drain", "nobody", code=4).stderr
+
+
 def test_costs_explain_and_rendered_blueprints(cli: Cli, stage: Stage) -> None:
     shop = stage.active()
     assert "COST USD" in cli("costs", shop).stdout
@@ -286,7 +314,7 @@ def test_rollouts_are_begun_shown_and_undone(cli: Cli, stage: Stage, tmp_path: P
     cli("apply", "-f", str(file), "--yes")
     shown = cli.json("rollout", "status", shop)
     assert isinstance(shown, dict)
-    assert (shown["from_version"], shown["to_version"], shown["status"]) == ("1", "3", "running")
+    assert (shown["to_version"], shown["status"]) == ("3", "running")
     assert cli("rollout", "pause", shop).stdout.startswith(f"{shop}: accepted")
     assert "paused" in cli("rollout", "history", shop).stdout
     cli("rollout", "resume", shop)
@@ -501,6 +529,22 @@ def test_events_are_followed_and_a_pipe_that_closes_ends_quietly(cli: Cli, stage
         _end(process)
     assert b"Traceback" not in process.stderr.read()
     process.stderr.close()
+
+
+def test_a_list_is_watched_until_ctrl_c(cli: Cli, stage: Stage) -> None:
+    stage.create(id="first")
+    process = cli.process("get", "clusters", "-w", "-o", "name", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    try:
+        assert _line_within(process.stdout.fileno(), 30) == b"first\n"
+        stage.create(id="second")
+        shown = _line_within(process.stdout.fileno(), 30)
+        assert b"second\n" in shown
+    finally:
+        process.send_signal(signal.SIGINT)
+        _end(process)
+        process.stdout.close()
+    assert process.returncode == 0
 
 
 def _line_within(file: int, seconds: float) -> bytes:

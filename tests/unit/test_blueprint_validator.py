@@ -157,9 +157,7 @@ def test_conditions_may_be_one_mapping() -> None:
 
 
 def test_x_keys_are_ignored_at_every_level_but_kept_in_config() -> None:
-    text = changed("name: Boss", "name: Boss, x-note: 1, config: {x-own: k}").replace(
-        "id: small", "id: small, x-a: 1"
-    )
+    text = changed("name: Boss", "name: Boss, x-note: 1, config: {x-own: k}").replace("id: small", "id: small, x-a: 1")
     blueprint = parse_blueprint(
         "x-top: [1]\n" + text + "lifecycle: {x-l: 1, hibernate_conditions: [idle_time: 1, x-h: 2]}"
     )

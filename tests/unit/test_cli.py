@@ -41,6 +41,17 @@ def test_help_and_version_import_no_command_and_no_library() -> None:
     assert "heavy: set()" in output
 
 
+def test_commands_that_ask_the_api_import_nothing_slow() -> None:
+    script = (
+        "import sys; from click.testing import CliRunner; from brain_clusters.cli import main\n"
+        "done = CliRunner().invoke(main, ['get', 'clusters', '--api', 'http://127.0.0.1:9'])\n"
+        "print(done.output, 'slow:', {'sqlalchemy', 'celery', 'yaml', 'cerberus', 'rich', 'redis'} & set(sys.modules))"
+    )
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "does not answer" in output
+    assert "slow: set()" in output
+
+
 def test_an_unknown_command_is_a_usage_error() -> None:
     done = CliRunner().invoke(main, ["upp"])
     assert done.exit_code == 2

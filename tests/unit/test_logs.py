@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ def as_json(found: logging.LogRecord, **own: str) -> dict[str, Any]:
 def test_a_line_has_constant_text_as_its_event_and_the_whole_as_its_message() -> None:
     line = as_json(record("%d jobs are late", 3))
     assert line | {"event": "%d jobs are late", "message": "3 jobs are late"} == line
-    assert line | {"level": "WARNING", "logger": "there", "process": "worker"} == line
+    assert line | {"level": "warning", "logger": "there", "process": "worker"} == line
     assert as_json(record("%s: %s", "agent.died", "killed", event="agent.died"))["event"] == "agent.died"
 
 
@@ -41,7 +42,7 @@ def test_ids_are_those_of_the_process_then_of_what_is_done_then_of_the_line() ->
 
 def test_what_a_handler_adds_is_a_field_and_takes_no_place_of_ours() -> None:
     line = as_json(record("x", customer="smith", level="mine", odd={1}))
-    assert (line["customer"], line["level"], line["odd"]) == ("smith", "WARNING", "{1}")
+    assert (line["customer"], line["level"], line["odd"]) == ("smith", "warning", "{1}")
 
 
 def test_an_error_is_one_line_with_its_traceback() -> None:
@@ -52,7 +53,7 @@ def test_an_error_is_one_line_with_its_traceback() -> None:
         found.exc_info = sys.exc_info()
     text = JsonLines("worker", {}).format(found)
     assert "\n" not in text
-    assert "ValueError: two\nlines" in json.loads(text)["error"]
+    assert "ValueError: two\nlines" in json.loads(text)["exception"]
 
 
 def test_a_person_reads_the_ids_that_the_message_does_not_name() -> None:
@@ -70,3 +71,19 @@ def test_a_line_of_json_is_made_readable() -> None:
     line = JsonLines("agent", {"agent_id": "a1"}).format(record("%s begun", "it", job_id="j1"))
     shown = readable(line)
     assert shown.endswith("Z WARNING there: it begun agent=a1 job=j1")
+
+
+def test_what_is_bound_is_in_the_lines_of_its_thread_and_of_no_other() -> None:
+    found: list[dict[str, Any]] = []
+    with bound(operation_id=7):
+        other = threading.Thread(target=lambda: found.append(as_json(record("x"))))
+        other.start()
+        other.join()
+    assert "operation_id" not in found[0]
+
+
+def test_whatever_is_logged_is_one_line_that_can_be_written() -> None:
+    for text in ("two\nlines \ud800", {"no": "text"}):
+        line = JsonLines("agent", {}).format(record(text))  # type: ignore[arg-type]
+        assert "\n" not in line
+        assert line.isascii()

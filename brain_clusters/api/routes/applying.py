@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import flask
 from werkzeug.exceptions import Forbidden
 
+from brain_clusters.api import access_answers
 from brain_clusters.api.auth import identity
 from brain_clusters.api.context import answer, control
 from brain_clusters.api.endpoint import Document, endpoint
@@ -20,14 +21,14 @@ routes = flask.Blueprint("applying", __name__, url_prefix="/api")
 
 
 @routes.post("/plan")
-@endpoint(Role.VIEWER, body=PLAN, changes=False)
+@endpoint(Role.VIEWER, body=PLAN, changes=False, answers={200: access_answers.PLAN})
 def plan(body: Document) -> flask.Response:
     """Show what blueprints and cluster files would change: fields, agents and cost per hour. Changes nothing."""
     return answer(without_secrets(planned.plan(control(), body["documents"]).as_dict()))
 
 
 @routes.post("/apply")
-@endpoint(Role.OPERATOR, body=APPLY)
+@endpoint(Role.OPERATOR, body=APPLY, answers={200: access_answers.PLAN})
 def apply(body: Document) -> flask.Response:
     """Make blueprints and clusters what the documents say, and change only what differs. Blueprints need an admin."""
     _judge(body["documents"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import flask
 
-from brain_clusters.api import answers, views
+from brain_clusters.api import access_answers, views
 from brain_clusters.api.context import control
 from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.api.requests import PAGE
@@ -32,7 +32,7 @@ _FILTERS: Schema = {
 
 
 @routes.get("")
-@endpoint(Role.ADMIN, query=_FILTERS, answers={200: answers.AUDIT})
+@endpoint(Role.ADMIN, query=_FILTERS, answers={200: access_answers.AUDIT})
 def listing(query: Document) -> flask.Response:
     """List lines of the audit, newest first; to who sees only some clusters, those of its clusters."""
     limit, cursor = query.pop("limit"), query.pop("cursor", None)

@@ -18,7 +18,7 @@ from brain_clusters.services.requests import NOTHING, STORE, Schema
 
 routes = flask.Blueprint("blueprints", __name__, url_prefix="/api/blueprints")
 
-_STORED = {200: answers.WHOLE_BLUEPRINT, 201: answers.WHOLE_BLUEPRINT}
+_STORED = dict.fromkeys((200, 201), answers.WHOLE_BLUEPRINT)
 _VERSION: Schema = {"version": {"type": "string", "minlength": 1, "maxlength": 100}}
 
 

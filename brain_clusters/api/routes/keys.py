@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import flask
 
-from brain_clusters.api import answers, auth, views
+from brain_clusters.api import access_answers, auth, views
 from brain_clusters.api.context import answer, control
 from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.domain.access import Role
@@ -24,7 +24,7 @@ _LONGEST_OVERLAP_SECONDS = 90 * 86_400
 
 
 @routes.get("")
-@endpoint(Role.ADMIN, query=_FILTERS, answers={200: answers.KEYS})
+@endpoint(Role.ADMIN, query=_FILTERS, answers={200: access_answers.KEYS})
 def listing(query: Document) -> flask.Response:
     """List the keys that one manages, the newest first; revoked and expired ones, too, with ``ended=true``."""
     caller = auth.identity()
@@ -36,7 +36,7 @@ def listing(query: Document) -> flask.Response:
 
 
 @routes.post("")
-@endpoint(Role.ADMIN, body=KEY, answers={201: answers.MADE_KEY})
+@endpoint(Role.ADMIN, body=KEY, answers={201: access_answers.NEW_KEY})
 def create(body: Document) -> flask.Response:
     """Make a key. Its text is shown this once."""
     new = NewKey(
@@ -50,7 +50,7 @@ def create(body: Document) -> flask.Response:
 
 
 @routes.delete("/<key_id>")
-@endpoint(Role.ADMIN, body=NOTHING, answers={200: answers.ONE_KEY})
+@endpoint(Role.ADMIN, body=NOTHING, answers={200: access_answers.ONE_KEY})
 def revoke(key_id: str) -> flask.Response:
     """End a key for good, and with it the sessions that were opened with it."""
     with control().database.transaction() as session:
@@ -60,7 +60,7 @@ def revoke(key_id: str) -> flask.Response:
 
 
 @routes.post("/<key_id>/rotate")
-@endpoint(Role.ADMIN, body=ROTATE_KEY, answers={201: answers.RENEWED_KEY})
+@endpoint(Role.ADMIN, body=ROTATE_KEY, answers={201: access_answers.ROTATED})
 def rotate(key_id: str, body: Document) -> flask.Response:
     """Make a key in place of another, which goes on for ``overlap``. Its text is shown this once."""
     overlap = parse_duration(body["overlap"])

@@ -21,50 +21,52 @@ from brain_clusters.services import clusters, etags, idempotency, operations, ro
 from brain_clusters.services.lifecycle import Accepted
 from brain_clusters.services.requests import BODIES, parse_command
 
-_ACCEPTED = {200: answers.ACCEPTED, 202: answers.ACCEPTED}
-_HEADERS = ("Prefer", "Idempotency-Key", "If-Match")
+ACCEPTED = {200: answers.ACCEPTED, 202: answers.ACCEPTED}
+COMMAND_HEADERS = ("Prefer", "Idempotency-Key", "If-Match")
 _EXAMPLE = {"blueprint_id": "marketing-v1", "name": "Q1 campaign", "target_workers": 3, "tags": ["marketing"]}
 
 routes = flask.Blueprint("lifecycle", __name__, url_prefix="/api/clusters")
 
 
 @routes.post("")
-@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.CREATE], answers=_ACCEPTED, headers=_HEADERS[:2], example=_EXAMPLE)
+@endpoint(
+    Role.OPERATOR, reads=BODIES[OperationKind.CREATE], answers=ACCEPTED, headers=COMMAND_HEADERS[:2], example=_EXAMPLE
+)
 def create() -> flask.Response:
     """Make a cluster from a blueprint."""
     return run(lambda body: parse_command(OperationKind.CREATE, None, body))
 
 
 @routes.put("/<cluster_id>")
-@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.UPDATE], answers=_ACCEPTED, headers=_HEADERS)
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.UPDATE], answers=ACCEPTED, headers=COMMAND_HEADERS)
 def update(cluster_id: str) -> flask.Response:
     """Change what can be edited."""
     return run(lambda body: parse_command(OperationKind.UPDATE, cluster_id, body))
 
 
 @routes.delete("/<cluster_id>")
-@endpoint(Role.ADMIN, reads=BODIES[OperationKind.DESTROY], answers=_ACCEPTED, headers=_HEADERS)
+@endpoint(Role.ADMIN, reads=BODIES[OperationKind.DESTROY], answers=ACCEPTED, headers=COMMAND_HEADERS)
 def destroy(cluster_id: str) -> flask.Response:
     """Stop every agent for good."""
     return run(lambda body: parse_command(OperationKind.DESTROY, cluster_id, body))
 
 
 @routes.post("/<cluster_id>/scale")
-@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.SCALE], answers=_ACCEPTED, headers=_HEADERS)
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.SCALE], answers=ACCEPTED, headers=COMMAND_HEADERS)
 def scale(cluster_id: str) -> flask.Response:
     """Set the number of all agents, or of single groups."""
     return run(lambda body: parse_command(OperationKind.SCALE, cluster_id, body))
 
 
 @routes.post("/<cluster_id>/hibernate")
-@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.HIBERNATE], answers=_ACCEPTED, headers=_HEADERS)
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.HIBERNATE], answers=ACCEPTED, headers=COMMAND_HEADERS)
 def hibernate(cluster_id: str) -> flask.Response:
     """Put a cluster to sleep."""
     return run(lambda body: parse_command(OperationKind.HIBERNATE, cluster_id, body))
 
 
 @routes.post("/<cluster_id>/reactivate")
-@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.REACTIVATE], answers=_ACCEPTED, headers=_HEADERS)
+@endpoint(Role.OPERATOR, reads=BODIES[OperationKind.REACTIVATE], answers=ACCEPTED, headers=COMMAND_HEADERS)
 def reactivate(cluster_id: str) -> flask.Response:
     """Wake a cluster."""
     return run(lambda body: parse_command(OperationKind.REACTIVATE, cluster_id, body))

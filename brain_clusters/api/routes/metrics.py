@@ -9,6 +9,7 @@ from brain_clusters.api import answers
 from brain_clusters.api.context import answer, commit, control, monitor
 from brain_clusters.api.endpoint import endpoint
 from brain_clusters.api.exposition import exposed
+from brain_clusters.api.shapes import TEXT, Media
 from brain_clusters.domain.access import Role
 from brain_clusters.services import clusters
 
@@ -16,7 +17,9 @@ routes = flask.Blueprint("metrics", __name__)
 
 
 @routes.get("/metrics")
-@endpoint(Role.VIEWER, everywhere=True)
+@endpoint(
+    Role.VIEWER, everywhere=True, answers={200: Media({"text/plain": TEXT, "application/openmetrics-text": TEXT})}
+)
 def scrape() -> flask.Response:
     """Tell all figures in Prometheus's text format, or as OpenMetrics."""
     found = monitor().gather()
@@ -26,7 +29,7 @@ def scrape() -> flask.Response:
 
 
 @routes.get("/api/clusters/<cluster_id>/groups/<group>/backlog")
-@endpoint(Role.VIEWER, answers={200: answers.GROUP_BACKLOG})
+@endpoint(Role.VIEWER, answers={200: answers.BACKLOG})
 def backlog(cluster_id: str, group: str) -> flask.Response:
     """Tell the jobs of one group that wait or run, for KEDA's metrics-api scaler; 503 when nobody knows."""
     with control().database.transaction() as session:

@@ -7,7 +7,7 @@ from typing import Any
 
 import flask
 
-from brain_clusters.api import answers, auditing, auth, pages
+from brain_clusters.api import access_answers, auditing, auth, pages
 from brain_clusters.api.context import answer, control
 from brain_clusters.api.endpoint import endpoint
 from brain_clusters.api.origin import check_origin
@@ -23,7 +23,7 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 @routes.post("/login")
-@endpoint(None, reads=LOGIN, answers={200: answers.SIGNED_IN, 303: None})
+@endpoint(None, reads=LOGIN, answers={200: access_answers.SIGNED_IN, 303: None})
 def login() -> flask.Response:
     """Sign in with a key: sets the cookie of the session. A form is led on to ``next``, JSON is told who it is."""
     check_origin()
@@ -61,7 +61,7 @@ def logout() -> flask.Response:
 
 
 @routes.get("/api/me")
-@endpoint(Role.VIEWER, answers={200: answers.ME})
+@endpoint(Role.VIEWER, answers={200: access_answers.ME})
 def me() -> flask.Response:
     """Say who calls, what that one may do, and what a session has to send with whatever changes something."""
     found = auth.signed_in()
@@ -72,7 +72,7 @@ def me() -> flask.Response:
 
 
 @routes.get("/api/sessions")
-@endpoint(Role.VIEWER, answers={200: answers.SESSIONS})
+@endpoint(Role.VIEWER, answers={200: access_answers.SESSIONS})
 def listing() -> flask.Response:
     """List who is signed in: with one's own key, and for an admin with the keys that it manages."""
     here, settings = auth.signed_in(), control().settings

@@ -51,7 +51,7 @@ def get(api: ApiClient, ids: tuple[str, ...], output: str) -> None:
 @options.output
 @options.connected
 def drain(api: ApiClient, ids: tuple[str, ...], dry_run: bool, output: str) -> None:
-    """Let AGENTs finish what they do and leave; the cluster becomes smaller by them."""
+    """Let AGENTs finish what they do and leave. New ones come, as many as their groups are to have."""
     _each(api, "drain", ids, dry_run=dry_run, output=output)
 
 
@@ -61,7 +61,7 @@ def drain(api: ApiClient, ids: tuple[str, ...], dry_run: bool, output: str) -> N
 @options.output
 @options.connected
 def replace(api: ApiClient, ids: tuple[str, ...], dry_run: bool, output: str) -> None:
-    """Start new agents in place of AGENTs, which finish what they do and leave."""
+    """Start new agents in place of AGENTs, which finish what they do and leave then."""
     _each(api, "replace", ids, dry_run=dry_run, output=output)
 
 
@@ -79,4 +79,4 @@ def _each(api: ApiClient, verb: str, ids: Sequence[str], *, dry_run: bool, outpu
         elif output == "name":
             click.echo(agent)
         else:
-            click.echo(f"{agent}: {verb} accepted")
+            click.echo(f"{agent}: {verb} accepted; it is {answer['status']}")

@@ -75,7 +75,9 @@ def revoke(api: ApiClient, ids: tuple[str, ...], yes: bool) -> None:
 @keys.command()
 @click.argument("key", metavar="KEY")
 @click.option("--overlap", metavar="DURATION", help="How long the old one goes on; a day without it.")
-@click.option("--expires", metavar="DURATION|TIME", help="When the new one ends; never without it.")
+@click.option(
+    "--expires", metavar="DURATION|TIME", help="When the new one ends; without it, it lasts as long as the old one."
+)
 @options.output
 @options.connected
 def rotate(api: ApiClient, key: str, output: str, **given: Any) -> None:
@@ -107,15 +109,15 @@ def _made_directly(name: str, role: str, payloads: bool, tags: tuple[str, ...], 
     from brain_clusters.config import Settings
     from brain_clusters.domain.access import Role
     from brain_clusters.embedded import connected
-    from brain_clusters.services import access
+    from brain_clusters.services import keys as managed
+    from brain_clusters.services.access import NewKey
     from brain_clusters.services.control import Control
 
     control = Control.open(connected(Settings.from_env()), application="keys")
     try:
-        with control.database.transaction() as session:
-            new = access.NewKey(name=name, role=Role(role), payloads=payloads, tags=tags, expires_at=ends)
-            row, shown = access.make(session, new, "the command line, directly")
-            told = {"id": row.id, "name": row.name, "role": str(row.role), "expires_at": ends and ends.isoformat()}
-            return {"key": told, "secret": shown}
+        new = NewKey(name=name, role=Role(role), payloads=payloads, tags=tags, expires_at=ends)
+        row, shown = managed.create_directly(control, new, "the command line, directly")
+        told = {"id": row.id, "name": row.name, "role": str(row.role), "expires_at": ends and ends.isoformat()}
+        return {"key": told, "secret": shown}
     finally:
         control.close()

@@ -15,6 +15,7 @@ from brain_clusters.cli import options
 from brain_clusters.cli.client import path_of
 from brain_clusters.cli.target import Target
 from brain_clusters.cli.watching import until_interrupted
+from brain_clusters.cli.words import plain
 from brain_clusters.errors import BrainError, InvalidInput, NotFound
 from brain_clusters.logs import readable
 
@@ -50,17 +51,13 @@ def logs(
         if not follows:
             for agent in agents:
                 found = api.get(path_of("agents", agent, "logs"), tail=tail)
-                for line in lines_of(found):
+                for line in found["lines"]:
                     click.echo(_named(agent, line, agents))
+                if found["reason"]:
+                    click.echo(f"{agent}: {found['reason']}", err=True)
             return
     with until_interrupted():
         _follow(target, agents, tail, count)
-
-
-def lines_of(found: Any) -> list[str]:
-    """Return the lines of an answer with a log."""
-    told = found.get("lines", found.get("log", ""))
-    return list(told) if isinstance(told, list) else str(told).splitlines()
 
 
 def _follow(target: Target, agents: Sequence[str], tail: int, count: int | None) -> None:
@@ -89,25 +86,16 @@ def _read(target: Target, agent: str, tail: int, found: queue.SimpleQueue[tuple[
             for message in api.messages(f"{path_of('agents', agent, 'logs')}?follow=true&tail={tail}"):
                 if message.get("event") == "end":
                     break
-                for line in _text(message["data"]):
-                    found.put((agent, line))
+                found.put((agent, str(json.loads(message["data"])["line"])))
         found.put((agent, None))
     except BrainError as exc:
         found.put((agent, exc))
 
 
-def _text(data: str) -> list[str]:
-    try:
-        told = json.loads(data)
-    except ValueError:
-        return [data]
-    if isinstance(told, dict):
-        return lines_of(told) if "lines" in told or "log" in told else [str(told.get("line", data))]
-    return [str(told)]
-
-
 def _named(agent: str, line: str, agents: Sequence[str]) -> str:
-    line = readable(line) if sys.stdout.isatty() else line
+    """Return a line as it is shown: into a pipe as it was written, on a terminal without what could harm that."""
+    if sys.stdout.isatty():
+        line = "\n".join(plain(part.expandtabs()) for part in readable(line).split("\n"))
     if len(agents) == 1:
         return line
     colour = _COLOURS[agents.index(agent) % len(_COLOURS)]

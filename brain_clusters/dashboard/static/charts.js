@@ -46,30 +46,36 @@ function options(Plot, figure, place, state) {
   const style = getComputedStyle(document.documentElement);
   const colour = (tone) => style.getPropertyValue(`--${tone}`).trim();
   const { told } = state;
-  const bars = told.kind === "bars" ? { paths: Plot.paths.bars({ size: [0.7, 48], radius: 0.15 }), points: { show: false } } : {};
+  const days = told.kind === "bars";
+  // Of bars only the first series is one; the others are lines over it.
   const line = (one, number) => ({
-    label: one.name, stroke: colour(one.tone), width: 1.6, spanGaps: false, points: { show: false },
-    fill: told.kind === "bars" || (told.kind === "area" && number === 0) ? `color-mix(in srgb, ${colour(one.tone)} ${told.kind === "bars" ? 75 : 14}%, transparent)` : undefined,
-    ...bars,
+    label: one.name, stroke: colour(one.tone), width: 1.6, spanGaps: false, points: { show: days && number > 0, size: 5, fill: colour(one.tone) },
+    ...(number === 0 && told.kind !== "line" ? { fill: `color-mix(in srgb, ${colour(one.tone)} ${days ? 70 : 14}%, transparent)` } : {}),
+    ...(number === 0 && days ? { paths: Plot.paths.bars({ size: [0.66, 40], radius: 0.15 }) } : {}),
   });
+  const half = days && told.x.length > 1 ? (told.x[1] - told.x[0]) / 2 : 0;
   const axis = { stroke: colour("muted"), font: "11px " + style.getPropertyValue("--sans"), ticks: { show: false }, grid: { stroke: colour("line"), width: 1 } };
   return {
     width: Math.max(place.clientWidth, 120), height: place.clientHeight || 150, padding: [8, 4, 0, 0],
     legend: { show: false }, cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
-    scales: { x: { time: true }, y: { range: (_plot, _low, high) => [0, Math.max(high * 1.08, told.least || 1)] } },
-    axes: [{ ...axis, grid: { show: false }, size: 26, space: 64 }, { ...axis, size: 46, space: 34, values: (_plot, all) => all.map(short) }],
+    scales: { x: { time: true, range: (_plot, low, high) => [low - half, high + half] }, y: { range: (_plot, _low, high) => [0, Math.max(high * 1.08, told.least || 1)] } },
+    axes: [{ ...axis, grid: { show: false }, size: 26, space: 64, values: (_plot, all) => all.map((at) => moment(at, days)) }, { ...axis, size: 46, space: 34, values: (_plot, all) => all.map(short) }],
     series: [{}, ...told.series.map(line)],
     hooks: { setCursor: [(plot) => legend(figure, state.told, plot.cursor.idx)] },
   };
 }
 
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const calendar = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", timeZone: "UTC" });
+const moment = (at, days) => (days ? calendar : clock).format(at * 1000);
+const known = (values) => values.findLast((value) => value !== null);
 const short = (value) => (Math.abs(value) >= 1e6 ? `${value / 1e6}M` : Math.abs(value) >= 1e4 ? `${value / 1e3}k` : String(+value.toFixed(4)));
 
 // The figures under the pointer; without one the newest, which the server wrote.
 function legend(figure, told, index) {
   const places = figure.querySelectorAll(".legend b");
   told.series.forEach((one, number) => {
-    const value = one.values[index ?? one.values.length - 1];
-    if (places[number]) places[number].textContent = value == null ? "–" : `${+value.toFixed(4)}${one.unit ? " " + one.unit : ""}`;
+    const value = index == null ? known(one.values) : one.values[index];
+    if (places[number]) places[number].textContent = value == null ? "–" : `${+value.toFixed(2)}${one.unit ? " " + one.unit : ""}`;
   });
 }

@@ -1,0 +1,36 @@
+"""One agent: its state, its beat, what it works on, and what it wrote."""
+
+from __future__ import annotations
+
+import flask
+
+from brain_clusters.api import redaction, views
+from brain_clusters.api.context import control
+from brain_clusters.api.endpoint import endpoint
+from brain_clusters.dashboard.site import page, screen
+from brain_clusters.domain.access import Role
+from brain_clusters.domain.states import LIVE_AGENT_STATUSES
+from brain_clusters.services import agent_logs, agents, clusters, jobs
+
+routes = screen("agent")
+
+_LINES = 200
+
+
+@routes.get("/agents/<agent_id>")
+@endpoint(Role.VIEWER, page=True)
+def show(agent_id: str) -> flask.Response:
+    """Show an agent, also one that is gone."""
+    held = control()
+    with held.database.transaction() as session:
+        row = agents.get(session, agent_id)
+        cluster = clusters.get(session, row.cluster_id)
+        recent = agents.latest_jobs(session, row)
+    beats = clusters.beats(held, [agent_id])
+    fresh = jobs.with_reports(held, recent, [])
+    done = [fresh[job.id] for job in recent]
+    return page(
+        "agent.html", title=agent_id, cluster=cluster, agent=row, told=views.agent(row, beats), jobs=done,
+        current=agents.unfinished(done), lives=row.status in LIVE_AGENT_STATUSES, poll=3,
+        log=agent_logs.tail(held, row, _LINES) if redaction.may_read() else None,
+    )  # fmt: skip
