@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from brain_clusters import tracing
 from brain_clusters.broker import backlog, names
 from brain_clusters.broker.client import temporary_when_away
 from brain_clusters.db.listen import HOSTS_CHANNEL, Listener
@@ -37,6 +38,12 @@ log = logging.getLogger(__name__)
 
 # The host's key in Redis outlives a few missed beats; its agents leave 60 s after it is gone.
 _HOST_KEY_SECONDS = 30
+
+
+_STARTED = (
+    Agent.cluster_id, Agent.group_name, Agent.ready_at - Agent.claimed_at, Agent.spawned_at, Agent.ready_at,
+    Agent.trace,
+)  # fmt: skip
 
 
 class HostDesk:
@@ -115,7 +122,7 @@ class HostDesk:
         except TemporaryError:
             cut_off = time.monotonic() - self._reached_at > self._seconds
             if cut_off and self._replaceable and self._driver == PROCESS:
-                log.warning("host=%s is cut off; its agents are given up", self._host_id)
+                log.warning("the host is cut off; its agents are given up", extra={"host_id": self._host_id})
                 return ()
             raise
 
@@ -177,7 +184,7 @@ class HostDesk:
     def ready(self, handles: Mapping[str, Mapping[str, Any]]) -> None:
         """Mark agents as idle and reconcile their clusters."""
         with self._holding() as session:
-            touched, counts = set(), Counts()
+            touched, counts, spans = set(), Counts(), []
             leaving.lock_agents(session, handles)
             # One that was adopted is told ready a second time, and its start is not counted again.
             without = select(Agent.agent_id).where(Agent.agent_id.in_(list(handles)), Agent.handle.is_(None))
@@ -195,13 +202,17 @@ class HostDesk:
                         reason=None,
                         host_id=self._host_id,
                     )
-                    .returning(Agent.cluster_id, Agent.group_name, Agent.ready_at - Agent.claimed_at)
+                    .returning(*_STARTED)
                 ).first()
                 if changed is not None:
                     touched.add(changed.cluster_id)
                     if agent_id in started:
-                        _tally_start(counts, *changed)
+                        _tally_start(counts, *changed[:3])
+                        spans.append((agent_id, changed))
             counts.write(session)
+        for agent_id, row in spans:
+            told = {"agent_id": agent_id, "cluster_id": row.cluster_id, "group": row.group_name}
+            tracing.record("agent.start", row.spawned_at, row.ready_at, row.trace, **told)
         reconcile_each(self._control, touched)
 
     def release(self, agent_id: str) -> None:

@@ -210,7 +210,7 @@ def load(session: Session, cluster_id: str | None = None) -> dict[str, SeenClust
         try:
             found[row[0]] = _cluster(shared, row, at)
         except InvalidInput as exc:  # stored by a version of ours that accepted more: one must not stop the others
-            log.error("cluster=%s is left out: %s", row[0], exc)
+            log.error("a cluster is left out: %s", exc, extra={"cluster_id": row[0]})
     # Paused ones are settled as they stand.
     for owner in connection.scalars(select(Rollout.cluster_id).where(Rollout.status.in_(_REPLACING))):
         if owner in found:
