@@ -105,8 +105,8 @@ _SCHEDULE_ENTRY = {
 SCALING: dict[str, Any] = {
     "metric": _choice("metric", "What the two thresholds are compared with."),
     "policy": _choice("policy", "target sizes by a formula; step grows by a fifth and shrinks by a fifth."),
-    "scale_up_threshold": _threshold("Grow only while the metric is above this."),
-    "scale_down_threshold": _threshold("Shrink only while the metric is below this."),
+    "scale_up_threshold": _threshold("Grow only while the metric is above this; 0 without it."),
+    "scale_down_threshold": _threshold("Shrink only while the metric is below this; 1 without it."),
     "cooldown_period": _duration("cooldown_period", "The least time between two changes."),
     "target_latency": _duration("target_latency", "The longest a job should wait.", "positive_duration"),
     "target_utilization": _number("target_utilization", "The share of its time that an agent should work.", 0.05, 1),

@@ -107,8 +107,9 @@ def asset(name: str) -> str:
     return flask.url_for("page_site.static_file", version=digest(), name=name)
 
 
+# As probes are, they are no part of what a caller may ask for in a minute.
 @routes.get("/static/<version>/<path:name>")
-@endpoint(None)
+@endpoint(None, probe=True)
 def static_file(version: str, name: str) -> flask.Response:
     """Send a file that pages load."""
     response = flask.send_from_directory(HERE / "static", name)

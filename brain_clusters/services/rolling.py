@@ -194,4 +194,6 @@ def _give_up(session: Session, cluster: Cluster, rollout: Rollout, why: str) -> 
     cluster.generation += 1  # whoever decided by the version that failed has to look again
     told = f"{why}. Going back to {former.version!r}{_stranded(rollout)}"
     data = {"rollout_id": str(rollout.id), "stranded": dict(rollout.stranded)}
-    history.record(session, "rollout.reverting", told, cluster_id=cluster.id, data=data)
+    history.record(
+        session, "rollout.reverting", told, cluster_id=cluster.id, operation_id=rollout.operation_id, data=data
+    )

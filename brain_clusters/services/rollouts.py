@@ -228,7 +228,10 @@ def left_behind(stranded: Mapping[str, int], version: str) -> str:
 def end(session: Session, cluster: Cluster, rollout: Rollout, status: RolloutStatus, reason: str) -> None:
     """End a rollout, its operation with it, and tell so."""
     rollout.status, rollout.reason, rollout.finished_at = status, reason, func.clock_timestamp()
-    history.record(session, f"rollout.{status}", reason, cluster_id=cluster.id, data=_told(rollout))
+    history.record(
+        session, f"rollout.{status}", reason, cluster_id=cluster.id, operation_id=rollout.operation_id,
+        data=_told(rollout),
+    )  # fmt: skip
     operation = session.get(Operation, rollout.operation_id) if rollout.operation_id else None
     if operation is None or operation.finished_at is not None:
         return

@@ -16,6 +16,8 @@ from tests.acceptance.brain import until
 from tests.documents.blocks import DOCUMENTS, ROOT, Block, blocks
 from tests.documents.reader import Reader
 
+# The first waits for a whole system, and a document is many commands.
+pytestmark = pytest.mark.timeout(300)
 # The quick start first: the others build on it.
 WITH_COMMANDS = sorted(
     (path for path in DOCUMENTS if any(block.is_run for block in blocks(path))),

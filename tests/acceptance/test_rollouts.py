@@ -58,6 +58,11 @@ def live(brain: Brain, cluster: str) -> set[str]:
     return {one["blueprint_version"] for one in brain.agents(cluster) if one["group"] == "Hands"}
 
 
+def of_version(brain: Brain, cluster: str, version: str) -> list[int]:
+    versions, processes = versions_of(brain, cluster), brain.agent_processes(cluster)
+    return [pid for agent, pids in processes.items() for pid in pids if versions.get(agent) == version]
+
+
 def check_jobs(brain: Brain, jobs: list[str]) -> set[str]:
     """Assert that every job was begun once, and ended by whom it was begun; return these agents."""
     done = set()
@@ -116,9 +121,7 @@ def test_a_version_that_does_not_load_is_taken_back_and_no_job_notices(brain: Br
 def test_an_undo_in_the_middle_goes_back_and_a_killed_agent_does_not_matter(brain: Brain, mill: str) -> None:
     applied(brain, version="4")
     until(lambda: live(brain, mill) == {"2", "4"}, "some are of version 4")
-    versions = versions_of(brain, mill)
-    [pid] = next(pids for agent, pids in brain.agent_processes(mill).items() if versions.get(agent) == "4")
-    os.kill(pid, signal.SIGKILL)
+    os.kill(until(lambda: of_version(brain, mill, "4"), "one of version 4 is a process")[0], signal.SIGKILL)
     jobs = [brain.job(mill, sleep=0.2) for _ in range(10)]
     answer = brain.call("POST", f"/api/clusters/{mill}/rollout/undo", {}, Prefer="wait=60")
     assert answer.status == 200, answer

@@ -61,21 +61,23 @@ def blocks(path: Path) -> list[Block]:
 
 
 def _read(path: Path, lines: list[str]) -> Iterator[Block]:
-    notes: dict[str, str] = {}
+    notes: dict[str, str] = {}  # other comments are among them until something else comes than a block
     number = 0
     while number < len(lines):
         line = lines[number]
         number += 1
         if note := _NOTE.fullmatch(line):
-            if note[1] not in NOTES:
-                raise ValueError(f"{path}:{number}: unknown note {note[1]!r}; known are {sorted(NOTES)}")
             notes[note[1]] = note[2] or ""
         elif fence := _FENCE.match(line):
+            if unknown := set(notes) - NOTES:
+                raise ValueError(f"{path}:{number}: unknown notes {unknown}; known are {sorted(NOTES)}")
             end = lines.index(fence[1], number)
             yield Block(path, number, fence[2], "\n".join(lines[number:end]) + "\n", notes)
             number, notes = end + 1, {}
-        elif line.strip() and notes:
+        elif line.strip() and notes.keys() & NOTES:
             raise ValueError(f"{path}:{number}: a note has to stand right before its block")
+        elif line.strip():
+            notes = {}
 
 
 def unfenced(path: Path) -> list[str]:

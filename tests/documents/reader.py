@@ -81,8 +81,8 @@ class Reader:
             wrong = self._wrong(block, done, shown)
             if wrong is None:
                 return
-            late = time.monotonic() > deadline
-            assert "until shown" in block.notes and not late, f"{block.where}: {wrong}; it printed:\n{done.stdout}"
+            once_more = "until shown" in block.notes and time.monotonic() < deadline
+            assert once_more, f"{block.where}: {wrong}; it printed:\n{done.stdout}"
             time.sleep(0.2)
 
     def _run(self, block: Block) -> subprocess.CompletedProcess[str]:
@@ -105,7 +105,7 @@ class Reader:
         """Run a script as the next words of one shell: its variables stay."""
         script = f"set -eo pipefail\ntrap {shlex.quote(_KEEP)} EXIT\n[ ! -f .variables ] || . ./.variables\n{text}"
         return subprocess.run(
-            ["bash", "-c", script], cwd=self.folder, env=self._environment(), text=True, timeout=PATIENCE_SECONDS,
+            ["bash", "-c", script], cwd=self.folder, env=self._environment(), text=True, timeout=2 * PATIENCE_SECONDS,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
 

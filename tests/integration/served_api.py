@@ -22,15 +22,22 @@ from brain_clusters.config import Settings
 
 serve(Settings.from_env())
 """
+_SERVE_PAGES = """
+from brain_clusters import dashboard
+from brain_clusters.api.server import serve
+from brain_clusters.config import Settings
+
+serve(Settings.from_env(), dashboard.attach)
+"""
 
 
 class ServedApi:
-    """A running API, which ends with the context."""
+    """A running API, which ends with the context. pages: with the dashboard."""
 
-    def __init__(self, settings: Settings, port: int | None = None) -> None:
+    def __init__(self, settings: Settings, port: int | None = None, *, pages: bool = False) -> None:
         self.port = port or free_port()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE],
+            [sys.executable, "-c", _SERVE_PAGES if pages else _SERVE],
             env=child_environment(replace(settings, api_port=self.port)),
             stderr=subprocess.PIPE,
         )

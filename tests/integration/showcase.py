@@ -202,8 +202,10 @@ def _figures(session: Session, chance: random.Random, now: datetime) -> None:
                 "failed_agents": 0, "queue_length": waiting, "queue_wait_time": round(waiting / 3.1, 1),
             })  # fmt: skip
     session.execute(insert(Metrics), rows)
-    session.add(Alert(cluster_id=MAIN, name="queue_wait_time > 120", state="firing", since=now - timedelta(minutes=3),
-                      fired_at=now - timedelta(minutes=2), value=141.0))  # fmt: skip
+    session.add(Alert(
+        cluster_id=MAIN, name="queue_wait_time > 120: notify_admin", state="firing", since=now - timedelta(minutes=3),
+        fired_at=now - timedelta(minutes=2), value=141.0,
+    ))  # fmt: skip
     rng = range(0, 90, 6)
     for number in rng:  # agents that came and went, which the chart counts
         begin = now - timedelta(minutes=118 - number)

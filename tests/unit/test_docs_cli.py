@@ -13,7 +13,7 @@ from brain_clusters.cli import main, options
 from brain_clusters.cli.lazy import SECTIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
-BEGIN, END = "<!-- the reference: written by tests/unit/test_docs_cli.py -->", "<!-- the reference ends -->"
+BEGIN, END = "<!-- REFERENCE: tests/unit/test_docs_cli.py writes it -->", "<!-- END OF THE REFERENCE -->"
 
 
 def _shared() -> set[str]:
@@ -50,7 +50,7 @@ def reference() -> str:
 
 def _told(command: click.Command, context: click.Context) -> Iterator[str]:
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    yield from (f"#### {context.command_path.removeprefix('brain-clusters ')}", "", f"    {usage}", "")
+    yield from (f"#### {context.command_path.removeprefix('brain-clusters ')}", "", "```text", usage, "```", "")
     yield from _help(command.help or "")
     own = [one for one in command.get_params(context) if isinstance(one, click.Option) and not one.hidden]
     records = [one.get_help_record(context) for one in own if not SHARED & set(one.opts) and "--help" not in one.opts]
@@ -70,7 +70,8 @@ def _help(text: str) -> Iterator[str]:
     """Yield a help's paragraphs; those that click leaves as they are, which are examples, as code."""
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         if paragraph.startswith("\b\n"):
-            yield from (f"    {line}" for line in paragraph.split("\n")[1:])
+            yield "<!-- not run: the examples of --help; tests/integration/test_cli.py runs these commands -->"
+            yield from ("```sh", *paragraph.split("\n")[1:], "```")
         else:
             yield paragraph
         yield ""

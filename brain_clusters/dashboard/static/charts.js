@@ -5,7 +5,7 @@ const drawn = new WeakMap();
 let plotting = null;
 
 export async function drawCharts() {
-  const figures = [...document.querySelectorAll("figure.chart[data-series]")];
+  const figures = [...document.querySelectorAll("figure.chart[data-series]:has([data-keep])")];
   if (!figures.length) return;
   plotting ??= import("./vendor/uPlot.esm.js").then((found) => found.default);
   const Plot = await plotting;

@@ -3,6 +3,7 @@ import { Idiomorph } from "./vendor/idiomorph.esm.js";
 
 const DEBOUNCE_MS = 250;
 const AT_MOST_EVERY_MS = 1000;
+const SHARE = 5; // a page that is slow to make is read for at most a fifth of the time
 const RETRY_MOST_MS = 30000;
 const WORDS = { live: "Live", polling: "Polling", offline: "Offline", still: "Not live" };
 const SHAPES = { live: "full", polling: "half", offline: "cross", still: "ring" };
@@ -10,7 +11,7 @@ const SHAPES = { live: "full", polling: "half", offline: "cross", still: "ring" 
 const main = () => document.getElementById("main");
 const seconds = () => Number(main().dataset.poll || 0);
 let stream = null, streaming = false, faults = 0;
-let timer = 0, lastRead = 0, reading = false, changed = () => {};
+let timer = 0, lastRead = 0, took = 0, reading = false, changed = () => {};
 
 export function keepLive(onChange) {
   changed = onChange;
@@ -50,7 +51,7 @@ function listen() {
 }
 
 function readSoon(after) {
-  const wait = Math.max(after, lastRead + AT_MOST_EVERY_MS - Date.now(), 0);
+  const wait = Math.max(after, lastRead + Math.max(AT_MOST_EVERY_MS, SHARE * took) - Date.now(), 0);
   clearTimeout(timer);
   timer = setTimeout(read, wait);
 }
@@ -58,6 +59,7 @@ function readSoon(after) {
 async function read() {
   if (reading || document.hidden) return;
   reading = true;
+  const begin = Date.now();
   try {
     const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
     if (answer.redirected && new URL(answer.url).pathname === "/login") return location.assign(answer.url);
@@ -71,6 +73,7 @@ async function read() {
   } finally {
     reading = false;
     lastRead = Date.now();
+    took = lastRead - begin;
   }
   const pause = seconds() * 1000 * (faults ? Math.min(2 ** faults, 6) : 1);
   if (seconds()) readSoon(Math.min(pause, RETRY_MOST_MS));
