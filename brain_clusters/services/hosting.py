@@ -15,8 +15,9 @@ from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from brain_clusters import tracing
-from brain_clusters.broker import backlog, names
+from brain_clusters.broker import backlog, names, questions
 from brain_clusters.broker.client import temporary_when_away
+from brain_clusters.broker.questions import Answer
 from brain_clusters.db.listen import HOSTS_CHANNEL, Listener
 from brain_clusters.db.models import Agent, Cluster, Host
 from brain_clusters.domain.agents import AgentSpec, Loads
@@ -24,7 +25,7 @@ from brain_clusters.domain.budgets import effective
 from brain_clusters.domain.engines import PROCESS, Resources
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, Intent
 from brain_clusters.errors import TemporaryError
-from brain_clusters.genesis.desk import Ended, Wanted
+from brain_clusters.genesis.desk import Asked, Ended, Wanted
 from brain_clusters.processes import LifeLock
 from brain_clusters.services import blueprints, leaving, placement, served, standby
 from brain_clusters.services.control import Control
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 # The host's key in Redis outlives a few missed beats; its agents leave 60 s after it is gone.
 _HOST_KEY_SECONDS = 30
+# Of one look: reading a log takes an engine's answer, and agents are to be started meanwhile.
+_MOST_ASKED = 5
 
 
 _STARTED = (
@@ -233,6 +236,17 @@ class HostDesk:
         for one in ended:
             self._last_beats.pop(one.agent_id, None)
         reconcile_each(self._control, touched)
+
+    def asked(self) -> Sequence[Asked]:
+        """Return the logs that somebody wants to read; none while Redis does not answer."""
+        if self._mute:
+            return ()
+        found = questions.take(self._control.broker.redis, self._host_id, _MOST_ASKED)
+        return [Asked(one.id, one.agent_id, one.lines) for one in found]
+
+    def tell_log(self, asked: Asked, text: str | None, why: str | None = None) -> None:
+        """Answer who asked for a log."""
+        questions.answer(self._control.broker.redis, asked.id, Answer(text, why))
 
     def leave(self) -> None:
         """Remove this host; agents that it claimed and that do not run go back to be claimed by another."""
