@@ -234,17 +234,13 @@ TREE = record(
     },
 )
 CANCELLED = record("", {"cancelled": WHOLE, "cancelling": WHOLE, "more": TRUTH})
-LETTERS = whole(
-    "dead_letters",
-    record(
-        "DeadLetters",
-        {
-            "error_key": TEXT, "group": TEXT, "count": WHOLE, "retryable": WHOLE, "first_at": TIME, "last_at": TIME,
-            "example_id": TEXT, "example_message": or_null(TEXT),
-        },
-        _MASKED,
-    ),
-)  # fmt: skip
+_LETTERS = {
+    "error_key": TEXT, "count": WHOLE, "retryable": WHOLE, "first_at": TIME, "last_at": TIME, "example_id": TEXT,
+    "example_message": or_null(TEXT),
+}  # fmt: skip
+_WHERE = told(_TEXTS, "The ids of their clusters, at most 20.")
+LETTERS = whole("dead_letters", record("DeadLetters", {**_LETTERS, "group": TEXT}, _MASKED))
+ALL_LETTERS = whole("dead_letters", record("DeadLettersOfAll", {**_LETTERS, "clusters": _WHERE}, _MASKED))
 RETRIED = record("", {"retried": WHOLE, "left": WHOLE, "without_payload": WHOLE})
 DISCARDED = record("", {"discarded": WHOLE, "left": WHOLE, "without_payload": WHOLE})
 _BLUEPRINT = {
@@ -259,6 +255,13 @@ WHOLE_BLUEPRINT = record(
     {**_BLUEPRINT, "blueprint_yaml": TEXT, "versions": listed(record("", {"version": TEXT, "created_at": TIME}))},
     {"clusters": told(listed(OBJECT), "Those that are brought to a version that was stored with `rollout`.")},
 )
+VALIDATED = record(
+    "ValidatedBlueprint",
+    {
+        "valid": TRUTH, "id": or_null(TEXT), "name": or_null(TEXT), "version": or_null(TEXT),
+        "errors": listed(record("", {"pointer": TEXT, "detail": TEXT}, {"line": WHOLE, "column": WHOLE})),
+    },
+)  # fmt: skip
 HOSTS = whole(
     "hosts",
     record(

@@ -149,11 +149,13 @@ def get(session: Session, operation_id: str) -> Operation:
     return found
 
 
-def listing(session: Session, cluster_id: str | None, *, limit: int, cursor: str | None) -> Page[Operation]:
-    """Return a page of operations, of one cluster or of all, newest first."""
-    query = select(Operation)
-    if cluster_id is not None:
-        query = query.where(Operation.cluster_id == cluster_id)
+def listing(
+    session: Session, cluster_id: str | None, *, limit: int, cursor: str | None,
+    kind: OperationKind | None = None, status: OperationStatus | None = None,
+) -> Page[Operation]:  # fmt: skip
+    """Return a page of operations, of one cluster or of all, of a kind and a status or of any, newest first."""
+    stated = ((Operation.cluster_id, cluster_id), (Operation.kind, kind), (Operation.status, status))
+    query = select(Operation).where(*(column == value for column, value in stated if value is not None))
     order = (Operation.created_at, cast(Operation.id, Text))
     return page(session, query, order, lambda row: (row.created_at, str(row.id)), limit=limit, cursor=cursor)
 

@@ -55,9 +55,14 @@ def job_ids(cluster_id: str, news: Sequence[NewJob], seed: str) -> list[str]:
     """
     space = uuid.UUID(seed)
     return [
-        str(uuid.uuid5(uuid.NAMESPACE_OID, f"{cluster_id}\0{new.key}") if new.key else uuid.uuid5(space, str(place)))
+        keyed_id(cluster_id, new.key) if new.key else str(uuid.uuid5(space, str(place)))
         for place, new in enumerate(news)
     ]
+
+
+def keyed_id(cluster_id: str, key: str) -> str:
+    """Return the id of the job that was sent to a cluster with ``key``."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{cluster_id}\0{key}"))
 
 
 def record(
