@@ -117,18 +117,17 @@ class _Account:
 
 def _bind_job_ids() -> None:
     """Give what is logged in a task that task's id, in the process and thread that runs it."""
-    running: ContextVar[ExitStack | None] = ContextVar("running", default=None)
+    running: ContextVar[tuple[ExitStack, ...]] = ContextVar("running", default=())  # a task may call another one
 
     def begin(task_id: str, **_: Any) -> None:
         stack = ExitStack()
         stack.enter_context(logs.bound(job_id=task_id))
-        running.set(stack)
+        running.set((*running.get(), stack))
 
     def end(**_: Any) -> None:
-        stack = running.get()
-        running.set(None)
-        if stack is not None:
-            stack.close()
+        *before, stack = running.get() or (ExitStack(),)
+        running.set(tuple(before))
+        stack.close()
 
     task_prerun.connect(begin, weak=False)
     task_postrun.connect(end, weak=False)

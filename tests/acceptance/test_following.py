@@ -112,7 +112,8 @@ def test_a_failed_job_is_a_failed_span_and_its_lines_name_the_trace(
     traced: Brain, collector: Collector, followed: Followed
 ) -> None:
     def failed() -> list[Span]:
-        return [one for one in collector.spans if one.attributes.get("brain.job_id") == followed.failed]
+        of = followed.failed
+        return [one for one in collector.spans if (one.name, one.attributes.get("brain.job_id")) == ("job Hands", of)]
 
     [span] = until(failed, "its span is there")
     assert span.failed

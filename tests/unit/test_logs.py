@@ -9,7 +9,9 @@ import threading
 from typing import Any
 
 import pytest
+from celery import Celery
 
+from brain_clusters.agent.application_worker import _bind_job_ids
 from brain_clusters.logs import JsonLines, TextLines, bound, readable
 
 
@@ -87,3 +89,24 @@ def test_whatever_is_logged_is_one_line_that_can_be_written() -> None:
         line = JsonLines("agent", {}).format(record(text))  # type: ignore[arg-type]
         assert "\n" not in line
         assert line.isascii()
+
+
+def test_a_task_of_another_application_gives_its_id_to_its_lines_also_where_it_calls_another() -> None:
+    app = Celery("theirs", broker="memory://", set_as_current=False)
+    seen: list[str | None] = []
+
+    def note() -> None:
+        seen.append(as_json(record("x")).get("job_id"))
+
+    inner = app.task(note, name="inner")
+
+    def call() -> None:
+        note()
+        inner.apply(task_id="inner")
+        note()
+
+    outer = app.task(call, name="outer")
+    _bind_job_ids()
+    outer.apply(task_id="outer")
+    note()
+    assert seen == ["outer", "inner", "outer", None]
