@@ -265,7 +265,7 @@ def test_an_agent_is_drained_by_a_button(visit: Callable[..., Visit], site: Site
     page.get_by_role("dialog").get_by_role("button", name="Confirm").click()
     expect(page.locator("#toasts")).to_contain_text("It leaves after its job")
     expect(page.locator(".head .state")).to_have_text("Draining")
-    expect(page.get_by_text("somebody sent it away")).to_be_visible()
+    expect(page.get_by_text("It leaves, and another takes its place.")).to_be_visible()
 
 
 def happens(site: Site, reason: str) -> None:
