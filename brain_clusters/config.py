@@ -337,6 +337,14 @@ def user_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]
     return {key: value for key, value in environ.items() if not key.startswith("BRAIN_")}
 
 
+def traces_wanted(environ: Mapping[str, str] | None = None) -> bool:
+    """Return whether OpenTelemetry's own variables ask for traces, and say where to send them."""
+    environ = os.environ if environ is None else environ
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none":
+        return False
+    return any(environ.get(f"OTEL_EXPORTER_OTLP_{name}", "").strip() for name in ("ENDPOINT", "TRACES_ENDPOINT"))
+
+
 def resolve(text: str, environ: Mapping[str, str] | None = None) -> str:
     """Return what ``env:NAME`` or ``file:PATH`` refers to, and other text as it is. Raises ValueError with a sentence.
 

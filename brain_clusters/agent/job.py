@@ -8,13 +8,14 @@ import random
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from celery import Celery
 from celery.exceptions import Ignore
 
-from brain_clusters import logs
+from brain_clusters import logs, tracing
 from brain_clusters.agent.attempts import Attempt, Outcome
 from brain_clusters.agent.beats import Counters
 from brain_clusters.agent.context import JobContext, as_json
@@ -61,6 +62,18 @@ class JobRunner:
         self._spec, self._handler, self._records, self._acks = spec, handler, records, acks
         self._watch, self._delegating = watch, Delegating(records, spec)
 
+    def traced(self, request: Any) -> AbstractContextManager[None]:
+        """Return the span in which the job of Celery's ``request`` is done."""
+        if not tracing.is_on():
+            return nullcontext()
+        spec, job_id = self._spec, str(request.id)
+        about = {"brain.job.id": job_id, "brain.cluster.id": spec.cluster_id, "brain.group": spec.group_name}
+        attributes = {**tracing.messaging(spec.queue, "process", message_id=job_id), **about}
+        parent = request.get(names.TRACE_HEADER)
+        return tracing.span(
+            f"process {spec.queue}", "consumer", attributes, parent=parent, expected=(Ignore, JobFailed)
+        )
+
     def __call__(
         self,
         job_id: str,
@@ -94,6 +107,7 @@ class JobRunner:
             outcome = self._explained(job_id, refused, delivery)
             begun = max(delivery.attempt - 1, int(delivery.goes_on))
             report = self._report(job_id, begun, None, outcome, self._with_lost(delivery, None))
+        _tell(report)
         counts = self._settle(attempt, report, outcome.again)
         failpoint("finished")
         if outcome.again is not None or not counts:
@@ -216,6 +230,13 @@ class JobRunner:
         )
 
 
+def _tell(report: JobReport) -> None:
+    """Tell the job's span what came of it."""
+    error = report.error or {}
+    about: dict[str, str | int] = {"brain.job.outcome": str(report.status), "brain.job.attempt": report.attempts}
+    tracing.tell(about, error=error.get("type"), message=error.get("message"))
+
+
 def _patiently(job_id: str, step: Callable[[], Value]) -> Value:
     """Take a step in Redis, and wait while it is away: a job failed for that would be lost, or its work done again."""
     deadline, pause = time.monotonic() + _PATIENCE_SECONDS, 0.1
@@ -265,7 +286,7 @@ def register(app: Celery) -> JobRunner:
     def job(self: Any, *args: Any, **kwargs: Any) -> Any:
         options = JobOptions.from_header(self.request.get(names.OPTIONS_HEADER))
         delivery = Delivery.from_header(self.request.get(names.DELIVERY_HEADER))
-        with logs.bound(job_id=self.request.id):
+        with logs.bound(job_id=self.request.id), runner.traced(self.request):
             return runner(self.request.id, args, kwargs, options, delivery)
 
     return runner

@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from celery.signals import worker_process_init
+from celery.signals import worker_process_init, worker_process_shutdown
 
+from brain_clusters import tracing
 from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.flight import allow_waking
 from brain_clusters.agent.handlers import Handler
@@ -36,6 +37,19 @@ def refuse_missing_gevent() -> None:
         raise PermanentError(
             "the group's pool is gevent, which is not installed: pip install 'brain-clusters[gevent]'"
         ) from exc
+
+
+def trace(spec: AgentSpec) -> None:
+    """Send the spans of this agent; in a prefork pool each child sends its own."""
+
+    def here(**_: Any) -> None:
+        tracing.set_up("brain-agent", **{"service.instance.id": spec.agent_id})
+
+    if pool_of(spec) != "prefork":
+        here()
+        return
+    worker_process_init.connect(here, weak=False)
+    worker_process_shutdown.connect(lambda **_: tracing.shut_down(), weak=False)
 
 
 def bind(runner: JobRunner, spec: AgentSpec, handler: Handler, config: AgentConfig) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import worker_ready
 
-from brain_clusters import logs
+from brain_clusters import logs, tracing
 from brain_clusters.agent import job as job_module
 from brain_clusters.agent import pools
 from brain_clusters.agent.beats import Beats
@@ -59,6 +59,7 @@ def run(
     if lock is None:
         return EXIT_ALREADY_RUNNING
     log_to_standard_error(spec, config)
+    pools.trace(spec)
     client = connect(config.redis_url)
     pools.bind(runner, spec, handler, config)
     app.conf.broker_transport_options = transport_options(spec.agent_id, record_ttl=config.job_ttl)
@@ -85,6 +86,7 @@ def run(
     )
     worker.start()
     beats.last(stale=config.beat_stale)
+    tracing.shut_down()
     return int(worker.exitcode or 0)
 
 

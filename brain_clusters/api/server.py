@@ -12,6 +12,7 @@ import flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.gthread import ThreadWorker
 
+from brain_clusters import tracing
 from brain_clusters.api.app import create_app
 from brain_clusters.api.context import hub_of
 from brain_clusters.config import Settings
@@ -43,6 +44,8 @@ def serve(settings: Settings, mount: Callable[[flask.Flask], None] = lambda _app
 
     def make() -> flask.Flask:
         _allow_descriptors(settings.api_listeners)
+        tracing.set_up("brain-api")
+        opened.callback(tracing.shut_down)
         control = Control.open(settings, application="brain-api")
         threading.Thread(target=control.broker.warm_up, name="warm-up", daemon=True).start()
         app = create_app(control)

@@ -18,6 +18,9 @@ DELIVERY_HEADER = "brain_delivery"
 # The header of a job's message that goes on now that those which it handed down have ended.
 JOINED_HEADER = "brain_joined"
 
+# The header of messages that are part of a trace, as OpenTelemetry's own instrumentation of Celery writes it.
+TRACE_HEADER = "traceparent"
+
 # Kombu's lists of one queue, the most urgent first: priority 0 is the bare name [kombu.transport.redis].
 PRIORITY_STEPS = (0, 3, 6, 9)
 PRIORITY_SEPARATOR = "\x06\x16"

@@ -34,6 +34,7 @@ class JobOptions:
     timeout_seconds: the longest that one attempt may take. expires_at: not to be begun after.
     parent_id, root_id, depth: the place in a tree of delegated jobs; a job of its own has depth 0 and no parent.
     capability: what the job asked for, where it was addressed by capability.
+    traceparent: the trace that the job was sent in, by the W3C's Trace Context.
     """
 
     max_attempts: int | None = None
@@ -45,6 +46,7 @@ class JobOptions:
     parent_id: str | None = None
     root_id: str | None = None
     depth: int = 0
+    traceparent: str | None = None
 
     def as_header(self) -> dict[str, Any]:
         """Return what is stated, as JSON-ready data; {} when nothing is."""

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from brain_clusters import tracing
 from brain_clusters.broker import backlog, names
 from brain_clusters.broker.client import temporary_when_away
 from brain_clusters.db.listen import HOSTS_CHANNEL, Listener
@@ -37,6 +38,10 @@ log = logging.getLogger(__name__)
 
 # The host's key in Redis outlives a few missed beats; its agents leave 60 s after it is gone.
 _HOST_KEY_SECONDS = 30
+# What is told of a start.
+_STARTED = (
+    Agent.cluster_id, Agent.group_name, Agent.agent_id, Agent.driver, Agent.claimed_at, Agent.ready_at, Agent.trace
+)  # fmt: skip
 
 
 class HostDesk:
@@ -195,12 +200,12 @@ class HostDesk:
                         reason=None,
                         host_id=self._host_id,
                     )
-                    .returning(Agent.cluster_id, Agent.group_name, Agent.ready_at - Agent.claimed_at)
+                    .returning(*_STARTED)
                 ).first()
                 if changed is not None:
                     touched.add(changed.cluster_id)
                     if agent_id in started:
-                        _tally_start(counts, *changed)
+                        _tally_start(counts, changed)
             counts.write(session)
         reconcile_each(self._control, touched)
 
@@ -237,10 +242,17 @@ class HostDesk:
             self._control.broker.redis.delete(names.host_key(self._host_id))
 
 
-def _tally_start(counts: Counts, cluster_id: str, group: str, took: Any) -> None:
-    """Count how long a start took, from its claim."""
-    if took is not None:
-        counts.observe(Key(cluster_id, group, "brain_agent_start_seconds"), took.total_seconds())
+def _tally_start(counts: Counts, agent: Any) -> None:
+    """Count how long a start took, from its claim, and tell of it in its trace."""
+    if agent.claimed_at is None or agent.ready_at is None:
+        return
+    took = (agent.ready_at - agent.claimed_at).total_seconds()
+    counts.observe(Key(agent.cluster_id, agent.group_name, "brain_agent_start_seconds"), took)
+    about = {
+        "brain.cluster.id": agent.cluster_id, "brain.group": agent.group_name, "brain.agent.id": agent.agent_id,
+        "brain.driver": agent.driver,
+    }  # fmt: skip
+    tracing.over("start agent", agent.claimed_at, agent.ready_at, about, parent=agent.trace)
 
 
 def _of_clusters(session: Session, cluster_ids: set[str]) -> dict[str, tuple[str, float | None]]:

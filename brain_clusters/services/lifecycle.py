@@ -14,6 +14,7 @@ from datetime import timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from brain_clusters import tracing
 from brain_clusters.db.models import Cluster, Operation, Rollout
 from brain_clusters.domain.commands import (
     Command,
@@ -171,6 +172,7 @@ def _operation(cluster: Cluster, command: Command, origin: Origin, start_timeout
         origin=origin.actor,
         request=as_request(command),
         message_id=origin.message_id,
+        trace=tracing.current(),
         generation=cluster.generation,
         published_at=func.now(),
         # Agents that leave may have hours of work to finish, so only what starts agents has a deadline.

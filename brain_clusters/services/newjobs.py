@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from brain_clusters import tracing
 from brain_clusters.db.models import Job
 from brain_clusters.domain.durations import parse_duration, parse_end, parse_instant
 from brain_clusters.domain.jobs import JobOptions, Priority
@@ -177,6 +178,7 @@ def _terms(blueprint: Blueprint, new: NewJob, now: datetime) -> _Terms | list[Fa
         timeout_seconds=read("timeout", parse_duration),
         expires_at=None if expires is None else expires.timestamp(),
         capability=new.capability,
+        traceparent=tracing.current(),
     )
     if faults or group is None:
         return faults

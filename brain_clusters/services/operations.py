@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import Text, and_, cast, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from brain_clusters import logs
+from brain_clusters import logs, tracing
+from brain_clusters.broker import names
 from brain_clusters.db.models import Cluster, Operation
 from brain_clusters.domain.commands import Origin
 from brain_clusters.domain.states import OperationKind, OperationStatus
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 # An unclaimed operation is published again after this long: its message was lost, or its worker died with it.
 _REDELIVER_SECONDS = 5.0
+_MESSAGE = tracing.messaging(names.LIFECYCLE_QUEUE, "process")
 
 
 def run(control: Control, operation_id: uuid.UUID) -> bool:
@@ -35,7 +37,13 @@ def run(control: Control, operation_id: uuid.UUID) -> bool:
     It ends when its agents are there, which ``reconcile`` sees; nobody waits for them here.
     """
     with logs.bound(operation_id=operation_id):
-        return _run(control, operation_id) if _claim(control, operation_id) else False
+        claimed = _claim(control, operation_id)
+        if claimed is None:
+            return False
+        kind, trace = claimed
+        attributes = {**_MESSAGE, "brain.operation.id": str(operation_id)}
+        with tracing.span(f"run {kind}", "consumer", attributes, parent=trace):
+            return _run(control, operation_id)
 
 
 def _run(control: Control, operation_id: uuid.UUID) -> bool:
@@ -48,6 +56,7 @@ def _run(control: Control, operation_id: uuid.UUID) -> bool:
             operation.lease_until = None
             session.flush()
             if operation.cluster_id is not None:
+                tracing.tell({"brain.cluster.id": operation.cluster_id})
                 with logs.bound(cluster_id=operation.cluster_id):
                     followup = reconcile(session, operation.cluster_id, tuple(operation.request.get("groups", ())))
             failpoint("planned")
@@ -61,7 +70,8 @@ def _run(control: Control, operation_id: uuid.UUID) -> bool:
     return True
 
 
-def _claim(control: Control, operation_id: uuid.UUID) -> bool:
+def _claim(control: Control, operation_id: uuid.UUID) -> tuple[OperationKind, str | None] | None:
+    """Return the operation's kind and trace, or None when it is not ours to run."""
     lease = timedelta(seconds=control.settings.operation_lease_seconds)
     unclaimed = Operation.status == OperationStatus.PENDING
     abandoned = and_(
@@ -77,13 +87,14 @@ def _claim(control: Control, operation_id: uuid.UUID) -> bool:
                 lease_until=func.now() + lease,
                 started_at=func.coalesce(Operation.started_at, func.now()),
             )
-            .returning(Operation.id)
+            .returning(Operation.kind, Operation.trace)
         ).first()
-    return claimed is not None
+    return None if claimed is None else (claimed.kind, claimed.trace)
 
 
 def _fail(control: Control, operation_id: uuid.UUID, exc: BrainError) -> None:
     log.error("operation=%s failed: %s", operation_id, exc)
+    tracing.tell({}, error=type(exc).__name__, message=str(exc))
     with control.database.transaction() as session:
         operation = session.get_one(Operation, operation_id)
         finish(session, operation, OperationStatus.FAILED, describe(exc))

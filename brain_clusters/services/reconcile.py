@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import and_, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
+from brain_clusters import tracing
 from brain_clusters.broker import backlog, shared
 from brain_clusters.broker.delegating import Joins
 from brain_clusters.db.models import Agent, Cluster, Job, StoredBlueprint
@@ -164,6 +165,7 @@ def _row(cluster: Cluster, group: AgentGroup, spawned_at: datetime, delay_second
         memory_bytes=group.engine.resources.memory_bytes or 0,
         blueprint_version=cluster.blueprint_version,
         status=AgentStatus.STARTING,
+        trace=tracing.current(),
         spawned_at=spawned_at,
         not_before=spawned_at + timedelta(seconds=delay_seconds) if delay_seconds else None,
     )

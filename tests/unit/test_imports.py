@@ -50,6 +50,7 @@ ROOMS_OF = {
     "openai": {"agent"},
     "pydantic": {"agent"},
     "prometheus_client": {"api"},
+    "opentelemetry": {"tracing"},
     "click": {"cli"},
     "rich": {"cli"},
 }

@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 import click
 
-from brain_clusters import logs
+from brain_clusters import logs, tracing
 from brain_clusters.config import Settings, user_environment
 from brain_clusters.domain.engines import PROCESS, Resources
 from brain_clusters.embedded import connected, make_home
@@ -78,8 +78,10 @@ def worker() -> None:
         without_gossip=True,
         without_heartbeat=True,
     )
+    tracing.set_up("brain-worker")
     celery_worker.start()
     stopped.set()
+    tracing.shut_down()
     sys.exit(celery_worker.exitcode or 0)
 
 
@@ -118,6 +120,7 @@ def host(driver: str) -> None:
     from brain_clusters.services.hosting import HostDesk
 
     _check_driver(driver)
+    tracing.set_up("brain-host")
     host_id = _host_id(settings, driver)
     control = Control.open(settings, application=f"host.{host_id}"[:60])
     try:
@@ -136,6 +139,7 @@ def host(driver: str) -> None:
         turns.run()
     finally:
         control.close()
+        tracing.shut_down()
 
 
 @click.command()

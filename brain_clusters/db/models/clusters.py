@@ -132,7 +132,7 @@ class Agent(Base):
     memory_bytes: what it asks for. not_before delays the replacement of one that died at birth. claimed_at: when a host
     took it, from which on it costs. busy_seconds: how long it had at least one job so far, by its own count; busy_days:
     the same of its last days (UTC), each as [seconds while it took jobs, seconds while it drained, the sum over its
-    slots].
+    slots]. trace: the traceparent of the operation that wanted it, where that is traced.
     """
 
     __tablename__ = "cluster_agents"
@@ -169,6 +169,7 @@ class Agent(Base):
     claimed_at: Mapped[datetime | None]
     busy_seconds: Mapped[float] = mapped_column(server_default="0")
     busy_days: Mapped[dict[str, Any]] = mapped_column(server_default=EMPTY_JSON)
+    trace: Mapped[str | None]
 
     __table_args__ = (
         Index("ix_cluster_agents_cluster_id_status", "cluster_id", "status"),

@@ -18,6 +18,7 @@ class Operation(Base):
 
     The claim is a compare-and-set: pending (or running with an ended lease) -> running until ``lease_until``.
     acted_at: when the plan was carried out; from then on it waits for its agents, until ``deadline_at``.
+    trace: the traceparent of whoever asked for it, where that is traced.
     """
 
     __tablename__ = "operations"
@@ -30,6 +31,7 @@ class Operation(Base):
     request: Mapped[dict[str, Any]] = mapped_column(server_default=EMPTY_JSON)
     result: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
+    trace: Mapped[str | None]
     generation: Mapped[int] = mapped_column(BigInteger, server_default="0")
     attempts: Mapped[int] = mapped_column(server_default="0")
     message_id: Mapped[str | None] = mapped_column(unique=True)
