@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import threading
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
 from brain_clusters import tracing
@@ -76,6 +78,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             super().finish_request(conn, fs)
 
 
+class GunicornLogger(Logger):  # type: ignore[misc]
+    """Leaves what gunicorn has to say to the handler of this process, so that it looks like every other line."""
+
+    def setup(self, cfg: Any) -> None:
+        """Do as gunicorn, which without ``errorlog`` adds no handler, and let lines go up to the root."""
+        super().setup(cfg)
+        self.error_log.propagate = True
+
+
 class Server(BaseApplication):  # type: ignore[misc]
     """Gunicorn's entry. ``make`` is called in the worker, after the fork, where connections may be opened.
 
@@ -101,7 +112,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             "threads": self._threads,
             "keepalive": _KEEPALIVE_SECONDS,
             "graceful_timeout": _STOP_SECONDS,
-            "loglevel": "warning",
+            "logger_class": f"{__name__}.{GunicornLogger.__name__}",
+            "errorlog": None,
+            "loglevel": "debug" if logging.getLogger().isEnabledFor(logging.DEBUG) else "warning",
             "control_socket_disable": True,  # it would lie in the user's home
             "worker_exit": lambda _arbiter, _worker: self._at_exit(),
         }
