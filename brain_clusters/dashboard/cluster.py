@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import flask
-from sqlalchemy.orm import Session
 
 from brain_clusters.api.context import control
 from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.dashboard import cluster_shape, figures
 from brain_clusters.dashboard.site import page, screen
 from brain_clusters.db.models import Cluster
+from brain_clusters.db.session import Session
 from brain_clusters.domain.access import Role
 from brain_clusters.domain.specs import Blueprint
 from brain_clusters.domain.states import TRANSITIONS, JobStatus

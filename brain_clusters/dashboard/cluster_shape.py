@@ -9,11 +9,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from brain_clusters.dashboard import figures
 from brain_clusters.dashboard.figures import Chart
 from brain_clusters.db.models import Cluster, ScalingDecision, StoredBlueprint
+from brain_clusters.db.session import Session
 from brain_clusters.domain import budgets
 from brain_clusters.domain.specs import AgentGroup, Blueprint, Budget
 from brain_clusters.domain.states import READY_AGENT_STATUSES

@@ -16,6 +16,9 @@ from brain_clusters.db import scope
 from brain_clusters.db.schema import Schema
 from brain_clusters.errors import BrainError, SchemaMismatch, TemporaryError
 
+# Who is handed a session may name its type from here, and needs no SQLAlchemy for it.
+__all__ = ["Database", "Session", "is_temporary", "temporary_when_down"]
+
 # How long a schema that was the right one is believed to be it.
 _SCHEMA_SECONDS = 5.0
 # SQLSTATE classes of a server that is there but cannot serve now: connection trouble, resources, operator, read-only.

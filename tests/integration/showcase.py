@@ -37,8 +37,9 @@ from brain_clusters.domain.states import (
     OperationKind,
     OperationStatus,
 )
-from brain_clusters.services import blueprints
+from brain_clusters.services import blueprints, submitting
 from brain_clusters.services.control import Control
+from brain_clusters.services.newjobs import NewJob
 
 _SUPPORT = """\
 metadata:
@@ -91,6 +92,8 @@ _PLANS: Sequence[tuple[str, str, str, str, Mapping[str, tuple[int, int, int, int
      {"Head of desk": (1, 0, 0, 0), "Triage": (0, 2, 0, 0), "Writers": (1, 6, 0, 0), "Reviewers": (1, 1, 0, 0)}, 12),
 )  # fmt: skip
 MAIN, PIPELINE, SWARM = "support-desk-3fa81c", "image-pipeline-2b7d10", "research-swarm-9f3e21"
+_HEALTH = {SWARM: 0.62, PIPELINE: 0.76}
+_WAITING = 26
 _LOADS = {MAIN: 71.0, PIPELINE: 97.0, SWARM: 80.0}
 _FIGURES = (
     (MAIN, 60, 12), (PIPELINE, 420, 19), (SWARM, 35, 6), ("invoices-e4471d", 3, 4), ("translation-0b94ce", 5, 4),
@@ -126,6 +129,8 @@ def build(control: Control) -> None:
         _usage(session, chance, now)
         _happenings(session, now)
     _beats(control, chance, agents)
+    news = [NewJob(to="Writers", payload={"ticket": 49_000 + number}) for number in range(_WAITING)]
+    submitting.submit(control, MAIN, news)
 
 
 def _cluster(session: Session, plan: Any, created_at: datetime) -> list[Agent]:
@@ -140,7 +145,7 @@ def _cluster(session: Session, plan: Any, created_at: datetime) -> list[Agent]:
             min_workers=3 if support else 1, max_workers=16 if support else 40,
             current_workers=sum(idle + busy + leaving for idle, busy, _, leaving in groups.values()),
             target_workers=target, group_targets={name: sum(of) - of[3] for name, of in groups.items()},
-            health_score={"research-swarm-9f3e21": 0.62}.get(cluster_id, 1.0),
+            health_score=_HEALTH.get(cluster_id, 1.0),
             load_percentage=_LOADS.get(cluster_id, 0.0),
             tasks_completed=18_204, tasks_failed=44, created_at=created_at, started_at=created_at,
             hibernated_at=now - timedelta(hours=5) if status == "hibernated" else None,
@@ -191,9 +196,9 @@ def _figures(session: Session, chance: random.Random, now: datetime) -> None:
     for cluster_id, most, agents in _FIGURES:
         for step in range(480):
             at = now - timedelta(seconds=15 * (479 - step))
-            wave = max(0.0, math.sin(step / 52.0) + 0.35 * math.sin(step / 13.0)) / 1.35
+            wave = max(0.0, math.sin(step / 30.0 - 1.85) + 0.35 * math.sin(step / 13.0)) / 1.35
             waiting = int(most * wave * (0.9 + 0.2 * chance.random()))
-            ready = max(3, int(agents * (0.35 + 0.65 * max(0.0, math.sin((step - 9) / 52.0)))))
+            ready = max(3, int(agents * (0.35 + 0.65 * max(0.0, math.sin((step - 9) / 30.0 - 1.85)))))
             busy = min(ready, int(ready * (0.3 + wave)))
             rows.append({
                 "cluster_id": cluster_id, "timestamp": at, "cpu_usage": 30.0 * busy, "memory_usage": 1.1 * ready,
@@ -244,13 +249,13 @@ def _decisions(session: Session, now: datetime) -> None:
 def _jobs(session: Session, chance: random.Random, now: datetime, agents: Sequence[str]) -> None:
     for number in range(60):
         made = now - timedelta(seconds=9 * number + 3)
-        status = JobStatus.QUEUED if number < 14 else JobStatus.RUNNING if number < 22 else JobStatus.SUCCEEDED
-        begun = None if status is JobStatus.QUEUED else made + timedelta(seconds=2)
+        status = JobStatus.RUNNING if number < 8 else JobStatus.SUCCEEDED
+        begun = made + timedelta(seconds=2)
         session.add(Job(
             id=f"job-{_hex('job', number)}", cluster_id=MAIN, group_name="Writers" if number % 3 else "Triage",
-            status=status, created_at=made, published_at=made, started_at=begun, attempts=0 if begun is None else 1,
-            finished_at=begun + timedelta(seconds=2.4) if begun and status is JobStatus.SUCCEEDED else None,
-            agent_id=None if begun is None else agents[number % len(agents)], payload={"ticket": 48_000 + number},
+            status=status, created_at=made, published_at=made, started_at=begun, attempts=1,
+            finished_at=begun + timedelta(seconds=2.4) if status is JobStatus.SUCCEEDED else None,
+            agent_id=agents[number % len(agents)], payload={"ticket": 48_000 + number},
             result={"answer": "sent"} if status is JobStatus.SUCCEEDED else None,
         ))  # fmt: skip
     for kind, message, count in _ERRORS:
@@ -319,3 +324,5 @@ def _beats(control: Control, chance: random.Random, agents: Sequence[Agent]) -> 
                 "cpu": round(20 + 70 * chance.random(), 1) if busy else 0.4,
                 "memory": int((90 + 60 * chance.random()) * 2**20)}  # fmt: skip
         control.broker.redis.set(names.beat_key(agent.agent_id), json.dumps(beat))
+        if busy:
+            control.broker.redis.hset(f"brain:unacked:{agent.agent_id}", "one", "{}")

@@ -80,13 +80,14 @@ async function read() {
 }
 
 function morph(text) {
-  if (main().querySelector("[data-editing]")) return; // somebody types into a form of the page
   const fresh = new DOMParser().parseFromString(text, "text/html").getElementById("main");
   if (!fresh) return;
   Idiomorph.morph(main(), fresh, {
-    ignoreActiveValue: true,
+    // Of a button it would keep the words and change what they do.
+    ignoreActiveValue: Boolean(document.activeElement?.matches("input, textarea, select")),
     callbacks: {
-      beforeNodeMorphed: (node) => !node.dataset || !("keep" in node.dataset),
+      // What scripts drew, and a form that somebody is filling in, stay as they are.
+      beforeNodeMorphed: (node) => !node.dataset || !("keep" in node.dataset || "editing" in node.dataset),
       beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS") && !(name === "aria-busy"),
     },
   });
