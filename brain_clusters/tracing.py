@@ -82,10 +82,12 @@ def set_up(part: str, **ids: str) -> None:
 
 
 def join() -> None:
-    """Take part in the traces of a program that uses OpenTelemetry itself; for another nothing is imported."""
-    if _process.tracer is None and "opentelemetry.trace" in sys.modules:
-        from opentelemetry import trace
+    """Take part in the traces of a program that has set up OpenTelemetry itself; for another nothing is imported."""
+    if _process.tracer is not None or "opentelemetry.trace" not in sys.modules:
+        return
+    from opentelemetry import trace
 
+    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         _process.tracer = trace.get_tracer(_NAME, __version__)
 
 

@@ -19,7 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as Sent
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One span as it came. parent: "" for the first of a trace; kind: as in ``SPAN_KIND_SERVER``, without its prefix."""
+    """One span as it came. parent: "" for the first of a trace; kind: that of ``SPAN_KIND_SERVER`` is SERVER."""
 
     service: str
     name: str
