@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -35,10 +36,15 @@ def work(payload, context):
 """
 BLUEPRINT = """
 metadata: {id: traced, name: Traced, version: "1"}
-cluster: {type: project, min_workers: 1, max_workers: 2}
+cluster: {type: project, min_workers: 1, max_workers: 6}
 agents:
   - {role: supervisor, name: Boss, handler: "traced_team:lead"}
   - {role: worker, name: Hands, count: 0-1, handler: "traced_team:work"}
+  # These send nothing before they end.
+  - {role: worker, name: threads, count: 0-1, handler: "traced_team:work", concurrency: 2, environment: &late
+     {OTEL_BSP_SCHEDULE_DELAY: "600000"}}
+  - {role: worker, name: prefork, count: 0-1, handler: "traced_team:work", pool: prefork, environment: *late}
+  - {role: worker, name: gevent, count: 0-1, handler: "traced_team:work", pool: gevent, environment: *late}
 lifecycle: {hibernate_conditions: [idle_time: 1 day]}
 """
 SENDER = """
@@ -156,6 +162,17 @@ def test_other_programs_send_jobs_and_commands_in_their_own_traces(traced: Trace
     arguments = [sys.executable, "-P", "-c", SENDER, brain.redis_url, traced.cluster, "Hands"]
     theirs = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout.strip()
     traced.until_spans(theirs, f"process {traced.hands}")
+
+
+def test_an_agent_that_ends_has_sent_its_spans_whatever_its_pool(traced: Traced) -> None:
+    brain, (parent, trace_id) = traced.brain, parent_of_ours(4)
+    pools = ["threads", "prefork", *(["gevent"] if find_spec("gevent") else [])]
+    for pool in pools:
+        body = {"to": pool, "payload": "hello"}
+        answer = brain.call("POST", f"/api/clusters/{traced.cluster}/jobs", body, traceparent=parent)
+        assert brain.outcome(answer.json["job"]["id"])["status"] == "succeeded"
+    brain.command("POST", f"/api/clusters/{traced.cluster}/scale", {"groups": dict.fromkeys(pools, 0)})
+    traced.until_spans(trace_id, *(f"process brain.{traced.cluster}.{pool}" for pool in pools))
 
 
 def test_every_line_of_the_api_is_json_gunicorns_own_too(traced: Traced) -> None:
