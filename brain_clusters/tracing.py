@@ -1,223 +1,181 @@
-"""Spans by OpenTelemetry, from a request over its operation and the host to the agent that does the job.
+"""Traces by OpenTelemetry: from a request to the operation, the agents and the job that it brings about.
 
-On where OTEL_EXPORTER_OTLP_ENDPOINT is set and the extra ``tracing`` is installed; else nothing is imported, and each
-function here returns at once. What a trace is known by on its way through rows and messages is a W3C ``traceparent``,
-here called a trace. OpenTelemetry's own variables say the rest: sampling, headers, names, and how often spans are sent.
+They are made where the extra ``tracing`` is installed and OTEL_EXPORTER_OTLP_ENDPOINT names who takes them; else
+nothing of OpenTelemetry is imported, and each function here returns at once. A trace goes from process to process as a
+*carrier*: the headers of the propagators that OTEL_PROPAGATORS chooses, of W3C by default, in messages and in rows.
+
+Exporters begin threads, which no fork survives: ``start`` belongs after the last fork, ``preload`` before it.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
-from brain_clusters import __version__, logs
-from brain_clusters.config import traces_wanted
-
-if TYPE_CHECKING:
-    from opentelemetry.context import Context
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.trace import Tracer
+from brain_clusters import config, logs
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["internal", "server", "producer", "consumer"]
-Attributes = Mapping[str, str | int]
-
-# What ``set_up`` needs; a zygote imports it before it forks agents.
-_LIBRARY = (
-    "opentelemetry.sdk.resources", "opentelemetry.sdk.trace", "opentelemetry.sdk.trace.export",
-    "opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.trace.propagation.tracecontext",
+Carrier = Mapping[str, str]
+Kind = Literal["internal", "server", "client", "producer", "consumer"]
+# How long a process that ends waits for its last spans to be taken.
+_LAST_SECONDS = 2.0
+_MODULES = (
+    "opentelemetry.trace", "opentelemetry.propagate", "opentelemetry.sdk.resources", "opentelemetry.sdk.trace",
+    "opentelemetry.sdk.trace.export", "opentelemetry.exporter.otlp.proto.http.trace_exporter",
 )  # fmt: skip
-_NAME = "brain_clusters"
-# A process that ends waits no longer for a collector that does not answer.
-_FLUSH_SECONDS = 2.0
+_tracer: Any = None
+_provider: Any = None
 
 
-class _Process:
-    """What this process traces with: nothing until it was set up."""
-
-    tracer: Tracer | None = None
-    send_rest: Callable[[], object] | None = None
-
-
-_process = _Process()
-
-
-def preload() -> None:
-    """Import what ``set_up`` needs where traces are wanted. Starts no thread, and opens no connection."""
-    if traces_wanted():
-        _import()
-
-
-def set_up(part: str, **ids: str) -> None:
-    """Send this process's spans from now on, where that is wanted. Call it after the last fork.
-
-    part: what the process is, as in ``brain-api``, its service.name unless OTEL_SERVICE_NAME says another. ids: further
-    attributes of all its spans. A provider that the user's own code has set stays, and is used.
-    """
-    if not traces_wanted() or _process.tracer is not None:
-        return
-    if not _import():
-        log.warning(
-            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed, and no trace is sent: "
-            "pip install 'brain-clusters[tracing]'"
-        )
-        return
-    from opentelemetry import trace
-
-    found = trace.get_tracer_provider()
-    if isinstance(found, trace.ProxyTracerProvider):
-        made = _provider({"service.name": part, "service.namespace": "brain-clusters", **ids})
-        trace.set_tracer_provider(made)  # for handlers, too
-        _process.send_rest = made.shutdown
-    else:
-        _process.send_rest = getattr(found, "force_flush", None)
-    _process.tracer = trace.get_tracer(_NAME, __version__)
-
-
-def join() -> None:
-    """Take part in the traces of a program that has set up OpenTelemetry itself; for another nothing is imported."""
-    if _process.tracer is not None or "opentelemetry.trace" not in sys.modules:
-        return
-    from opentelemetry import trace
-
-    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        _process.tracer = trace.get_tracer(_NAME, __version__)
-
-
-def shut_down() -> None:
-    """Send what was not sent yet, for two seconds at most, and end."""
-    send_rest, _process.send_rest, _process.tracer = _process.send_rest, None, None
-    if send_rest is not None:
-        closing = threading.Thread(target=send_rest, name="last-spans", daemon=True)
-        closing.start()
-        closing.join(_FLUSH_SECONDS)
-
-
-def is_on() -> bool:
-    """Return whether this process traces."""
-    return _process.tracer is not None
-
-
-def current() -> str | None:
-    """Return the trace that this thread is in now; None outside of any."""
-    if _process.tracer is None:
-        return None
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    carrier: dict[str, str] = {}
-    TraceContextTextMapPropagator().inject(carrier)
-    return carrier.get("traceparent")
-
-
-def span(
-    name: str, kind: Kind = "internal", attributes: Attributes | None = None, *, parent: object = None,
-    expected: tuple[type[BaseException], ...] = (),
-) -> AbstractContextManager[None]:  # fmt: skip
-    """Return a context whose time is a span, and whose lines of log tell its ids.
-
-    parent: the trace that it goes on, as another process left it; without one it goes on that of this thread.
-    expected: exceptions that are no failure of it, or that ``tell`` told already.
-    """
-    tracer = _process.tracer
-    return nullcontext() if tracer is None else _span(tracer, name, kind, attributes, parent, expected)
-
-
-def tell(attributes: Attributes, *, error: str | None = None, message: str | None = None) -> None:
-    """Add to the span of this thread. error: its kind, by which the span has failed."""
-    if _process.tracer is None:
-        return
-    from opentelemetry.trace import Status, StatusCode, get_current_span
-
-    now = get_current_span()
-    now.set_attributes(attributes if error is None else {**attributes, "error.type": error})
-    if error is not None:
-        now.set_status(Status(StatusCode.ERROR, message))
-
-
-def over(name: str, began: datetime, ended: datetime, attributes: Attributes, *, parent: str | None) -> None:
-    """Tell of a span that is over already."""
-    if _process.tracer is not None:
-        found = _process.tracer.start_span(
-            name, _context(parent), attributes=dict(attributes), start_time=_nanoseconds(began)
-        )
-        found.end(_nanoseconds(ended))
-
-
-def messaging(
-    queue: str, doing: Literal["send", "process"], *, message_id: str | None = None, count: int = 1
-) -> dict[str, str | int]:
-    """Return the attributes of a span about so many messages of ``queue``, by the semantic conventions."""
-    found: dict[str, str | int] = {
-        "messaging.system": "celery", "messaging.destination.name": queue, "messaging.operation.name": doing,
-        "messaging.operation.type": doing,
-    }  # fmt: skip
-    if message_id is not None:
-        found["messaging.message.id"] = message_id
-    if count > 1:
-        found["messaging.batch.message_count"] = count
-    return found
-
-
-@contextmanager
-def _span(
-    tracer: Tracer, name: str, kind: Kind, attributes: Attributes | None, parent: object,
-    expected: tuple[type[BaseException], ...],
-) -> Iterator[None]:  # fmt: skip
-    from opentelemetry.trace import SpanKind, format_span_id, format_trace_id
-
-    with tracer.start_as_current_span(
-        name, _context(parent), SpanKind[kind.upper()], dict(attributes or {}),
-        record_exception=False, set_status_on_exception=False,
-    ) as found:  # fmt: skip
-        ids = found.get_span_context()
-        known = {"trace_id": format_trace_id(ids.trace_id), "span_id": format_span_id(ids.span_id)}
-        with logs.bound(**known if ids.is_valid else {}):
-            try:
-                yield
-            except expected:
-                raise
-            except BaseException as exc:
-                tell({}, error=type(exc).__qualname__, message=str(exc))
-                raise
-
-
-def _context(trace: object) -> Context | None:
-    """Return what ``trace`` stands for. Anybody can send anything: what is no traceparent is as if there were none."""
-    if not isinstance(trace, str):
-        return None
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    return TraceContextTextMapPropagator().extract({"traceparent": trace})
-
-
-def _nanoseconds(when: datetime) -> int:
-    return int(when.timestamp() * 1e6) * 1000
-
-
-def _import() -> bool:
+def preload() -> bool:
+    """Import what ``start`` needs; return whether traces are wanted and can be made."""
+    if not config.wants_traces():
+        return False
     try:
-        for module in _LIBRARY:
-            importlib.import_module(module)
-    except ImportError:
+        for name in _MODULES:
+            importlib.import_module(name)
+    except ImportError as exc:
+        log.warning("traces are asked for, and cannot be made: pip install 'brain-clusters[tracing]' (%s)", exc)
         return False
     return True
 
 
-def _provider(own: Mapping[str, str]) -> TracerProvider:
+def start(process: str, **attributes: str | None) -> None:
+    """Begin to send spans from this process. process: what it is, which names its service where OTEL_* does not."""
+    global _tracer, _provider
+    if not preload():
+        return
+    from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    # Not Resource.create: it searches all installed packages, which takes longer than an agent takes to start.
-    resource = Resource({**own, "service.version": __version__, "telemetry.sdk.language": "python"})
-    provider = TracerProvider(resource=resource.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return provider
+    told = {f"brain.{name}": value for name, value in {"process": process, **attributes}.items() if value is not None}
+    resource = Resource.create(told)
+    if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
+        resource = resource.merge(Resource({"service.name": f"brain-{process}"}))
+    _provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(_provider)  # so that spans of handlers are below ours
+    _tracer = _provider.get_tracer("brain_clusters")
+
+
+def stop() -> None:
+    """Send what is not sent yet; give up after a moment when nobody takes it."""
+    global _tracer, _provider
+    provider, _tracer, _provider = _provider, None, None
+    if provider is not None:
+        ending = threading.Thread(target=provider.shutdown, name="last spans", daemon=True)
+        ending.start()
+        ending.join(_LAST_SECONDS)
+
+
+def flush() -> None:
+    """Send what is not sent yet, in a process that others end."""
+    if _provider is not None:
+        ending = threading.Thread(target=_provider.force_flush, name="last spans", daemon=True)
+        ending.start()
+        ending.join(_LAST_SECONDS)
+
+
+@contextmanager
+def span(
+    name: str, kind: Kind = "internal", parent: Carrier | None = None, *,
+    expected: tuple[type[BaseException], ...] = (), **attributes: object,
+) -> Iterator[Any]:  # fmt: skip
+    """Trace what is done meanwhile; yield the span, None where there are no traces.
+
+    parent: whom it is below; without it, the span at hand. expected: exceptions that are no failures. attributes: their
+    names get ``brain.`` before them.
+    """
+    if _tracer is None:
+        yield None
+        return
+    options: dict[str, Any] = {"record_exception": False, "set_status_on_exception": False}
+    with (
+        _tracer.start_as_current_span(
+            name, context=_context(parent), kind=_kind(kind), attributes=_named(attributes), **options
+        ) as found,
+        logs.bound(trace_id=format(found.get_span_context().trace_id, "032x")),
+    ):
+        try:
+            yield found
+        except expected:
+            raise
+        except Exception as exc:
+            fail(found, exc)
+            raise
+
+
+def fail(found: Any, exc: BaseException | str) -> None:
+    """Mark a span as one that failed; None is no span."""
+    if found is None:
+        return
+    from opentelemetry.trace import Status, StatusCode
+
+    if isinstance(exc, BaseException):
+        found.record_exception(exc)
+    found.set_status(Status(StatusCode.ERROR, str(exc)[:500]))
+
+
+def record(name: str, begin: datetime, end: datetime, parent: Carrier | None, **attributes: object) -> None:
+    """Trace what is over already."""
+    if _tracer is None:
+        return
+    made = _tracer.start_span(
+        name, context=_context(parent), start_time=_nanoseconds(begin), attributes=_named(attributes)
+    )
+    made.end(_nanoseconds(end))
+
+
+def carrier() -> dict[str, str]:
+    """Return what tells another process of the span at hand; {} where there is none."""
+    found: dict[str, str] = {}
+    if _tracer is not None:
+        from opentelemetry import propagate
+
+        propagate.inject(found)
+    return found
+
+
+def carried(get: Callable[[str], Any]) -> dict[str, str]:
+    """Return the carrier in the headers of a message or a request, each of which ``get`` returns by its name."""
+    if _tracer is None:
+        return {}
+    from opentelemetry import propagate
+
+    headers = {name: get(name) for name in propagate.get_global_textmap().fields}
+    return {name: value for name, value in headers.items() if isinstance(value, str)}
+
+
+def _context(parent: Carrier | None) -> Any:
+    if not parent:
+        return None
+    from opentelemetry import propagate
+
+    return propagate.extract(parent)
+
+
+def _kind(kind: Kind) -> Any:
+    from opentelemetry.trace import SpanKind
+
+    return SpanKind[kind.upper()]
+
+
+def _named(attributes: Mapping[str, object]) -> dict[str, Any]:
+    return {
+        f"brain.{name}": value if isinstance(value, (bool, int, float)) else str(value)
+        for name, value in attributes.items()
+        if value is not None
+    }
+
+
+def _nanoseconds(at: datetime) -> int:
+    return int(at.timestamp() * 1e9)

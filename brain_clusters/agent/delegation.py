@@ -103,6 +103,7 @@ class Team:
         """See ``JobContext.delegate``."""
         group, capability = self._addressee(to)
         self._check_depth()
+        trace = tracing.carrier()
         options = JobOptions(
             max_attempts=_attempts(max_attempts),
             timeout_seconds=_timeout(timeout),
@@ -110,7 +111,8 @@ class Team:
             parent_id=self.job_id,
             root_id=self.options.root_id or self.job_id,
             depth=self.options.depth + 1,
-            traceparent=tracing.current(),
+            traceparent=trace.get("traceparent"),
+            tracestate=trace.get("tracestate"),
         )
         if isinstance(payloads, (str, bytes, Mapping)) or not isinstance(payloads, Iterable):
             raise DelegationRefused("payloads is a list, with one payload for each job to hand down")

@@ -39,19 +39,6 @@ def refuse_missing_gevent() -> None:
         ) from exc
 
 
-def trace(spec: AgentSpec) -> None:
-    """Send the spans of this agent; in a prefork pool each child sends its own."""
-
-    def here(**_: Any) -> None:
-        tracing.set_up("brain-agent", **{"service.instance.id": spec.agent_id})
-
-    if pool_of(spec) != "prefork":
-        here()
-        return
-    worker_process_init.connect(here, weak=False)
-    worker_process_shutdown.connect(lambda **_: tracing.shut_down(), weak=False)
-
-
 def bind(runner: JobRunner, spec: AgentSpec, handler: Handler, config: AgentConfig) -> None:
     """Give ``runner`` its part, in the process that does the jobs: called in each child of a prefork pool."""
 
@@ -74,3 +61,4 @@ def bind(runner: JobRunner, spec: AgentSpec, handler: Handler, config: AgentConf
         runner.counters = tally.teller()
 
     worker_process_init.connect(in_child, weak=False)
+    worker_process_shutdown.connect(lambda **_: tracing.flush(), weak=False)

@@ -102,8 +102,8 @@ class Zygote:
         sys.path.extend(self._config.handler_path)
         for module in PRELOAD:
             importlib.import_module(module)
-        tracing.preload()
         skills.installed()
+        tracing.preload()
         self._app, self._runner = worker.prepare_app(self._config)
         # Objects that live on are moved out of the collector's sight, or its marks would unshare their pages.
         gc.collect()

@@ -89,21 +89,37 @@ OPERATION = record(
 OPERATIONS = page("operations", OPERATION)
 ROLLOUTS = page("rollouts", ROLLOUT)
 ACCEPTED = record("Accepted", {"operation": OPERATION, "cluster": CLUSTER}, {"rollout": ROLLOUT})
-_REASON = told(or_null(TEXT), "Why it still is starting, or that somebody sent it away.")
 AGENT = record(
     "Agent",
     {
         "id": TEXT, "cluster_id": TEXT, "agent_id": TEXT, "group": TEXT, "role": words(AgentRole),
         "supervisor_id": or_null(TEXT), "capabilities": _TEXTS, "skills": _TEXTS, "config": OBJECT,
         "status": words(AgentStatus), "health_score": NUMBER, "tasks_completed": WHOLE, "tasks_failed": WHOLE,
+        "draining_at": or_null(TIME), "retiring": told(TRUTH, "Somebody wants another in its place."),
         "avg_task_duration": told(NUMBER, "Seconds."), "last_error": or_null(TEXT), "spawned_at": TIME,
         "ready_at": or_null(TIME), "last_active": or_null(TIME), "stopped_at": or_null(TIME), "driver": TEXT,
-        "blueprint_version": TEXT, "host_id": or_null(TEXT), "reason": _REASON, "pid": or_null(WHOLE),
+        "blueprint_version": TEXT, "host_id": or_null(TEXT), "reason": told(or_null(TEXT), "Why it still is starting."),
+        "pid": or_null(WHOLE),
         "in_flight": or_null(WHOLE), "cpu": told(or_null(NUMBER), "%"), "memory": told(or_null(WHOLE), "Bytes."),
         "beat": told(words(("fresh", "missing", "unknown")), "unknown: Redis could not be asked."),
     },
 )  # fmt: skip
 AGENTS = page("agents", AGENT)
+_HELD_JOB = record(
+    "HeldJob",
+    {
+        "id": TEXT, "begun": told(TRUTH, "The agent works on it; else it is the next one."), "attempts": WHOLE,
+        "started_at": or_null(TIME),
+    },
+)  # fmt: skip
+WHOLE_AGENT = record(
+    "WholeAgent",
+    {
+        **AGENT["properties"],
+        "beat_at": or_null(TIME), "running_for": told(or_null(NUMBER), "Seconds on its present job."),
+        "jobs": told(or_null(listed(_HELD_JOB)), "What it holds of our jobs; null when Redis could not be asked."),
+    },
+)  # fmt: skip
 HIERARCHY = record("", {"cluster_id": TEXT, "hierarchy": {"$ref": "#/components/schemas/Branch"}})
 BRANCH = record(
     "Branch",
@@ -218,17 +234,13 @@ TREE = record(
     },
 )
 CANCELLED = record("", {"cancelled": WHOLE, "cancelling": WHOLE, "more": TRUTH})
-LETTERS = whole(
-    "dead_letters",
-    record(
-        "DeadLetters",
-        {
-            "error_key": TEXT, "group": TEXT, "count": WHOLE, "retryable": WHOLE, "first_at": TIME, "last_at": TIME,
-            "example_id": TEXT, "example_message": or_null(TEXT),
-        },
-        _MASKED,
-    ),
-)  # fmt: skip
+_LETTERS = {
+    "error_key": TEXT, "count": WHOLE, "retryable": WHOLE, "first_at": TIME, "last_at": TIME, "example_id": TEXT,
+    "example_message": or_null(TEXT),
+}  # fmt: skip
+_WHERE = told(_TEXTS, "The ids of their clusters, at most 20.")
+LETTERS = whole("dead_letters", record("DeadLetters", {**_LETTERS, "group": TEXT}, _MASKED))
+ALL_LETTERS = whole("dead_letters", record("DeadLettersOfAll", {**_LETTERS, "clusters": _WHERE}, _MASKED))
 RETRIED = record("", {"retried": WHOLE, "left": WHOLE, "without_payload": WHOLE})
 DISCARDED = record("", {"discarded": WHOLE, "left": WHOLE, "without_payload": WHOLE})
 _BLUEPRINT = {
@@ -243,6 +255,13 @@ WHOLE_BLUEPRINT = record(
     {**_BLUEPRINT, "blueprint_yaml": TEXT, "versions": listed(record("", {"version": TEXT, "created_at": TIME}))},
     {"clusters": told(listed(OBJECT), "Those that are brought to a version that was stored with `rollout`.")},
 )
+VALIDATED = record(
+    "ValidatedBlueprint",
+    {
+        "valid": TRUTH, "id": or_null(TEXT), "name": or_null(TEXT), "version": or_null(TEXT),
+        "errors": listed(record("", {"pointer": TEXT, "detail": TEXT}, {"line": WHOLE, "column": WHOLE})),
+    },
+)  # fmt: skip
 HOSTS = whole(
     "hosts",
     record(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import resource
 import threading
 from collections.abc import Callable
@@ -46,8 +45,8 @@ def serve(settings: Settings, mount: Callable[[flask.Flask], None] = lambda _app
 
     def make() -> flask.Flask:
         _allow_descriptors(settings.api_listeners)
-        tracing.set_up("brain-api")
-        opened.callback(tracing.shut_down)
+        tracing.start("api")
+        opened.callback(tracing.stop)
         control = Control.open(settings, application="brain-api")
         threading.Thread(target=control.broker.warm_up, name="warm-up", daemon=True).start()
         app = create_app(control)
@@ -78,12 +77,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             super().finish_request(conn, fs)
 
 
-class GunicornLogger(Logger):  # type: ignore[misc]
-    """Leaves what gunicorn has to say to the handler of this process, so that it looks like every other line."""
+class Log(Logger):  # type: ignore[misc]
+    """Gunicorn's log, whose lines go where all others go, and look like them."""
 
     def setup(self, cfg: Any) -> None:
-        """Do as gunicorn, which without ``errorlog`` adds no handler, and let lines go up to the root."""
+        """Leave the lines to the handlers of the process."""
         super().setup(cfg)
+        self.error_log.handlers.clear()
         self.error_log.propagate = True
 
 
@@ -112,9 +112,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             "threads": self._threads,
             "keepalive": _KEEPALIVE_SECONDS,
             "graceful_timeout": _STOP_SECONDS,
-            "logger_class": f"{__name__}.{GunicornLogger.__name__}",
-            "errorlog": None,
-            "loglevel": "debug" if logging.getLogger().isEnabledFor(logging.DEBUG) else "warning",
+            "loglevel": "warning",
+            "logger_class": f"{__name__}.{Log.__name__}",
             "control_socket_disable": True,  # it would lie in the user's home
             "worker_exit": lambda _arbiter, _worker: self._at_exit(),
         }

@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import redis
@@ -14,10 +14,9 @@ from celery import Celery
 from kombu.exceptions import OperationalError as KombuOperationalError
 from redis.exceptions import RedisError, ResponseError
 
-from brain_clusters import tracing
 from brain_clusters.broker import names
 from brain_clusters.broker.app import make_app
-from brain_clusters.broker.messages import QueuedJob, push, sending
+from brain_clusters.broker.messages import QueuedJob, push
 from brain_clusters.errors import TemporaryError
 
 log = logging.getLogger(__name__)
@@ -119,9 +118,7 @@ class Broker:
 
     def publish_jobs(self, queue: str, jobs: Sequence[QueuedJob]) -> None:
         """Put ``jobs`` into a group's queue, in order. Raises TemporaryError; then none, some or all are there."""
-        # What is published later is not of this moment: each of those jobs has its own trace.
-        within = sending(queue, len(jobs)) if tracing.current() is not None else nullcontext()
-        with within, temporary_when_away():
+        with temporary_when_away():
             push(self.redis, queue, jobs)
 
     def _send(self, task: str, args: list[Any], queue: str) -> None:

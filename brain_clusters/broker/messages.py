@@ -13,12 +13,10 @@ import time
 import uuid
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
-from brain_clusters import tracing
 from brain_clusters.broker import names
 from brain_clusters.domain.jobs import MESSAGE_PRIORITY, Priority
 
@@ -59,10 +57,9 @@ class QueuedJob(Protocol):
 
 
 class Messages:
-    """Builds the messages of jobs for one queue. trace: what they are sent in; without one, each in its job's own."""
+    """Builds the messages of jobs for one queue."""
 
-    def __init__(self, queue: str, trace: str | None = None) -> None:
-        self._trace = trace
+    def __init__(self, queue: str) -> None:
         self._origin = json.dumps(f"gen{os.getpid()}@{platform.node()}")
         # A tag has to be unique, and a random one for each message costs as much as all the rest.
         self._unique, self._numbers = str(uuid.uuid4()), count()
@@ -72,7 +69,7 @@ class Messages:
         """Return the message of ``job``. now: seconds since the epoch; an ETA that is past by then is left out."""
         due_at = 0.0 if job.eta is None else job.eta.timestamp()
         eta = "null" if job.eta is None or due_at <= now else f'"{job.eta.astimezone(UTC).isoformat()}"'
-        job_id, options = json.dumps(job.id), json.dumps(job.options) if job.options else "{}"
+        job_id, options = json.dumps(job.id), _with_options(job.options)
         body = b64encode(f"[[{json.dumps(job.payload)}], {{}}, {_EMBED}]".encode()).decode()
         return (
             f'{{"body": "{body}", "content-encoding": "utf-8", "content-type": "application/json", "headers": '
@@ -80,16 +77,22 @@ class Messages:
             f'"expires": null, "group": null, "group_index": null, "retries": 0, "timelimit": [null, null], '
             f'"root_id": {job_id}, "parent_id": null, "argsrepr": "{_REPR}", "kwargsrepr": "{{}}", '
             f'"origin": {self._origin}, "ignore_result": true, "replaced_task_nesting": 0, "stamped_headers": null, '
-            f'"stamps": {{}}, "{names.PUBLISHED_HEADER}": {max(now, due_at)!r}, "{names.OPTIONS_HEADER}": {options}'
-            f"{self._traced(job)}}}, "
+            f'"stamps": {{}}, "{names.PUBLISHED_HEADER}": {max(now, due_at)!r}, "{names.OPTIONS_HEADER}": {options}}}, '
             f'"properties": {{"correlation_id": {job_id}, "reply_to": "{self._unique}", "argsrepr": "{_REPR}", '
             f'"kwargsrepr": "{{}}", "delivery_mode": 2, {self._ends[Priority(job.priority or Priority.NORMAL)]}'
             f'"body_encoding": "base64", "delivery_tag": "{self._unique}.{next(self._numbers)}"}}}}'
         )
 
-    def _traced(self, job: QueuedJob) -> str:
-        trace = self._trace or (job.options or {}).get("traceparent")
-        return "" if trace is None else f', "{names.TRACE_HEADER}": {json.dumps(trace)}'
+
+_TRACE = ("traceparent", "tracestate")
+
+
+def _with_options(options: Mapping[str, Any] | None) -> str:
+    """Return options as JSON and, as headers after them, the span, where workers with other libraries look for it."""
+    if not options:
+        return "{}"
+    traced = "".join(f', "{name}": {json.dumps(options[name])}' for name in _TRACE if name in options)
+    return json.dumps(options) + traced
 
 
 _EMBED = '{"callbacks": null, "errbacks": null, "chain": null, "chord": null}'
@@ -104,17 +107,12 @@ def _end(queue: str, priority: Priority) -> str:
     return f'"delivery_info": {info}, "priority": {MESSAGE_PRIORITY[priority]}, '
 
 
-def sending(queue: str, jobs: int) -> AbstractContextManager[None]:
-    """Return the span in which so many jobs are put into ``queue``."""
-    return tracing.span(f"send {queue}", "producer", tracing.messaging(queue, "send", count=jobs))
-
-
 def push(client: redis.Redis, queue: str, jobs: Sequence[QueuedJob]) -> None:
     """Put ``jobs`` into ``queue``, each priority in order. When it fails, none, some or all are there.
 
     Those that are not due yet go to the list of normal priority, whence they are parked.
     """
-    now, messages = time.time(), Messages(queue, tracing.current())
+    now, messages = time.time(), Messages(queue)
     later = [job for job in jobs if job.eta is not None and job.eta.timestamp() > now]
     held = {id(job) for job in later}
     for priority in Priority:

@@ -18,9 +18,6 @@ DELIVERY_HEADER = "brain_delivery"
 # The header of a job's message that goes on now that those which it handed down have ended.
 JOINED_HEADER = "brain_joined"
 
-# The header of messages that are part of a trace, as OpenTelemetry's own instrumentation of Celery writes it.
-TRACE_HEADER = "traceparent"
-
 # Kombu's lists of one queue, the most urgent first: priority 0 is the bare name [kombu.transport.redis].
 PRIORITY_STEPS = (0, 3, 6, 9)
 PRIORITY_SEPARATOR = "\x06\x16"
@@ -122,6 +119,16 @@ def memory_keys(cluster_id: str) -> tuple[str, str, str]:
 def host_key(host_id: str) -> str:
     """Return the key that a living host refreshes; its agents leave when it stays away."""
     return f"brain:host:{host_id}"
+
+
+def asked_list(host_id: str) -> str:
+    """Return the list of what the API asks a host. See ``questions``."""
+    return f"brain:asked:{host_id}"
+
+
+def answer_list(question_id: str) -> str:
+    """Return the list where whoever asked waits for the answer."""
+    return f"brain:answer:{question_id}"
 
 
 def drain_key(agent_id: str) -> str:

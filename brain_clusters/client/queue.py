@@ -11,9 +11,8 @@ from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from brain_clusters import tracing
 from brain_clusters.broker import names
-from brain_clusters.broker.messages import push, sending
+from brain_clusters.broker.messages import push
 from brain_clusters.domain.jobs import JobOptions, Priority
 from brain_clusters.domain.specs import slug
 
@@ -37,7 +36,6 @@ class Queue:
 
     A job that is sent here is seen by the API once an agent has begun it, and is lost where Redis loses it, as one
     that is sent by ``apply_async``. It wakes a sleeping cluster with the next look of the autoscaler.
-    Where the program uses OpenTelemetry, jobs are part of its traces.
     Options, in seconds: delay, timeout, backoff, backoff_max, expires (from now); and priority ("high", "normal",
     "low") and max_attempts.
     """
@@ -45,14 +43,13 @@ class Queue:
     def __init__(self, redis_url: str, cluster: str, group: str) -> None:
         import redis
 
-        tracing.join()
         self.name = names.group_queue(cluster, slug(group))
         self._redis: redis.Redis = redis.Redis.from_url(redis_url)
 
     def submit(self, payload: Any = None, **options: Any) -> str:
         """Send a job; return its id. Raises what ``redis`` raises: then it may or may not be there."""
         [sent] = self._sent([payload], options)
-        self._push([sent])
+        push(self._redis, self.name, [sent])
         return sent.id
 
     def submit_many(self, payloads: Iterable[Any], **options: Any) -> list[str]:
@@ -60,13 +57,9 @@ class Queue:
         found, rest = list[str](), iter(payloads)
         while chunk := list(islice(rest, _CHUNK)):
             sent = list(self._sent(chunk, options))
-            self._push(sent)
+            push(self._redis, self.name, sent)
             found += [one.id for one in sent]
         return found
-
-    def _push(self, sent: list[_Sent]) -> None:
-        with sending(self.name, len(sent)):
-            push(self._redis, self.name, sent)
 
     def _sent(self, payloads: list[Any], options: dict[str, Any]) -> Iterator[_Sent]:
         eta, priority, terms = _terms(**options)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from sqlalchemy import ARRAY, ColumnElement, Text, cast, func, select, true, tuple_, update
 
 from brain_clusters.broker.jobs import JobRecords
-from brain_clusters.db.models import Cluster, Job
+from brain_clusters.db.models import Job
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES, JobStatus
-from brain_clusters.errors import Conflict, NotFound
+from brain_clusters.errors import Conflict
 from brain_clusters.services import jobs, outcomes, trees
 from brain_clusters.services.control import Control
 from brain_clusters.services.counting import Counts, Key
@@ -94,19 +94,21 @@ def cancel_many(
 
 
 def cancel_matching(
-    control: Control, cluster_id: str, filters: Filters, grace_seconds: float = DEFAULT_GRACE_SECONDS
+    control: Control, cluster_id: str | None, filters: Filters, grace_seconds: float = DEFAULT_GRACE_SECONDS
 ) -> Cancelled:
-    """Cancel the unfinished jobs of a cluster that match, oldest first. Jobs without a row are not among them."""
+    """Cancel the unfinished jobs of a cluster that match, or of all clusters, oldest first.
+
+    Jobs without a row are not among them.
+    """
     statuses = tuple(one for one in filters.statuses or UNFINISHED if one in UNFINISHED)
-    conditions = [Job.cluster_id == cluster_id, Job.status.in_(UNFINISHED), *replace(filters, statuses=()).conditions()]
+    any_status = replace(filters, statuses=())
     place = (Job.created_at, Job.id)
     later: ColumnElement[bool] = true()
     total = Cancelled()
     for _ in range(_MOST_BATCHES if statuses else 0):
         with control.database.transaction() as session:
-            if session.get(Cluster, cluster_id) is None:
-                raise NotFound(f"there is no cluster {cluster_id!r}")
-            query = select(Job.created_at, Job.id).where(*conditions, later)
+            conditions = [Job.status.in_(UNFINISHED), *jobs.matching(session, cluster_id, any_status), later]
+            query = select(Job.created_at, Job.id).where(*conditions)
             rows = session.execute(query.order_by(*place).limit(_BATCH)).all()
         done = cancel_many(control, [row.id for row in rows], grace_seconds, only=statuses)
         total = Cancelled(total.cancelled + done.cancelled, total.cancelling + done.cancelling, len(rows) == _BATCH)

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, Text, func, select, update
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
@@ -22,6 +23,9 @@ from brain_clusters.services.newjobs import Accepted
 
 _BATCH = 1000
 _MOST_GROUPS = 200
+_MOST_CLUSTERS = 20
+# What was put aside has no error_key any more.
+DEAD: Sequence[ColumnElement[bool]] = (Job.error_key.is_not(None), Job.status.in_(DEAD_LETTER_STATUSES))
 _AGAIN = (*DEAD_LETTER_STATUSES, JobStatus.CANCELLED)
 
 
@@ -33,9 +37,9 @@ class Letters:
     group: str | None = None
     since: datetime | None = None
 
-    def conditions(self, cluster_id: str) -> list[ColumnElement[bool]]:
-        """Return what rows must fulfil. What was put aside has no error_key any more."""
-        found = [Job.cluster_id == cluster_id, Job.error_key.is_not(None), Job.status.in_(DEAD_LETTER_STATUSES)]
+    def conditions(self, cluster_id: str | None) -> list[ColumnElement[bool]]:
+        """Return what rows of a cluster, or of all, must fulfil."""
+        found = list(DEAD) if cluster_id is None else [Job.cluster_id == cluster_id, *DEAD]
         if self.error_key is not None:
             found.append(Job.error_key == self.error_key)
         if self.group is not None:
@@ -67,6 +71,46 @@ def grouped(control: Control, cluster_id: str, letters: Letters) -> list[dict[st
             .limit(_MOST_GROUPS)
         ).all()
     return [dict(row._mapping) for row in rows]
+
+
+def by_error(control: Control, letters: Letters) -> list[dict[str, Any]]:
+    """Return the dead letters of all clusters by error, most first, at most _MOST_GROUPS: how many, when, where, one.
+
+    clusters: their ids, at most _MOST_CLUSTERS.
+    """
+    with control.database.transaction() as session:
+        rows = session.execute(
+            select(
+                Job.error_key,
+                func.count().label("count"),
+                func.count(Job.payload).label("retryable"),
+                func.min(Job.finished_at).label("first_at"),
+                func.max(Job.finished_at).label("last_at"),
+                func.array_agg(Job.cluster_id.distinct(), type_=ARRAY(Text)).label("clusters"),
+                func.max(_timed_id(), type_=ARRAY(Text)).label("newest"),
+            )
+            .where(*letters.conditions(None))
+            .group_by(Job.error_key)
+            .order_by(func.count().desc(), Job.error_key)
+            .limit(_MOST_GROUPS)
+        ).all()
+        found = [dict(row._mapping) for row in rows]
+        ids = [one["newest"][1] for one in found]
+        message = Job.error["message"].astext
+        told = {
+            row.id: row.said for row in session.execute(select(Job.id, message.label("said")).where(Job.id.in_(ids)))
+        }
+    for one in found:
+        one["example_id"] = one.pop("newest")[1]
+        one["example_message"] = told.get(one["example_id"])
+        one["clusters"] = one["clusters"][:_MOST_CLUSTERS]
+    return found
+
+
+def _timed_id() -> Any:
+    """Return [end, id], whose greatest is the newest: quicker than to sort, and less than an array of all ids."""
+    end = func.to_char(func.timezone("UTC", Job.finished_at), "YYYYMMDDHH24MISSUS")
+    return postgresql.array([func.coalesce(end, ""), Job.id])
 
 
 def _newest_of(column: Any, order: Any) -> Any:
@@ -121,7 +165,13 @@ def retry_matching(control: Control, cluster_id: str, letters: Letters, limit: i
         cluster = _cluster(session, cluster_id)
     if cluster.intent is Intent.GONE:
         raise Conflict(f"a cluster that is {cluster.status} takes no jobs", status=str(cluster.status))
-    known, done = [*letters.conditions(cluster_id), Job.payload.is_not(None)], 0
+    conditions = letters.conditions(cluster_id)
+    return Treated(retry_where(control, cluster, conditions, limit), *left(control, conditions))
+
+
+def retry_where(control: Control, cluster: Cluster, conditions: Sequence[ColumnElement[bool]], limit: int) -> int:
+    """Queue up to ``limit`` dead letters of a cluster that fulfil ``conditions`` again; return how many."""
+    known, done = [*conditions, Job.payload.is_not(None)], 0
     while done < limit:
         with control.database.transaction() as session:
             query = select(Job.id).where(*known).order_by(Job.finished_at, Job.id).limit(min(_BATCH, limit - done))
@@ -130,29 +180,38 @@ def retry_matching(control: Control, cluster_id: str, letters: Letters, limit: i
         done += batch
         if not batch:
             break
+    return done
+
+
+def left(control: Control, conditions: Sequence[ColumnElement[bool]]) -> tuple[int, int]:
+    """Return how many jobs fulfil ``conditions``, and how many of them cannot be queued again."""
     with control.database.transaction() as session:
-        left = session.execute(
-            select(func.count(), func.count().filter(Job.payload.is_(None))).where(*letters.conditions(cluster_id))
-        ).one()
-    return Treated(done, *left)
+        query = select(func.count(), func.count().filter(Job.payload.is_(None))).where(*conditions)
+        total, without_payload = session.execute(query).one()
+    return total, without_payload
 
 
 def discard_matching(control: Control, cluster_id: str, letters: Letters, limit: int) -> Treated:
     """Put up to ``limit`` dead letters aside: they stay in the list of jobs, without payload, for their usual time."""
+    with control.database.transaction() as session:
+        _cluster(session, cluster_id)
+    conditions = letters.conditions(cluster_id)
+    return Treated(discard_where(control, conditions, limit), left(control, conditions)[0])
+
+
+def discard_where(control: Control, conditions: Sequence[ColumnElement[bool]], limit: int) -> int:
+    """Put up to ``limit`` dead letters that fulfil ``conditions`` aside; return how many."""
     done = 0
     while done < limit:
         with control.database.transaction() as session:
-            _cluster(session, cluster_id)
-            query = select(Job.id).where(*letters.conditions(cluster_id)).limit(min(_BATCH, limit - done))
+            query = select(Job.id).where(*conditions).limit(min(_BATCH, limit - done))
             aside = update(Job).where(Job.id.in_(query.with_for_update(skip_locked=True).scalar_subquery()))
             aside = aside.values(error_key=None, payload=None).execution_options(synchronize_session=False)
             batch = session.execute(aside.returning(Job.id)).all()
         done += len(batch)
         if not batch:
             break
-    with control.database.transaction() as session:
-        left = session.scalar(select(func.count()).select_from(Job).where(*letters.conditions(cluster_id)))
-    return Treated(done, left or 0)
+    return done
 
 
 def _again(control: Control, cluster: Cluster, ids: Sequence[str]) -> list[str]:

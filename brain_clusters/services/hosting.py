@@ -15,8 +15,9 @@ from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from brain_clusters import tracing
-from brain_clusters.broker import backlog, names
+from brain_clusters.broker import backlog, names, questions
 from brain_clusters.broker.client import temporary_when_away
+from brain_clusters.broker.questions import Answer
 from brain_clusters.db.listen import HOSTS_CHANNEL, Listener
 from brain_clusters.db.models import Agent, Cluster, Host
 from brain_clusters.domain.agents import AgentSpec, Loads
@@ -24,7 +25,7 @@ from brain_clusters.domain.budgets import effective
 from brain_clusters.domain.engines import PROCESS, Resources
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, Intent
 from brain_clusters.errors import TemporaryError
-from brain_clusters.genesis.desk import Ended, Wanted
+from brain_clusters.genesis.desk import Asked, Ended, Wanted
 from brain_clusters.processes import LifeLock
 from brain_clusters.services import blueprints, leaving, placement, served, standby
 from brain_clusters.services.control import Control
@@ -38,9 +39,13 @@ log = logging.getLogger(__name__)
 
 # The host's key in Redis outlives a few missed beats; its agents leave 60 s after it is gone.
 _HOST_KEY_SECONDS = 30
-# What is told of a start.
+# Of one look: reading a log takes an engine's answer, and agents are to be started meanwhile.
+_MOST_ASKED = 5
+
+
 _STARTED = (
-    Agent.cluster_id, Agent.group_name, Agent.agent_id, Agent.driver, Agent.claimed_at, Agent.ready_at, Agent.trace
+    Agent.cluster_id, Agent.group_name, Agent.ready_at - Agent.claimed_at, Agent.spawned_at, Agent.ready_at,
+    Agent.trace,
 )  # fmt: skip
 
 
@@ -120,7 +125,7 @@ class HostDesk:
         except TemporaryError:
             cut_off = time.monotonic() - self._reached_at > self._seconds
             if cut_off and self._replaceable and self._driver == PROCESS:
-                log.warning("host=%s is cut off; its agents are given up", self._host_id)
+                log.warning("the host is cut off; its agents are given up", extra={"host_id": self._host_id})
                 return ()
             raise
 
@@ -182,7 +187,7 @@ class HostDesk:
     def ready(self, handles: Mapping[str, Mapping[str, Any]]) -> None:
         """Mark agents as idle and reconcile their clusters."""
         with self._holding() as session:
-            touched, counts = set(), Counts()
+            touched, counts, spans = set(), Counts(), []
             leaving.lock_agents(session, handles)
             # One that was adopted is told ready a second time, and its start is not counted again.
             without = select(Agent.agent_id).where(Agent.agent_id.in_(list(handles)), Agent.handle.is_(None))
@@ -205,8 +210,12 @@ class HostDesk:
                 if changed is not None:
                     touched.add(changed.cluster_id)
                     if agent_id in started:
-                        _tally_start(counts, changed)
+                        _tally_start(counts, *changed[:3])
+                        spans.append((agent_id, changed))
             counts.write(session)
+        for agent_id, row in spans:
+            told = {"agent_id": agent_id, "cluster_id": row.cluster_id, "group": row.group_name}
+            tracing.record("agent.start", row.spawned_at, row.ready_at, row.trace, **told)
         reconcile_each(self._control, touched)
 
     def release(self, agent_id: str) -> None:
@@ -228,6 +237,17 @@ class HostDesk:
             self._last_beats.pop(one.agent_id, None)
         reconcile_each(self._control, touched)
 
+    def asked(self) -> Sequence[Asked]:
+        """Return the logs that somebody wants to read; none while Redis does not answer."""
+        if self._mute:
+            return ()
+        found = questions.take(self._control.broker.redis, self._host_id, _MOST_ASKED)
+        return [Asked(one.id, one.agent_id, one.lines) for one in found]
+
+    def tell_log(self, asked: Asked, text: str | None, why: str | None = None) -> None:
+        """Answer who asked for a log."""
+        questions.answer(self._control.broker.redis, asked.id, Answer(text, why))
+
     def leave(self) -> None:
         """Remove this host; agents that it claimed and that do not run go back to be claimed by another."""
         with self._holding() as session:
@@ -242,17 +262,10 @@ class HostDesk:
             self._control.broker.redis.delete(names.host_key(self._host_id))
 
 
-def _tally_start(counts: Counts, agent: Any) -> None:
-    """Count how long a start took, from its claim, and tell of it in its trace."""
-    if agent.claimed_at is None or agent.ready_at is None:
-        return
-    took = (agent.ready_at - agent.claimed_at).total_seconds()
-    counts.observe(Key(agent.cluster_id, agent.group_name, "brain_agent_start_seconds"), took)
-    about = {
-        "brain.cluster.id": agent.cluster_id, "brain.group": agent.group_name, "brain.agent.id": agent.agent_id,
-        "brain.driver": agent.driver,
-    }  # fmt: skip
-    tracing.over("start agent", agent.claimed_at, agent.ready_at, about, parent=agent.trace)
+def _tally_start(counts: Counts, cluster_id: str, group: str, took: Any) -> None:
+    """Count how long a start took, from its claim."""
+    if took is not None:
+        counts.observe(Key(cluster_id, group, "brain_agent_start_seconds"), took.total_seconds())
 
 
 def _of_clusters(session: Session, cluster_ids: set[str]) -> dict[str, tuple[str, float | None]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import ARRAY, ColumnElement, Text, any_, cast, or_, select
 from sqlalchemy.orm import Session
 
 from brain_clusters.broker.jobs import JobRecords, JobReport
@@ -16,6 +16,7 @@ from brain_clusters.db import scope
 from brain_clusters.db.models import Cluster, Job
 from brain_clusters.domain.states import FINISHED_JOB_STATUSES, JobStatus
 from brain_clusters.errors import NotFound, TemporaryError
+from brain_clusters.services import submitting
 from brain_clusters.services.control import Control
 from brain_clusters.services.outcomes import time_of
 from brain_clusters.services.paging import Page, page
@@ -23,13 +24,16 @@ from brain_clusters.services.paging import Page, page
 UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING)
 # How many pages of rows one page of jobs may take, where agents' records decide which of them it shows.
 _MOST_LOOKS = 10
+# A count reads every row that it counts, and nobody reads on to the end of more than these.
+MOST_COUNTED = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
     """Which jobs are meant: those that match all that is stated. since, until: of their creation.
 
-    capability: what a job asked for; error: its error_key; parent: the job that handed it down.
+    capability: what a job asked for; error: its error_key; parent: the job that handed it down. search: the begin of
+    its id, or the key that it was sent with.
     """
 
     statuses: tuple[JobStatus, ...] = ()
@@ -38,11 +42,15 @@ class Filters:
     priority: str | None = None
     error: str | None = None
     parent: str | None = None
+    search: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """Return what rows must fulfil. That a job runs only its agent's record tells, and so it counts as queued."""
+        """Return what rows must fulfil, but for ``search``, which ``matching`` adds.
+
+        That a job runs only its agent's record tells, and so it counts as queued.
+        """
         wanted = set(self.statuses) | (set(UNFINISHED) if JobStatus.RUNNING in self.statuses else set())
         equal = (
             (Job.group_name, self.group),
@@ -86,31 +94,43 @@ def progress(control: Control, job: Job) -> Any:
         return None
 
 
-def listing(control: Control, cluster_id: str, filters: Filters, *, limit: int, cursor: str | None) -> Page[Job]:
-    """Return a page of a cluster's jobs, newest first. Filters see what was stored: up to two seconds ago.
+def matching(session: Session, cluster_id: str | None, filters: Filters) -> list[ColumnElement[bool]]:
+    """Return what rows of a cluster must fulfil, or of all clusters that the caller sees; raise NotFound."""
+    found = filters.conditions()
+    if cluster_id is not None:
+        if session.get(Cluster, cluster_id) is None:
+            raise NotFound(f"there is no cluster {cluster_id!r}")
+        found.append(Job.cluster_id == cluster_id)
+    if filters.search is not None:
+        places = session.scalars(select(Cluster.id)).all() if cluster_id is None else [cluster_id]
+        keyed = [submitting.keyed_id(place, filters.search) for place in places]
+        found.append(or_(Job.id == any_(cast(keyed, ARRAY(Text))), Job.id.startswith(filters.search, autoescape=True)))
+    return found
+
+
+def listing(control: Control, cluster_id: str | None, filters: Filters, *, limit: int, cursor: str | None) -> Page[Job]:
+    """Return a page of a cluster's jobs, or of all clusters, newest first. Filters see what was stored: up to two
+    seconds ago.
 
     Whether an unfinished job runs is read as it is now. Where that decides, ``total`` counts all unfinished ones, and
-    a page may be shorter though more follow.
+    a page may be shorter though more follow. Over all clusters ``total`` counts up to MOST_COUNTED.
     """
-    query = select(Job).where(Job.cluster_id == cluster_id, *filters.conditions())
     items: list[Job] = []
     total, look = 0, 0
+    most = MOST_COUNTED if cluster_id is None else None
     while True:
         with control.database.transaction() as session:
-            if session.get(Cluster, cluster_id) is None:
-                raise NotFound(f"there is no cluster {cluster_id!r}")
-            found = _page(session, query, limit - len(items), cursor)
+            query = select(Job).where(*matching(session, cluster_id, filters))
+            found = page(
+                session, query, (Job.created_at, Job.id), lambda row: (row.created_at, row.id),
+                limit=limit - len(items), cursor=cursor, count_to=most,
+            )  # fmt: skip
         fresh = with_reports(control, found.items, [])
         rows = [fresh[job.id] for job in found.items]
         items += rows if filters.is_exact else [job for job in rows if job.status in filters.statuses]
         total, cursor, look = total or found.total, found.next_cursor, look + 1
         if filters.is_exact or cursor is None or len(items) == limit or look == _MOST_LOOKS:
             return Page(items, total, cursor)
-
-
-def _page(session: Session, query: Select[Any], limit: int, cursor: str | None) -> Page[Job]:
-    order = (Job.created_at, Job.id)
-    return page(session, query, order, lambda row: (row.created_at, row.id), limit=limit, cursor=cursor)
 
 
 def with_reports(control: Control, jobs: Sequence[Job], extra: Sequence[str]) -> dict[str, Job]:

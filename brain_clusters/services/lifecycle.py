@@ -84,7 +84,8 @@ def publish(control: Control, operation: Operation) -> None:
     try:
         control.broker.publish_operation(str(operation.id))
     except TemporaryError as exc:
-        log.warning("operation=%s is delivered later: %s", operation.id, exc)
+        ids = {"operation_id": operation.id, "cluster_id": operation.cluster_id}
+        log.warning("the operation is delivered later: %s", exc, extra=ids)
 
 
 def record(
@@ -172,8 +173,8 @@ def _operation(cluster: Cluster, command: Command, origin: Origin, start_timeout
         origin=origin.actor,
         request=as_request(command),
         message_id=origin.message_id,
-        trace=tracing.current(),
         generation=cluster.generation,
+        trace=tracing.carrier() or None,
         published_at=func.now(),
         # Agents that leave may have hours of work to finish, so only what starts agents has a deadline.
         deadline_at=func.now() + timedelta(seconds=start_timeout) if starts else None,
@@ -196,5 +197,5 @@ def waiting_jobs(control: Control, command: Command) -> Mapping[str, int]:
             return served.old_lengths(control, cluster.id, blueprint, _OLD_BACKLOG_SECONDS)
         return served.lengths(control, cluster.id, blueprint)
     except TemporaryError as exc:
-        log.warning("cluster=%s backlog is unknown: %s", cluster.id, exc)
+        log.warning("the backlog is unknown: %s", exc, extra={"cluster_id": cluster.id})
         return {}

@@ -12,7 +12,6 @@ from sqlalchemy import Text, and_, cast, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from brain_clusters import logs, tracing
-from brain_clusters.broker import names
 from brain_clusters.db.models import Cluster, Operation
 from brain_clusters.domain.commands import Origin
 from brain_clusters.domain.states import OperationKind, OperationStatus
@@ -28,7 +27,6 @@ log = logging.getLogger(__name__)
 
 # An unclaimed operation is published again after this long: its message was lost, or its worker died with it.
 _REDELIVER_SECONDS = 5.0
-_MESSAGE = tracing.messaging(names.LIFECYCLE_QUEUE, "process")
 
 
 def run(control: Control, operation_id: uuid.UUID) -> bool:
@@ -37,16 +35,20 @@ def run(control: Control, operation_id: uuid.UUID) -> bool:
     It ends when its agents are there, which ``reconcile`` sees; nobody waits for them here.
     """
     with logs.bound(operation_id=operation_id):
-        claimed = _claim(control, operation_id)
-        if claimed is None:
-            return False
-        kind, trace = claimed
-        attributes = {**_MESSAGE, "brain.operation.id": str(operation_id)}
-        with tracing.span(f"run {kind}", "consumer", attributes, parent=trace):
-            return _run(control, operation_id)
+        return _run(control, operation_id)
 
 
 def _run(control: Control, operation_id: uuid.UUID) -> bool:
+    claimed = _claim(control, operation_id)
+    if claimed is None:
+        return False
+    told = {"operation_id": operation_id, "cluster_id": claimed.cluster_id}
+    with logs.bound(**told), tracing.span(f"operation {claimed.kind}", "consumer", claimed.trace, **told):
+        _carry_out(control, operation_id)
+    return True
+
+
+def _carry_out(control: Control, operation_id: uuid.UUID) -> None:
     failpoint("claimed")
     followup = Followup()
     try:
@@ -56,22 +58,19 @@ def _run(control: Control, operation_id: uuid.UUID) -> bool:
             operation.lease_until = None
             session.flush()
             if operation.cluster_id is not None:
-                tracing.tell({"brain.cluster.id": operation.cluster_id})
-                with logs.bound(cluster_id=operation.cluster_id):
-                    followup = reconcile(session, operation.cluster_id, tuple(operation.request.get("groups", ())))
+                followup = reconcile(session, operation.cluster_id, tuple(operation.request.get("groups", ())))
             failpoint("planned")
     except TemporaryError:
         raise
     except BrainError as exc:
         _fail(control, operation_id, exc)
-        return True
+        return
     failpoint("committed")
     act(control, followup)
-    return True
 
 
-def _claim(control: Control, operation_id: uuid.UUID) -> tuple[OperationKind, str | None] | None:
-    """Return the operation's kind and trace, or None when it is not ours to run."""
+def _claim(control: Control, operation_id: uuid.UUID) -> Any:
+    """Return the row of an operation that is this worker's to carry out, None for one that is not."""
     lease = timedelta(seconds=control.settings.operation_lease_seconds)
     unclaimed = Operation.status == OperationStatus.PENDING
     abandoned = and_(
@@ -87,14 +86,13 @@ def _claim(control: Control, operation_id: uuid.UUID) -> tuple[OperationKind, st
                 lease_until=func.now() + lease,
                 started_at=func.coalesce(Operation.started_at, func.now()),
             )
-            .returning(Operation.kind, Operation.trace)
+            .returning(Operation.cluster_id, Operation.kind, Operation.trace)
         ).first()
-    return None if claimed is None else (claimed.kind, claimed.trace)
+    return claimed
 
 
 def _fail(control: Control, operation_id: uuid.UUID, exc: BrainError) -> None:
-    log.error("operation=%s failed: %s", operation_id, exc)
-    tracing.tell({}, error=type(exc).__name__, message=str(exc))
+    log.error("the operation failed: %s", exc)
     with control.database.transaction() as session:
         operation = session.get_one(Operation, operation_id)
         finish(session, operation, OperationStatus.FAILED, describe(exc))
@@ -151,11 +149,13 @@ def get(session: Session, operation_id: str) -> Operation:
     return found
 
 
-def listing(session: Session, cluster_id: str | None, *, limit: int, cursor: str | None) -> Page[Operation]:
-    """Return a page of operations, of one cluster or of all, newest first."""
-    query = select(Operation)
-    if cluster_id is not None:
-        query = query.where(Operation.cluster_id == cluster_id)
+def listing(
+    session: Session, cluster_id: str | None, *, limit: int, cursor: str | None,
+    kind: OperationKind | None = None, status: OperationStatus | None = None,
+) -> Page[Operation]:  # fmt: skip
+    """Return a page of operations, of one cluster or of all, of a kind and a status or of any, newest first."""
+    stated = ((Operation.cluster_id, cluster_id), (Operation.kind, kind), (Operation.status, status))
+    query = select(Operation).where(*(column == value for column, value in stated if value is not None))
     order = (Operation.created_at, cast(Operation.id, Text))
     return page(session, query, order, lambda row: (row.created_at, str(row.id)), limit=limit, cursor=cursor)
 

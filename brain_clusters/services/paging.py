@@ -38,14 +38,15 @@ def page(
     limit: int,
     cursor: str | None,
     descending: bool = True,
+    count_to: int | None = None,
 ) -> Page[Row]:
     """Return a page of ``query``, newest first by the columns of ``order``; ``place`` reads them from a row.
 
-    Oldest first where it is not ``descending``.
+    Oldest first where it is not ``descending``. count_to: the most that ``total`` counts.
 
     Raises InvalidInput for a cursor that is none of ours.
     """
-    total = session.scalar(select(func.count()).select_from(query.order_by(None).subquery())) or 0
+    total = counted(session, query, count_to)
     if cursor is not None:
         here, there = tuple_(*order), tuple_(*_decode(cursor, [column.type.python_type for column in order]))
         query = query.where(here < there if descending else here > there)
@@ -53,6 +54,11 @@ def page(
     rows = session.scalars(query.order_by(None).order_by(*columns).limit(limit + 1)).all()
     more = len(rows) > limit
     return Page(rows[:limit], total, _encode(place(rows[limit - 1])) if more else None)
+
+
+def counted(session: Session, query: Select[Any], most: int | None = None) -> int:
+    """Return how many rows a query has, ``most`` where they are more than that."""
+    return session.scalar(select(func.count()).select_from(query.order_by(None).limit(most).subquery())) or 0
 
 
 def _encode(place: tuple[Any, ...]) -> str:

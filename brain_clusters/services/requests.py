@@ -171,6 +171,7 @@ JOB_FILTERS: Schema = {
     "priority": {"type": "string", "allowed": [str(priority) for priority in Priority]},
     "error": {"type": "string", "minlength": 1, "maxlength": LONGEST_KEY},
     "parent": NAME,
+    "search": {**NAME, "meta": {"description": "The begin of an id, or the key that the job was sent with."}},
     "since": {"type": "string", "check_with": "instant"},
     "until": {"type": "string", "check_with": "instant"},
 }

@@ -1,12 +1,12 @@
-"""A collector of traces by OTLP over HTTP, as any that OpenTelemetry sends to: it reads the real protobuf."""
+"""A collector of traces: takes what exporters send by OTLP over HTTP, as protobuf."""
 
 from __future__ import annotations
 
 import gzip
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -14,76 +14,76 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from opentelemetry.proto.trace.v1.trace_pb2 import Span as Sent
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Span:
-    """One span as it came. parent: "" for the first of a trace; kind: that of ``SPAN_KIND_SERVER`` is SERVER."""
+    """A span as it was sent. Ids in hexadecimal digits; a root has no parent: ""."""
 
-    service: str
     name: str
-    kind: str
-    trace_id: str
-    span_id: str
+    service: str
+    trace: str
+    id: str
     parent: str
-    attributes: Mapping[str, Any]
     failed: bool
-    seconds: float
+    attributes: dict[str, Any]
 
 
+@dataclass
 class Collector:
-    """What came so far. url: for OTEL_EXPORTER_OTLP_ENDPOINT."""
+    """What was taken so far."""
 
-    def __init__(self, url: str, spans: list[Span]) -> None:
-        self.url, self._spans = url, spans
+    endpoint: str
+    spans: list[Span] = field(default_factory=list)
 
-    def trace(self, trace_id: str) -> list[Span]:
-        """The spans of one trace that came so far."""
-        return [span for span in self._spans.copy() if span.trace_id == trace_id]
+    def of(self, trace: str) -> dict[str, Span]:
+        """Return the spans of one trace by name."""
+        return {span.name: span for span in list(self.spans) if span.trace == trace}
 
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
     """Run a collector on a port of its own."""
-    spans: list[Span] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
-            assert self.path == "/v1/traces", self.path
-            spans.extend(_read(ExportTraceServiceRequest.FromString(body)))
+            assert (self.path, self.headers["Content-Type"]) == ("/v1/traces", "application/x-protobuf")
+            collector.spans.extend(_spans(ExportTraceServiceRequest.FromString(body)))
+            answer = ExportTraceServiceResponse().SerializeToString()
             self.send_response(200)
             self.send_header("Content-Type", "application/x-protobuf")
+            self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
-            self.wfile.write(ExportTraceServiceResponse().SerializeToString())
+            self.wfile.write(answer)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield Collector(f"http://127.0.0.1:{server.server_port}", spans)
-        finally:
-            server.shutdown()
-            thread.join()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    collector = Collector(f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield collector
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
-def _read(request: ExportTraceServiceRequest) -> Iterator[Span]:
-    for of_process in request.resource_spans:
-        service = _values(of_process.resource.attributes)["service.name"]
-        for scope in of_process.scope_spans:
-            for span in scope.spans:
+def _spans(request: Any) -> Iterator[Span]:
+    for resource in request.resource_spans:
+        service = _attributes(resource.resource)["service.name"]
+        for scope in resource.scope_spans:
+            for one in scope.spans:
                 yield Span(
-                    service, span.name, Sent.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"), span.trace_id.hex(),
-                    span.span_id.hex(), span.parent_span_id.hex(), _values(span.attributes), span.status.code == 2,
-                    (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9,
+                    one.name, service, one.trace_id.hex(), one.span_id.hex(), one.parent_span_id.hex(),
+                    one.status.code == 2, _attributes(one),
                 )  # fmt: skip
 
 
-def _values(attributes: Any) -> dict[str, Any]:
-    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in attributes}
+def _attributes(found: Any) -> dict[str, Any]:
+    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in found.attributes}

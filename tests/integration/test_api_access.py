@@ -110,6 +110,11 @@ ROUTES: dict[str, Route] = {
     f"GET {CLUSTER}/dead-letters": Route(V),
     f"POST {CLUSTER}/dead-letters/retry": Route(O, 202, body={"error_key": "none"}),
     f"POST {CLUSTER}/dead-letters/discard": Route(O, 202, body={"error_key": "none"}),
+    "GET /api/jobs": Route(V, foreign=HERE),
+    "GET /api/dead-letters": Route(V, foreign=HERE),
+    "POST /api/jobs/cancel": Route(O, 202, 202, {"group": "nobody"}),
+    "POST /api/jobs/retry": Route(O, 202, 202, {"error": "none"}),
+    "POST /api/jobs/discard": Route(O, 202, 202, {"error": "none"}),
     "POST /api/jobs": Route(O, 202, 422, {"capability": "lettering", "payload": SECRET}),
     f"GET {JOB}": Route(V),
     f"GET {JOB}/tree": Route(V),
@@ -117,6 +122,7 @@ ROUTES: dict[str, Route] = {
     f"POST {JOB}/cancel": Route(O, 409, fresh=True),
     "GET /api/blueprints": Route(V, foreign=HERE),
     "POST /api/blueprints": Route(A, 200, 403, {"yaml": SHOP}),
+    "POST /api/blueprints/validate": Route(V, foreign=HERE, body={"yaml": SHOP}),
     "GET /api/blueprints/<blueprint_id>": Route(V, foreign=HERE),
     "PUT /api/blueprints/<blueprint_id>": Route(A, 200, 403, {"yaml": HIDDEN}),
     "DELETE /api/blueprints/<blueprint_id>": Route(A, 409, 403),
@@ -245,9 +251,11 @@ def test_the_canaries_are_there(world: World) -> None:
         "GET /api/clusters", f"GET {CLUSTER}", f"GET {CLUSTER}/agents", f"GET {CLUSTER}/events",
         f"GET {CLUSTER}/jobs", f"GET {CLUSTER}/dead-letters", f"GET {CLUSTER}/scaling", f"GET {CLUSTER}/costs",
         f"GET {JOB}", f"GET {JOB}/tree", "GET /api/operations", "GET /api/blueprints/<blueprint_id>",
+        "GET /api/jobs", "GET /api/dead-letters",
     }  # fmt: skip
     assert {name for name, (_, secret) in seen.items() if secret} >= {
         f"GET {JOB}", f"GET {JOB}/tree", f"GET {CLUSTER}/jobs", f"GET {CLUSTER}/dead-letters", f"GET {CLUSTER}/agents",
+        "GET /api/jobs", "GET /api/dead-letters",
     }  # fmt: skip
 
 

@@ -48,9 +48,9 @@ ROOMS_OF = {
     "kubernetes": {"genesis"},
     "urllib3": {"genesis"},
     "openai": {"agent"},
+    "opentelemetry": {"tracing"},
     "pydantic": {"agent"},
     "prometheus_client": {"api"},
-    "opentelemetry": {"tracing"},
     "click": {"cli"},
     "rich": {"cli"},
 }

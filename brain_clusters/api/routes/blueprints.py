@@ -11,10 +11,12 @@ from brain_clusters.api.context import answer, control, tagged
 from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.api.requests import LONG_PAGE, read_if_match
 from brain_clusters.api.routes.clusters import page_of
+from brain_clusters.blueprints.validator import parse_blueprint
 from brain_clusters.domain.access import Role
 from brain_clusters.domain.commands import Origin
+from brain_clusters.errors import InvalidInput
 from brain_clusters.services import applying, blueprints, etags
-from brain_clusters.services.requests import NOTHING, STORE, Schema
+from brain_clusters.services.requests import BLUEPRINT, NOTHING, STORE, Schema
 
 routes = flask.Blueprint("blueprints", __name__, url_prefix="/api/blueprints")
 
@@ -27,6 +29,18 @@ _VERSION: Schema = {"version": {"type": "string", "minlength": 1, "maxlength": 1
 def add(body: Document) -> flask.Response:
     """Store a blueprint, or a new version of one; with ``rollout`` its clusters get it, too."""
     return _store(None, body)
+
+
+@routes.post("/validate")
+@endpoint(Role.VIEWER, body=BLUEPRINT, changes=False, answers={200: answers.VALIDATED})
+def validate(body: Document) -> flask.Response:
+    """Judge the text of a blueprint, and tell every fault with its line and column. Changes nothing."""
+    try:
+        found = parse_blueprint(body["yaml"])
+    except InvalidInput as exc:
+        faults = [fault.as_dict() for fault in exc.faults]
+        return answer({"valid": False, "id": None, "name": None, "version": None, "errors": faults})
+    return answer({"valid": True, "id": found.id, "name": found.name, "version": found.version, "errors": []})
 
 
 @routes.get("")

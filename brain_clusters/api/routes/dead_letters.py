@@ -15,10 +15,20 @@ from brain_clusters.services import dead_letters
 from brain_clusters.services.dead_letters import Letters, Treated
 from brain_clusters.services.requests import LETTERS, TREAT_LETTERS
 
-routes = flask.Blueprint("dead_letters", __name__, url_prefix="/api/clusters/<cluster_id>/dead-letters")
+routes = flask.Blueprint("dead_letters", __name__, url_prefix="/api")
+
+_OF_CLUSTER = "/clusters/<cluster_id>/dead-letters"
 
 
-@routes.get("")
+@routes.get("/dead-letters")
+@endpoint(Role.VIEWER, query=LETTERS, answers={200: answers.ALL_LETTERS})
+def by_error(query: Document) -> flask.Response:
+    """Show the dead letters of all clusters by error, most first."""
+    found = [views.letter(one) for one in dead_letters.by_error(control(), _letters(query))]
+    return answer({"dead_letters": found, "total": sum(one["count"] for one in found)})
+
+
+@routes.get(_OF_CLUSTER)
 @endpoint(Role.VIEWER, query=LETTERS, answers={200: answers.LETTERS})
 def grouped(cluster_id: str, query: Document) -> flask.Response:
     """Show a cluster's dead letters by error and group, most first."""
@@ -26,7 +36,7 @@ def grouped(cluster_id: str, query: Document) -> flask.Response:
     return answer({"dead_letters": found, "total": sum(one["count"] for one in found)})
 
 
-@routes.post("/retry")
+@routes.post(f"{_OF_CLUSTER}/retry")
 @endpoint(Role.OPERATOR, body=TREAT_LETTERS, answers={202: answers.RETRIED})
 def retry(cluster_id: str, body: Document) -> flask.Response:
     """Queue the dead letters that match again, the oldest first."""
@@ -34,7 +44,7 @@ def retry(cluster_id: str, body: Document) -> flask.Response:
     return _told("retried", dead_letters.retry_matching(control(), cluster_id, letters, limit))
 
 
-@routes.post("/discard")
+@routes.post(f"{_OF_CLUSTER}/discard")
 @endpoint(Role.OPERATOR, body=TREAT_LETTERS, answers={202: answers.DISCARDED})
 def discard(cluster_id: str, body: Document) -> flask.Response:
     """Put the dead letters that match aside: nobody is shown them here any more, and their payloads are dropped."""

@@ -17,8 +17,9 @@ from brain_clusters.domain.access import Role
 from brain_clusters.domain.durations import in_utc, parse_duration, parse_instant
 from brain_clusters.domain.states import JobStatus
 from brain_clusters.errors import Fault, InvalidInput
-from brain_clusters.services import cancelling, dead_letters, idempotency, jobs, routing, tree_views
+from brain_clusters.services import bulk, cancelling, dead_letters, idempotency, jobs, routing, tree_views
 from brain_clusters.services.idempotency import Sent
+from brain_clusters.services.job_requests import CANCEL_ANYWHERE, OF_CLUSTER, STATUSES, TREAT_ANYWHERE
 from brain_clusters.services.jobs import Filters
 from brain_clusters.services.newjobs import NewJob
 from brain_clusters.services.requests import (
@@ -35,7 +36,7 @@ from brain_clusters.services.requests import (
 
 routes = flask.Blueprint("jobs", __name__, url_prefix="/api")
 
-_FILTERS: Schema = {**PAGE, **JOB_FILTERS, "status": {"type": "string", "minlength": 1, "maxlength": 200}}
+_FILTERS: Schema = {**PAGE, **JOB_FILTERS, "status": STATUSES}
 
 _KEYED = ("Idempotency-Key",)
 _TREE: Schema = {
@@ -92,11 +93,20 @@ def _added(sent: Sent, members: Mapping[str, Any] | None = None) -> flask.Respon
 def listing(cluster_id: str, query: Document) -> flask.Response:
     """List a cluster's jobs, newest first."""
     limit, cursor = query.pop("limit"), query.pop("cursor", None)
-    page = jobs.listing(control(), cluster_id, _filters(query), limit=limit, cursor=cursor)
+    page = jobs.listing(control(), cluster_id, filters_of(query), limit=limit, cursor=cursor)
     return page_of("jobs", page, views.job)
 
 
-def _filters(query: dict[str, Any]) -> Filters:
+@routes.get("/jobs")
+@endpoint(Role.VIEWER, query={**_FILTERS, **OF_CLUSTER}, answers={200: answers.JOBS})
+def listing_all(query: Document) -> flask.Response:
+    """List the jobs of all clusters, newest first; the total counts up to 100,000."""
+    limit, cursor, cluster_id = query.pop("limit"), query.pop("cursor", None), query.pop("cluster_id", None)
+    page = jobs.listing(control(), cluster_id, filters_of(query), limit=limit, cursor=cursor)
+    return page_of("jobs", page, views.job)
+
+
+def filters_of(query: dict[str, Any]) -> Filters:
     """Return filters; raise InvalidInput for what is no status. Several are given with commas in between."""
     statuses = [word for word in query.pop("status", "").split(",") if word]
     unknown = [word for word in statuses if word not in list(JobStatus)]
@@ -143,8 +153,38 @@ def cancel(job_id: str, body: Document) -> flask.Response:
 def cancel_many(cluster_id: str, body: Document) -> flask.Response:
     """Cancel the unfinished jobs of a cluster that match."""
     grace = _grace(body)
-    done = cancelling.cancel_matching(control(), cluster_id, _filters(body), grace)
+    done = cancelling.cancel_matching(control(), cluster_id, filters_of(body), grace)
     return answer({"cancelled": done.cancelled, "cancelling": done.cancelling, "more": done.more}, 202)
+
+
+# --- of all clusters --------------------------------------------------------------------------------------------
+
+
+@routes.post("/jobs/cancel")
+@endpoint(Role.OPERATOR, body=CANCEL_ANYWHERE, answers={202: answers.CANCELLED})
+def cancel_anywhere(body: Document) -> flask.Response:
+    """Cancel the unfinished jobs that match, of all clusters or of one."""
+    grace, cluster_id = _grace(body), body.pop("cluster_id", None)
+    done = cancelling.cancel_matching(control(), cluster_id, filters_of(body), grace)
+    return answer({"cancelled": done.cancelled, "cancelling": done.cancelling, "more": done.more}, 202)
+
+
+@routes.post("/jobs/retry")
+@endpoint(Role.OPERATOR, body=TREAT_ANYWHERE, answers={202: answers.RETRIED})
+def retry_anywhere(body: Document) -> flask.Response:
+    """Queue the dead letters that match again, of all clusters or of one, the oldest first."""
+    limit, cluster_id = body.pop("limit"), body.pop("cluster_id", None)
+    done = bulk.retry(control(), cluster_id, filters_of(body), limit)
+    return answer({"retried": done.done, "left": done.left, "without_payload": done.kept}, 202)
+
+
+@routes.post("/jobs/discard")
+@endpoint(Role.OPERATOR, body=TREAT_ANYWHERE, answers={202: answers.DISCARDED})
+def discard_anywhere(body: Document) -> flask.Response:
+    """Put the dead letters that match aside, of all clusters or of one, and drop their payloads."""
+    limit, cluster_id = body.pop("limit"), body.pop("cluster_id", None)
+    done = bulk.discard(control(), cluster_id, filters_of(body), limit)
+    return answer({"discarded": done.done, "left": done.left, "without_payload": done.kept}, 202)
 
 
 def _grace(body: dict[str, Any]) -> float:

@@ -10,12 +10,18 @@ from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.api.requests import PAGE
 from brain_clusters.api.routes.clusters import page_of
 from brain_clusters.domain.access import Role
+from brain_clusters.domain.states import OperationKind, OperationStatus
 from brain_clusters.services import operations
 from brain_clusters.services.requests import Schema
 
 routes = flask.Blueprint("operations", __name__, url_prefix="/api/operations")
 
-_FILTERS: Schema = {**PAGE, "cluster_id": {"type": "string", "minlength": 1, "maxlength": 100}}
+_FILTERS: Schema = {
+    **PAGE,
+    "cluster_id": {"type": "string", "minlength": 1, "maxlength": 100},
+    "kind": {"type": "string", "allowed": [str(kind) for kind in OperationKind]},
+    "status": {"type": "string", "allowed": [str(status) for status in OperationStatus]},
+}
 
 
 @routes.get("")
@@ -23,7 +29,11 @@ _FILTERS: Schema = {**PAGE, "cluster_id": {"type": "string", "minlength": 1, "ma
 def listing(query: Document) -> flask.Response:
     """List operations, newest first."""
     with control().database.transaction() as session:
-        page = operations.listing(session, query.get("cluster_id"), limit=query["limit"], cursor=query.get("cursor"))
+        page = operations.listing(
+            session, query.get("cluster_id"), limit=query["limit"], cursor=query.get("cursor"),
+            kind=OperationKind(query["kind"]) if "kind" in query else None,
+            status=OperationStatus(query["status"]) if "status" in query else None,
+        )  # fmt: skip
     return page_of("operations", page, views.operation)
 
 

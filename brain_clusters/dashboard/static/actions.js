@@ -1,7 +1,8 @@
 // Buttons and forms with data-action="METHOD /path" call the REST API; what comes of it is told in a toast.
 //
 // data-body: JSON to send. data-confirm: the question to ask before. data-typed: a name to type before.
-// data-done: what to say at the end. data-next: the page to go to then. A form's fields become the body; a field named
+// data-done: what to say at the end. data-next: the page to go to then; {cluster} in it is the
+// id of the answer's cluster. A form's fields become the body; a field named
 // a.b goes into the object a, and empty fields are left out.
 
 const POLL_MS = 500;
@@ -46,7 +47,7 @@ async function run(source, body) {
   delete source.dataset.editing;
   if (told.operation) await follow(told.operation, source.dataset.done);
   else if (source.dataset.done) toast("ok", source.dataset.done);
-  if (source.dataset.next) location.assign(source.dataset.next);
+  if (source.dataset.next) location.assign(source.dataset.next.replace("{cluster}", encodeURIComponent(told.cluster?.id ?? "")));
   else changed();
 }
 

@@ -62,6 +62,7 @@ class Job(Base):
             postgresql_where=text("status = 'queued' AND published_at IS NULL AND eta IS NOT NULL"),
         ),
         Index("ix_jobs_cluster_id_created_at_id", "cluster_id", "created_at", "id"),
+        Index("ix_jobs_created_at_id", "created_at", "id"),
         Index("ix_jobs_unfinished", "status", "published_at", postgresql_where=text("status IN ('queued', 'running')")),
         Index("ix_jobs_finished_at", "finished_at"),
     )

@@ -17,8 +17,8 @@ class Operation(Base):
     """One recorded lifecycle command with its outcome.
 
     The claim is a compare-and-set: pending (or running with an ended lease) -> running until ``lease_until``.
-    acted_at: when the plan was carried out; from then on it waits for its agents, until ``deadline_at``.
-    trace: the traceparent of whoever asked for it, where that is traced.
+    acted_at: when the plan was carried out; from then on it waits for its agents, until ``deadline_at``. trace: the
+    carrier of who asked for it, see ``tracing``.
     """
 
     __tablename__ = "operations"
@@ -31,7 +31,6 @@ class Operation(Base):
     request: Mapped[dict[str, Any]] = mapped_column(server_default=EMPTY_JSON)
     result: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
-    trace: Mapped[str | None]
     generation: Mapped[int] = mapped_column(BigInteger, server_default="0")
     attempts: Mapped[int] = mapped_column(server_default="0")
     message_id: Mapped[str | None] = mapped_column(unique=True)
@@ -42,6 +41,7 @@ class Operation(Base):
     acted_at: Mapped[datetime | None]
     deadline_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    trace: Mapped[dict[str, Any] | None]
 
     __table_args__ = (
         Index("ix_operations_cluster_id_created_at", "cluster_id", "created_at"),
