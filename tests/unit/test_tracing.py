@@ -1,4 +1,4 @@
-"""Tracing where it is off, or cannot be on. What it tells where it is on is in tests/acceptance/test_traces.py."""
+"""Tracing where it is off, or cannot be on. What it tells where it is on is in tests/acceptance/test_following.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 
 from brain_clusters import tracing
-from brain_clusters.config import traces_wanted
+from brain_clusters.config import wants_traces
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 # What our processes import. (The client of Redis imports OpenTelemetry's metrics wherever they are installed.)
@@ -17,8 +17,7 @@ OFF = """
 import sys
 from brain_clusters import tracing
 import brain_clusters.agent.zygote, brain_clusters.api.app, brain_clusters.client.queue, brain_clusters.services.hosting
-tracing.preload(), tracing.set_up("brain-agent"), tracing.join()
-assert not tracing.is_on()
+tracing.preload(), tracing.start("agent"), tracing.join()
 print(*[name for name in sys.modules if name.startswith(("opentelemetry.sdk.trace", "opentelemetry.exporter"))])
 """
 
@@ -29,13 +28,13 @@ print(*[name for name in sys.modules if name.startswith(("opentelemetry.sdk.trac
         ({}, False),
         (ENDPOINT, True),
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces"}, True),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": " "}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, False),
         ({**ENDPOINT, "OTEL_SDK_DISABLED": "True"}, False),
         ({**ENDPOINT, "OTEL_TRACES_EXPORTER": "none"}, False),
     ],
 )
 def test_opentelemetrys_own_variables_say_whether_there_are_traces(environ: Mapping[str, str], wanted: bool) -> None:
-    assert traces_wanted(environ) is wanted
+    assert wants_traces(environ) is wanted
 
 
 def test_nothing_is_imported_where_it_is_off() -> None:
@@ -46,10 +45,10 @@ def test_nothing_is_imported_where_it_is_off() -> None:
 
 
 def test_off_there_is_no_trace() -> None:
-    with tracing.span("s", parent=f"00-{1:032x}-{1:016x}-01"):
-        tracing.tell({"a": 1}, error="E")
-        assert tracing.current() is None
-    tracing.shut_down()
+    with tracing.span("s", parent={"traceparent": f"00-{1:032x}-{1:016x}-01"}) as found:
+        tracing.note(a=1)
+        assert (found, tracing.carrier(), tracing.is_on()) == (None, {}, False)
+    tracing.stop()
 
 
 def test_without_the_extra_it_says_what_to_install(
@@ -57,6 +56,6 @@ def test_without_the_extra_it_says_what_to_install(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", ENDPOINT["OTEL_EXPORTER_OTLP_ENDPOINT"])
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
-    tracing.set_up("brain-api")
+    tracing.start("api")
     assert not tracing.is_on()
     assert "pip install 'brain-clusters[tracing]'" in caplog.text
