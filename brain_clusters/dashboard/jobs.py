@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flask
 
 from brain_clusters.api import views
@@ -59,7 +61,7 @@ def show(job_id: str) -> flask.Response:
             cluster = clusters.get(session, job.cluster_id)
     except NotFound:  # of a client that told nothing of it
         cluster = None
-    of_cluster = {} if cluster is None else {"cluster": cluster}
+    of_cluster: dict[str, Any] = {} if cluster is None else {"cluster": cluster}
     ended = job.status in FINISHED_JOB_STATUSES
     return page(
         "job.html", title=f"Job {job.id}", job=told, tree=shown["tree"], totals=shown["totals"],

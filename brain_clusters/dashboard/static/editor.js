@@ -71,7 +71,7 @@ function faultLine(one) {
   if (one.line) {
     const button = made("button", `${one.line}:${one.column}`, "quiet-link mono");
     button.type = "button";
-    button.setAttribute("aria-label", `Go to line ${one.line}, column ${one.column}`);
+    button.title = `Go to line ${one.line}, column ${one.column}`;
     button.onclick = () => go(one.line, one.column);
     item.append(button);
   }
