@@ -77,8 +77,8 @@ def build(control: Control) -> None:
             ("ana", Role.ADMIN, True, (), 4), ("ben", Role.OPERATOR, True, (), 55), ("ci", Role.OPERATOR, False, (), 22),
             ("grafana", Role.VIEWER, False, (), 1), ("eu support", Role.OPERATOR, True, ("customers",), None),
         )]  # fmt: skip
-    JobNotes(control.broker.redis).write(ROOT, PROGRESS_FIELD, json.dumps({"step": "wait for Writers", "done": 3}))
     _begin(control, now)
+    JobNotes(control.broker.redis).write(ROOT, PROGRESS_FIELD, json.dumps({"step": "wait for Writers", "done": 3}))
     for key, agent_name in zip(keys, _AGENTS, strict=False):
         opener = Identity(name=key.name, role=key.role, key_id=key.id)
         sessions.open_for(control, opener, "10.0.4.17", agent_name)
