@@ -270,7 +270,7 @@ class Settings:
     log_level: str = setting.declare("BRAIN_LOG_LEVEL", str.upper, "INFO", "DEBUG, INFO, WARNING or ERROR.")
     log_format: str = setting.declare(
         "BRAIN_LOG_FORMAT", setting.one_of("auto", "json", "text"), "auto",
-        "Lines of logs: json, text for people, or auto: text on a terminal and JSON elsewhere.",
+        "How lines are logged: json, text, or auto, which is text on a terminal and JSON elsewhere.",
     )  # fmt: skip
     commit: str | None = setting.declare("BRAIN_COMMIT", str, None, "The commit that was built, shown by /version.")
 
@@ -329,6 +329,14 @@ def mask_url(url: str) -> str:
     # Greedy up to the last "@": a password may hold one unquoted.
     url = re.sub(r"(://[^:/@]*):.*@", rf"\1:{SECRET_MASK}@", url)
     return re.sub(r"(?i)([?&](?:password|sslpassword)=)[^&]*", rf"\1{SECRET_MASK}", url)
+
+
+def wants_traces(environ: Mapping[str, str] | None = None) -> bool:
+    """Return whether spans have somewhere to go, by OpenTelemetry's own variables, as agents have them, too."""
+    environ = os.environ if environ is None else environ
+    named = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none"
+    return any(environ.get(name) for name in named) and not off
 
 
 def user_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:

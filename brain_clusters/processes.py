@@ -174,11 +174,16 @@ def open_log(path: Path) -> BinaryIO:
     return path.open("ab")
 
 
+# Of a long log only the end is read: so much, or more for many lines of this mean length.
+_TAIL_BYTES = 16_384
+_LINE_BYTES = 256
+
+
 def tail(path: Path, lines: int = 15) -> str:
     """Return the last ``lines`` of a log, or "" when there is none."""
     try:
         with path.open("rb") as log:
-            log.seek(max(0, path.stat().st_size - 16_384))
+            log.seek(max(0, path.stat().st_size - max(_TAIL_BYTES, lines * _LINE_BYTES)))
             return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""

@@ -12,6 +12,7 @@ from typing import Any
 
 from celery import Celery
 
+from brain_clusters import tracing
 from brain_clusters.broker import names
 from brain_clusters.domain.commands import Origin
 from brain_clusters.domain.states import OperationKind
@@ -37,7 +38,8 @@ def _register_command(app: Celery, control: Callable[[], Control], kind: Operati
     @app.task(name=f"brain.lifecycle.{kind}", bind=True, typing=False, **retry)  # type: ignore[untyped-decorator]
     def command(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         origin = Origin("celery", f"queued as brain.lifecycle.{kind}", message_id=self.request.id)
-        return accept(control(), kind, args, kwargs, origin)
+        with tracing.span(f"brain.lifecycle.{kind}", "consumer", tracing.carried(self.request.get)):
+            return accept(control(), kind, args, kwargs, origin)
 
 
 def accept(

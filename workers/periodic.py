@@ -12,7 +12,18 @@ from celery import Celery
 
 from brain_clusters.broker import names
 from brain_clusters.errors import TemporaryError
-from brain_clusters.services import alerts, alone, autoscale, counting, metering, metrics, notify, served, workers
+from brain_clusters.services import (
+    accruing,
+    alerts,
+    alone,
+    autoscale,
+    counting,
+    metering,
+    metrics,
+    notify,
+    served,
+    workers,
+)
 from brain_clusters.services.control import Control
 
 
@@ -30,6 +41,7 @@ def register(app: Celery, control: Callable[[], Control]) -> None:
         served.pay(control())
         alerts.end_destroyed(control())
         metering.keep(control())
+        accruing.accrue(control())
         counting.fold(control())
         metrics.prune(control())
 

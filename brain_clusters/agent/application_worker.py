@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import redis
 from celery import Celery
 from celery.exceptions import Ignore, Reject, Retry
+from celery.signals import task_postrun, task_prerun
 from celery.utils.imports import symbol_by_name
 
+from brain_clusters import logs
 from brain_clusters.agent import application
 from brain_clusters.agent.beats import Beats, Counters
 from brain_clusters.agent.config import AgentConfig
@@ -66,6 +69,7 @@ def run(app: Celery, spec: AgentSpec, config: AgentConfig, on_ready: Callable[[]
     )
 
     once_it_consumes(config, draining, beats, on_ready)
+    _bind_job_ids()
     worker = app.Worker(
         hostname=spec.agent_id,
         queues=list(spec.celery.queues),
@@ -109,6 +113,24 @@ class _Account:
             counts.add(self._client, spec.cluster_id, spec.group_name, spec.agent_id, more)
             self._told = done
         return now
+
+
+def _bind_job_ids() -> None:
+    """Give what is logged in a task that task's id, in the process and thread that runs it."""
+    running: ContextVar[tuple[ExitStack, ...]] = ContextVar("running", default=())  # a task may call another one
+
+    def begin(task_id: str, **_: Any) -> None:
+        stack = ExitStack()
+        stack.enter_context(logs.bound(job_id=task_id))
+        running.set((*running.get(), stack))
+
+    def end(**_: Any) -> None:
+        *before, stack = running.get() or (ExitStack(),)
+        running.set(tuple(before))
+        stack.close()
+
+    task_prerun.connect(begin, weak=False)
+    task_postrun.connect(end, weak=False)
 
 
 def _count_requests(app: Celery, counters: Counters) -> None:

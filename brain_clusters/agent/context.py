@@ -44,7 +44,7 @@ class JobContext:
     group: str
     agent_id: str
     config: Mapping[str, Any]
-    log: logging.Logger
+    log: logging.Logger | logging.LoggerAdapter[logging.Logger]
     capability: str | None = None
     deadline: float | None = None
     notes: JobNotes | None = None
@@ -134,6 +134,14 @@ class JobContext:
         """The last checkpoint of this job, or None. Read from Redis each time."""
         with self.undisturbed():
             return None if self.notes is None else self.notes.read(self.job_id, CHECKPOINT_FIELD)
+
+
+class JobLog(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose lines have the job's id, from whichever thread they come."""
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Add the id to what the line is about."""
+        return msg, {**kwargs, "extra": {**(kwargs.get("extra") or {}), **(self.extra or {})}}
 
 
 def as_json(value: Any, what: str, limit_bytes: int) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from brain_clusters import tracing
 from brain_clusters.agent.errors import HandlerError, JobCancelled
 from brain_clusters.broker.delegating import Child, Join, Joins, Parent
 from brain_clusters.broker.jobs import Delivery, JobRecords
@@ -102,6 +103,7 @@ class Team:
         """See ``JobContext.delegate``."""
         group, capability = self._addressee(to)
         self._check_depth()
+        trace = tracing.carrier()
         options = JobOptions(
             max_attempts=_attempts(max_attempts),
             timeout_seconds=_timeout(timeout),
@@ -109,6 +111,8 @@ class Team:
             parent_id=self.job_id,
             root_id=self.options.root_id or self.job_id,
             depth=self.options.depth + 1,
+            traceparent=trace.get("traceparent"),
+            tracestate=trace.get("tracestate"),
         )
         if isinstance(payloads, (str, bytes, Mapping)) or not isinstance(payloads, Iterable):
             raise DelegationRefused("payloads is a list, with one payload for each job to hand down")

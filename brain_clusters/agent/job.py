@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from celery import Celery
 from celery.exceptions import Ignore
 
-from brain_clusters import logs
+from brain_clusters import logs, tracing
 from brain_clusters.agent.attempts import Attempt, Outcome
 from brain_clusters.agent.beats import Counters
 from brain_clusters.agent.context import JobContext, as_json
@@ -71,16 +71,24 @@ class JobRunner:
     ) -> Any:
         """Do one delivery of a job; return its result, or raise JobFailed, or Ignore when it is to be tried again."""
         job_id = storable_text(str(job_id))  # any client chooses its own, and PostgreSQL has to store it
+        told = {"job_id": job_id, "cluster_id": self._spec.cluster_id, "agent_id": self._spec.agent_id}
+        span = tracing.span(f"job {self._spec.group_name}", "consumer", options.trace, expected=(Ignore,), **told)
+        with logs.bound(job_id=job_id), span:
+            return self._deliver(job_id, args, kwargs, options, delivery)
+
+    def _deliver(
+        self, job_id: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: JobOptions, delivery: Delivery | None
+    ) -> Any:
         failpoint("delivered")
         delivery = self._begun(job_id, delivery)
         if delivery.attempt == 0:
-            log.info("job %s was finished before; its acknowledgement was lost", job_id)
+            log.info("the job was finished before; its acknowledgement was lost")
             return None
         started = time.time()
         attempt = Attempt(delivery, options, self._spec)
         refused = attempt.refusal(started)
         if refused is None:
-            team = _patiently(job_id, lambda: self._delegating.team(job_id, options, delivery, started))
+            team = _patiently(lambda: self._delegating.team(job_id, options, delivery, started))
             outcome, usage = self._do(team, attempt, args, kwargs)
             if isinstance(outcome.result, Delegation):
                 outcome = self._hand_down(team, outcome.result, usage)
@@ -106,14 +114,14 @@ class JobRunner:
         """Return the delivery as it was counted; count it where the transport did not."""
         if delivery is not None and delivery.attempt >= 0:
             return delivery
-        found = _patiently(job_id, lambda: self._records.begin(job_id, self._spec.agent_id))
+        found = _patiently(lambda: self._records.begin(job_id, self._spec.agent_id))
         return found if delivery is None else replace(found, tag=delivery.tag, queue=delivery.queue)
 
     def _explained(self, job_id: str, refused: Outcome, delivery: Delivery) -> Outcome:
         """Return ``refused`` with the reason that the last attempt gave before it took its agent along, if it did."""
         if refused.status is not JobStatus.DEAD:
             return refused
-        words = _patiently(job_id, lambda: self._watch.last_words(job_id, delivery.attempt - 1))
+        words = _patiently(lambda: self._watch.last_words(job_id, delivery.attempt - 1))
         return replace(refused, error=words or refused.error)
 
     def _do(
@@ -157,7 +165,7 @@ class JobRunner:
         except BaseException as exc:  # whatever left here would leave the job without an outcome
             if type(exc).__name__ == "GreenletExit":  # gevent's way to end a greenlet with its process
                 raise
-            log.exception("job %s failed", context.job_id)
+            log.exception("the job failed")
             trace = traceback.format_exc(limit=-20)
             return attempt.failed(_error(type(exc).__name__, _said(exc) or type(exc).__name__, trace), jitter)
 
@@ -168,11 +176,11 @@ class JobRunner:
         """
         delivery, parent = attempt.delivery, attempt.options.parent_id
         if again is None:
-            counts = _patiently(report.id, lambda: self._records.finish(report, delivery, parent_id=parent))
+            counts = _patiently(lambda: self._records.finish(report, delivery, parent_id=parent))
         else:
-            counts = _patiently(report.id, lambda: self._records.again(report, delivery, again))
+            counts = _patiently(lambda: self._records.again(report, delivery, again))
         if not counts:
-            log.warning("job %s is not held here any more, and is done elsewhere", report.id)
+            log.warning("the job is not held here any more, and is done elsewhere")
         self._acknowledged(delivery)
         return counts
 
@@ -183,8 +191,8 @@ class JobRunner:
     def _hand_down(self, team: Team, delegation: Delegation, usage: dict[str, Any] | None) -> Outcome:
         """Hand work down; return that the job waits, or why it cannot."""
         try:
-            if not _patiently(team.job_id, lambda: self._delegating.hand_down(team, delegation, usage)):
-                log.info("job %s waits already, or another agent does it", team.job_id)
+            if not _patiently(lambda: self._delegating.hand_down(team, delegation, usage)):
+                log.info("the job waits already, or another agent does it")
             failpoint("handed_down")
             return Outcome(JobStatus.RUNNING)
         except DelegationRefused as exc:
@@ -216,7 +224,7 @@ class JobRunner:
         )
 
 
-def _patiently(job_id: str, step: Callable[[], Value]) -> Value:
+def _patiently(step: Callable[[], Value]) -> Value:
     """Take a step in Redis, and wait while it is away: a job failed for that would be lost, or its work done again."""
     deadline, pause = time.monotonic() + _PATIENCE_SECONDS, 0.1
     while True:
@@ -225,7 +233,7 @@ def _patiently(job_id: str, step: Callable[[], Value]) -> Value:
         except TemporaryError:
             if time.monotonic() > deadline:
                 raise
-            log.warning("job %s waits for Redis", job_id)
+            log.warning("the job waits for Redis")
             time.sleep(pause)
             pause = min(2.0, pause * 2)
 
@@ -264,8 +272,10 @@ def register(app: Celery) -> JobRunner:
     @app.task(name=names.JOB_TASK, bind=True, typing=False, throws=(JobFailed,))  # type: ignore[untyped-decorator]
     def job(self: Any, *args: Any, **kwargs: Any) -> Any:
         options = JobOptions.from_header(self.request.get(names.OPTIONS_HEADER))
-        delivery = Delivery.from_header(self.request.get(names.DELIVERY_HEADER))
-        with logs.bound(job_id=self.request.id):
-            return runner(self.request.id, args, kwargs, options, delivery)
+        if options.traceparent is None and (found := tracing.carried(self.request.get)):  # a client of somebody else
+            options = replace(options, traceparent=found.get("traceparent"), tracestate=found.get("tracestate"))
+        return runner(
+            self.request.id, args, kwargs, options, Delivery.from_header(self.request.get(names.DELIVERY_HEADER))
+        )
 
     return runner

@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from celery.signals import worker_process_init
+from celery.signals import worker_process_init, worker_process_shutdown
 
+from brain_clusters import tracing
 from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.flight import allow_waking
 from brain_clusters.agent.handlers import Handler
@@ -60,3 +61,4 @@ def bind(runner: JobRunner, spec: AgentSpec, handler: Handler, config: AgentConf
         runner.counters = tally.teller()
 
     worker_process_init.connect(in_child, weak=False)
+    worker_process_shutdown.connect(lambda **_: tracing.flush(), weak=False)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import redis
 
 from brain_clusters.agent.alarm import Alarm
-from brain_clusters.agent.context import JobContext
+from brain_clusters.agent.context import JobContext, JobLog
 from brain_clusters.agent.errors import JobCancelled, JobTimeout
 from brain_clusters.agent.flight import Flight
 from brain_clusters.broker import names
@@ -86,7 +86,7 @@ class Watch:
             spec.group_name,
             spec.agent_id,
             spec.config,
-            logging.getLogger("job"),
+            JobLog(logging.getLogger("job"), {"job_id": job_id}),
             capability,
             None if timeout is None else time.time() + timeout,
             self._notes,

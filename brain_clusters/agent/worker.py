@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import worker_ready
 
-from brain_clusters import logs
+from brain_clusters import logs, tracing
 from brain_clusters.agent import job as job_module
 from brain_clusters.agent import pools
 from brain_clusters.agent.beats import Beats
@@ -59,6 +59,7 @@ def run(
     if lock is None:
         return EXIT_ALREADY_RUNNING
     log_to_standard_error(spec, config)
+    tracing.start("agent", cluster_id=spec.cluster_id, agent_id=spec.agent_id)
     client = connect(config.redis_url)
     pools.bind(runner, spec, handler, config)
     app.conf.broker_transport_options = transport_options(spec.agent_id, record_ttl=config.job_ttl)
@@ -84,6 +85,7 @@ def run(
         **ALONE,
     )
     worker.start()
+    tracing.stop()
     beats.last(stale=config.beat_stale)
     return int(worker.exitcode or 0)
 
@@ -115,7 +117,8 @@ def hold_identity(run_dir: Path, agent_id: str) -> int | None:
 
 def log_to_standard_error(spec: AgentSpec, config: AgentConfig) -> None:
     """Have everything logged to standard error, which is the agent's log."""
-    logs.set_up(config.log_format, config.log_level, cluster_id=spec.cluster_id, agent_id=spec.agent_id)
+    ids = {"agent_id": spec.agent_id, "cluster_id": spec.cluster_id}
+    logs.configure("agent", config.log_level, config.log_format, **ids)
     logging.getLogger("celery").setLevel(logging.WARNING)
     # On their own loggers: Celery sets the root's level to its own, and handlers' lines would be lost.
     for name in ("job", "brain_clusters"):

@@ -35,6 +35,7 @@ from typing import Any, NoReturn
 from billiard.util import _run_after_forkers
 from celery import Celery
 
+from brain_clusters import tracing
 from brain_clusters.agent import application, application_worker, pools, worker
 from brain_clusters.agent.config import AgentConfig
 from brain_clusters.agent.handlers import Handler, for_spec, load, preload, skills
@@ -102,6 +103,7 @@ class Zygote:
         for module in PRELOAD:
             importlib.import_module(module)
         skills.installed()
+        tracing.preload()
         self._app, self._runner = worker.prepare_app(self._config)
         # Objects that live on are moved out of the collector's sight, or its marks would unshare their pages.
         gc.collect()

@@ -89,21 +89,37 @@ OPERATION = record(
 OPERATIONS = page("operations", OPERATION)
 ROLLOUTS = page("rollouts", ROLLOUT)
 ACCEPTED = record("Accepted", {"operation": OPERATION, "cluster": CLUSTER}, {"rollout": ROLLOUT})
-_REASON = told(or_null(TEXT), "Why it still is starting, or that somebody sent it away.")
 AGENT = record(
     "Agent",
     {
         "id": TEXT, "cluster_id": TEXT, "agent_id": TEXT, "group": TEXT, "role": words(AgentRole),
         "supervisor_id": or_null(TEXT), "capabilities": _TEXTS, "skills": _TEXTS, "config": OBJECT,
         "status": words(AgentStatus), "health_score": NUMBER, "tasks_completed": WHOLE, "tasks_failed": WHOLE,
+        "draining_at": or_null(TIME), "retiring": told(TRUTH, "Somebody wants another in its place."),
         "avg_task_duration": told(NUMBER, "Seconds."), "last_error": or_null(TEXT), "spawned_at": TIME,
         "ready_at": or_null(TIME), "last_active": or_null(TIME), "stopped_at": or_null(TIME), "driver": TEXT,
-        "blueprint_version": TEXT, "host_id": or_null(TEXT), "reason": _REASON, "pid": or_null(WHOLE),
+        "blueprint_version": TEXT, "host_id": or_null(TEXT), "reason": told(or_null(TEXT), "Why it still is starting."),
+        "pid": or_null(WHOLE),
         "in_flight": or_null(WHOLE), "cpu": told(or_null(NUMBER), "%"), "memory": told(or_null(WHOLE), "Bytes."),
         "beat": told(words(("fresh", "missing", "unknown")), "unknown: Redis could not be asked."),
     },
 )  # fmt: skip
 AGENTS = page("agents", AGENT)
+_HELD_JOB = record(
+    "HeldJob",
+    {
+        "id": TEXT, "begun": told(TRUTH, "The agent works on it; else it is the next one."), "attempts": WHOLE,
+        "started_at": or_null(TIME),
+    },
+)  # fmt: skip
+WHOLE_AGENT = record(
+    "WholeAgent",
+    {
+        **AGENT["properties"],
+        "beat_at": or_null(TIME), "running_for": told(or_null(NUMBER), "Seconds on its present job."),
+        "jobs": told(or_null(listed(_HELD_JOB)), "What it holds of our jobs; null when Redis could not be asked."),
+    },
+)  # fmt: skip
 HIERARCHY = record("", {"cluster_id": TEXT, "hierarchy": {"$ref": "#/components/schemas/Branch"}})
 BRANCH = record(
     "Branch",

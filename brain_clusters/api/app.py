@@ -7,7 +7,7 @@ from typing import Any
 import flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from brain_clusters.api import auditing, auth, limits, problems, release
+from brain_clusters.api import auditing, auth, following, limits, problems, release
 from brain_clusters.api.context import attach, commit
 from brain_clusters.api.requests import BODY_LIMIT_BYTES
 from brain_clusters.api.routes import (
@@ -74,6 +74,7 @@ def create_app(control: Control) -> flask.Flask:
     app.url_map.merge_slashes = False
     attach(app, control, Hub(control, control.settings.api_listeners))
     app.url_value_preprocessor(_refuse_nul)
+    following.register(app)
     auth.register(app)
     app.after_request(auditing.finish)
     app.after_request(_spare_known)

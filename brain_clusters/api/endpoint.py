@@ -18,7 +18,6 @@ from typing import Any
 
 import flask
 
-from brain_clusters import logs
 from brain_clusters.api.requests import read_body, read_query
 from brain_clusters.domain.access import Role
 from brain_clusters.services.requests import NOTHING, Schema, validated
@@ -68,8 +67,7 @@ def endpoint(role: Role | None, **declared: Any) -> Callable[[View], View]:
             if told.body is not None:
                 body = validated(read_body(), told.body, "the request body")
                 arguments |= {} if told.body == NOTHING else {"body": body}
-            with logs.bound(**{name: value for name, value in arguments.items() if name.endswith("_id")}):
-                return view(**arguments)
+            return view(**arguments)
 
         setattr(read, _NAME, told)
         return read

@@ -10,8 +10,10 @@ from typing import Any
 
 import flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
+from brain_clusters import tracing
 from brain_clusters.api.app import create_app
 from brain_clusters.api.context import hub_of
 from brain_clusters.config import Settings
@@ -43,6 +45,8 @@ def serve(settings: Settings, mount: Callable[[flask.Flask], None] = lambda _app
 
     def make() -> flask.Flask:
         _allow_descriptors(settings.api_listeners)
+        tracing.start("api")
+        opened.callback(tracing.stop)
         control = Control.open(settings, application="brain-api")
         threading.Thread(target=control.broker.warm_up, name="warm-up", daemon=True).start()
         app = create_app(control)
@@ -73,6 +77,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             super().finish_request(conn, fs)
 
 
+class Log(Logger):  # type: ignore[misc]
+    """Gunicorn's log, whose lines go where all others go, and look like them."""
+
+    def setup(self, cfg: Any) -> None:
+        """Leave the lines to the handlers of the process."""
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
+
 class Server(BaseApplication):  # type: ignore[misc]
     """Gunicorn's entry. ``make`` is called in the worker, after the fork, where connections may be opened.
 
@@ -99,6 +113,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "keepalive": _KEEPALIVE_SECONDS,
             "graceful_timeout": _STOP_SECONDS,
             "loglevel": "warning",
+            "logger_class": f"{__name__}.{Log.__name__}",
             "control_socket_disable": True,  # it would lie in the user's home
             "worker_exit": lambda _arbiter, _worker: self._at_exit(),
         }

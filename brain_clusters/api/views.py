@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from brain_clusters.api import redaction
@@ -26,6 +27,7 @@ from brain_clusters.domain.routing import Candidate, Route
 from brain_clusters.domain.secrecy import without_secrets
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, READY_AGENT_STATUSES, TRANSITIONS, AgentStatus
 from brain_clusters.services import access
+from brain_clusters.services.agents import HeldJob
 from brain_clusters.services.feed import position_of
 from brain_clusters.services.tree_views import Node, Shown
 
@@ -38,7 +40,7 @@ _CLUSTER = (
 _AGENT = (
     "id", "cluster_id", "agent_id", "role", "supervisor_id", "capabilities", "skills", "config", "status",
     "health_score", "tasks_completed", "tasks_failed", "avg_task_duration", "last_error", "spawned_at", "ready_at",
-    "last_active", "stopped_at", "driver", "host_id", "reason", "blueprint_version",
+    "last_active", "stopped_at", "driver", "host_id", "reason", "blueprint_version", "draining_at", "retiring",
 )  # fmt: skip
 _OPERATION = (
     "id", "kind", "status", "cluster_id", "request", "result", "error", "attempts", "origin", "created_at",
@@ -127,6 +129,24 @@ def agent(row: Agent, beats: Mapping[str, Mapping[str, Any]] | None) -> dict[str
     if row.status in READY_AGENT_STATUSES:
         shown["status"] = found["state"]
     return {**shown, "beat": "fresh"}
+
+
+def whole_agent(
+    row: Agent, beats: Mapping[str, Mapping[str, Any]] | None, jobs: Sequence[HeldJob] | None
+) -> dict[str, Any]:
+    """Return an agent with what it holds. jobs: None when nothing is known. running_for: seconds, by its beat."""
+    beat = {} if beats is None else beats.get(row.agent_id, {})
+    return {
+        **agent(row, beats),
+        "beat_at": _time(beat.get("at")),
+        "running_for": beat.get("running_for") if beat.get("in_flight") else None,
+        "jobs": None if jobs is None else [{**asdict(job), "started_at": _time(job.started_at)} for job in jobs],
+    }
+
+
+def _time(seconds: float | None) -> datetime | None:
+    """Return a time that is told in seconds since the epoch."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def letter(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class Messages:
         """Return the message of ``job``. now: seconds since the epoch; an ETA that is past by then is left out."""
         due_at = 0.0 if job.eta is None else job.eta.timestamp()
         eta = "null" if job.eta is None or due_at <= now else f'"{job.eta.astimezone(UTC).isoformat()}"'
-        job_id, options = json.dumps(job.id), json.dumps(job.options) if job.options else "{}"
+        job_id, options = json.dumps(job.id), _with_options(job.options)
         body = b64encode(f"[[{json.dumps(job.payload)}], {{}}, {_EMBED}]".encode()).decode()
         return (
             f'{{"body": "{body}", "content-encoding": "utf-8", "content-type": "application/json", "headers": '
@@ -82,6 +82,17 @@ class Messages:
             f'"kwargsrepr": "{{}}", "delivery_mode": 2, {self._ends[Priority(job.priority or Priority.NORMAL)]}'
             f'"body_encoding": "base64", "delivery_tag": "{self._unique}.{next(self._numbers)}"}}}}'
         )
+
+
+_TRACE = ("traceparent", "tracestate")
+
+
+def _with_options(options: Mapping[str, Any] | None) -> str:
+    """Return options as JSON and, as headers after them, the span, where workers with other libraries look for it."""
+    if not options:
+        return "{}"
+    traced = "".join(f', "{name}": {json.dumps(options[name])}' for name in _TRACE if name in options)
+    return json.dumps(options) + traced
 
 
 _EMBED = '{"callbacks": null, "errbacks": null, "chain": null, "chord": null}'

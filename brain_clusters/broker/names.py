@@ -121,6 +121,16 @@ def host_key(host_id: str) -> str:
     return f"brain:host:{host_id}"
 
 
+def asked_list(host_id: str) -> str:
+    """Return the list of what the API asks a host. See ``questions``."""
+    return f"brain:asked:{host_id}"
+
+
+def answer_list(question_id: str) -> str:
+    """Return the list where whoever asked waits for the answer."""
+    return f"brain:answer:{question_id}"
+
+
 def drain_key(agent_id: str) -> str:
     """Return the key whose presence tells an agent to drain that nothing on its machine can tell."""
     return f"brain:drain:{agent_id}"

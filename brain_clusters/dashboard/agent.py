@@ -10,7 +10,7 @@ from brain_clusters.api.endpoint import endpoint
 from brain_clusters.dashboard.site import page, screen
 from brain_clusters.domain.access import Role
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES
-from brain_clusters.services import agent_logs, agents, clusters, jobs
+from brain_clusters.services import agent_logs, agents, clusters
 
 routes = screen("agent")
 
@@ -27,10 +27,11 @@ def show(agent_id: str) -> flask.Response:
         cluster = clusters.get(session, row.cluster_id)
         recent = agents.latest_jobs(session, row)
     beats = clusters.beats(held, [agent_id])
-    fresh = jobs.with_reports(held, recent, [])
-    done = [fresh[job.id] for job in recent]
+    current = agents.present_jobs(held, row)
+    present = {job.id for job in current or ()}
+    done = [*(current or ()), *(job for job in recent if job.id not in present)]
     return page(
         "agent.html", title=agent_id, cluster=cluster, agent=row, told=views.agent(row, beats), jobs=done,
-        current=agents.unfinished(done), lives=row.status in LIVE_AGENT_STATUSES, poll=3,
+        current=current, lives=row.status in LIVE_AGENT_STATUSES, poll=3,
         log=agent_logs.tail(held, row, _LINES) if redaction.may_read() else None,
     )  # fmt: skip

@@ -40,7 +40,7 @@ def show(cluster_id: str, query: Document) -> flask.Response:
     with held.database.transaction() as session:
         cluster, blueprint = _found(session, cluster_id)
         tree = cluster_shape.tree(held, session, cluster, blueprint)
-        seconds = chart_data.window(query["window"])
+        seconds = chart_data.window(query["window"], cluster.created_at)
         charted = chart_data.charted(session, cluster_id, seconds, held.settings.metrics_interval_seconds)
         turns = ledger.listing(session, cluster_id, action=None, limit=_FEW, cursor=None).items
         events = clusters.events(session, cluster_id, limit=_FEW, cursor=None).items

@@ -80,7 +80,10 @@ def _branch(
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A decision. changes: the groups whose counts it changed, or would have; held: by which gates, each a sentence."""
+    """A decision. changes: the groups whose counts it changed, or would have; held: by which gates, each a sentence.
+
+    reason: "" where the gates' sentences are all of it.
+    """
 
     id: int
     at: datetime
@@ -95,7 +98,8 @@ def turn(row: ScalingDecision) -> Turn:
     names = [*row.before, *(name for name in row.after if name not in row.before)]
     changes = [(name, row.before.get(name, 0), row.after.get(name, 0)) for name in names]
     held = [(name, gate.get("gate", ""), gate.get("reason", "")) for name, gate in row.held.items()]
-    return Turn(row.id, row.at, row.action, row.reason, [one for one in changes if one[1] != one[2]], held)
+    reason = "" if row.reason == "; ".join(f"{name}: {told}" for name, _, told in held) else row.reason
+    return Turn(row.id, row.at, row.action, reason, [one for one in changes if one[1] != one[2]], held)
 
 
 def now(control: Control, cluster_id: str) -> dict[str, Any] | None:
@@ -111,13 +115,14 @@ def now(control: Control, cluster_id: str) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What a cluster cost: by day as a chart, by group, and today against its budget."""
+    """What a cluster cost: by day as a chart, by group, and today against its budget. priced: any group has a price."""
 
     chart: Chart
     groups: Report
     days: Report
     budget: Budget
     spent: Decimal
+    priced: bool
 
     @property
     def share(self) -> float | None:
@@ -137,6 +142,7 @@ def bill(session: Session, cluster: Cluster, blueprint: Blueprint, currency: str
         by_day,
         budgets.effective(blueprint.budget, cluster.budget_per_day),
         costs.spent(session, [cluster.id], today)[cluster.id].total,
+        any(group.cost for group in blueprint.groups),
     )
 
 

@@ -78,6 +78,13 @@ class Database:
             finally:
                 session.close()
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """Yield a session like ``transaction`` whose statements all see the database as it is at the first of them."""
+        with self.transaction() as session:
+            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            yield session
+
     def check_schema(self) -> None:
         """Raise SchemaMismatch unless this code works with the database's schema, TemporaryError without PostgreSQL."""
         self._schema_seen = -_SCHEMA_SECONDS

@@ -30,15 +30,22 @@ class Metric:
 
 
 _GROUP = ("cluster", "group")
+_HOST = ("host", "driver")
 METRICS = {
     metric.name: metric
     for metric in (
         Metric("brain_build_info", "gauge", ("version", "commit"), "Always 1; what is running."),
         Metric("brain_redis_up", "gauge", (), "1 when Redis answered this scrape. Without it, jobs are not told."),
+        Metric("brain_groups_unknown", "gauge", (), "Groups whose jobs nobody could count at this scrape."),
         Metric("brain_tick_age_seconds", "gauge", (), "Seconds since the autoscaler looked last."),
         Metric("brain_hosts", "gauge", ("driver", "state"), "Hosts by driver and state: up, or silent."),
-        Metric("brain_host_agents", "gauge", ("host", "driver"), "Agents that live on a host."),
-        Metric("brain_host_capacity_agents", "gauge", ("host", "driver"), "The most agents that a host runs."),
+        Metric("brain_host_up", "gauge", _HOST, "1 while a host tells of itself, 0 when it does not."),
+        Metric("brain_host_agents", "gauge", _HOST, "Agents that live on a host."),
+        Metric("brain_host_capacity_agents", "gauge", _HOST, "The most agents that a host runs."),
+        Metric("brain_host_capacity_cpus", "gauge", _HOST, "Cores that a host has for agents, where it has a bound."),
+        Metric("brain_host_asked_cpus", "gauge", _HOST, "Cores that the agents of a host ask for."),
+        Metric("brain_host_capacity_bytes", "gauge", _HOST, "Memory that a host has for agents, where it has a bound."),
+        Metric("brain_host_asked_bytes", "gauge", _HOST, "Memory that the agents of a host ask for."),
         Metric("brain_clusters", "gauge", ("status",), "Clusters by status."),
         Metric(
             "brain_cluster_info", "gauge", ("cluster", "name", "blueprint", "version", "status"),
@@ -66,6 +73,7 @@ METRICS = {
         Metric("brain_operation_seconds", "histogram", ("kind",), "How long operations took until they ended."),
         Metric("brain_operations_unfinished", "gauge", ("kind",), "Operations that are pending or run."),
         Metric("brain_tokens_total", "counter", (*_GROUP, "direction"), "Tokens of language models: input, output."),
+        Metric("brain_cost_total", "counter", ("cluster", "currency"), "Cost so far, as far as known."),
         Metric("brain_cost_today", "gauge", ("cluster", "currency"), "Cost since midnight (UTC), as far as known."),
         Metric("brain_saved_today", "gauge", ("cluster", "currency"), "What its sleep saved since midnight (UTC)."),
         Metric("brain_cost_per_hour", "gauge", ("cluster", "currency"), "Cost of an hour of its present agents."),

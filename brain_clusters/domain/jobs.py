@@ -33,7 +33,8 @@ class JobOptions:
     backoff_seconds: the wait before the second attempt; it doubles with each further one up to backoff_max_seconds.
     timeout_seconds: the longest that one attempt may take. expires_at: not to be begun after.
     parent_id, root_id, depth: the place in a tree of delegated jobs; a job of its own has depth 0 and no parent.
-    capability: what the job asked for, where it was addressed by capability.
+    capability: what the job asked for, where it was addressed by capability. traceparent, tracestate: the span that it
+    was sent in, as W3C has them.
     """
 
     max_attempts: int | None = None
@@ -45,6 +46,14 @@ class JobOptions:
     parent_id: str | None = None
     root_id: str | None = None
     depth: int = 0
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+    @property
+    def trace(self) -> dict[str, str]:
+        """The carrier of the span that it was sent in; {} when there was none."""
+        found = {"traceparent": self.traceparent, "tracestate": self.tracestate}
+        return {name: value for name, value in found.items() if value is not None}
 
     def as_header(self) -> dict[str, Any]:
         """Return what is stated, as JSON-ready data; {} when nothing is."""

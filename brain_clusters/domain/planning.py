@@ -104,8 +104,8 @@ class AgentView:
     """What planning needs to know of one live agent.
 
     idle_since: None while it works or has not worked yet. draining_since: None for one whose drain cannot be undone.
-    ready_at: None for one that never was. current: whether it is of the version that its cluster is to have.
-    placed: whether a host has taken it.
+    ready_at: None for one that never was. current: whether it is one that its cluster is to have, by its version and as
+    nobody asked for another in its place; retiring: somebody did. placed: whether a host has taken it.
     """
 
     agent_id: str
@@ -117,6 +117,7 @@ class AgentView:
     ready_at: datetime | None = None
     current: bool = True
     placed: bool = True
+    retiring: bool = False
 
 
 @dataclass(frozen=True, slots=True)

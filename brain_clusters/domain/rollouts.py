@@ -1,4 +1,5 @@
-"""How the agents of a cluster go from one version of its blueprint to another. Pure; time comes as an argument.
+"""How the agents of a cluster go from one version of its blueprint to another, and how single ones are replaced that
+somebody wants out. Pure; time comes as an argument.
 
 Modelled on the RollingUpdate of Kubernetes' Deployments: as many agents of the new version as ``max_parallel`` allows
 are started beside the old ones while the cluster's max_workers leave room (maxSurge); without room old ones leave
@@ -37,7 +38,10 @@ def parse_max_parallel(value: object) -> int | str:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How quickly agents may be replaced. parallel: at once; most: all agents there may be; held: none is."""
+    """How quickly agents may be replaced. parallel: at once; most: all agents there may be.
+
+    held: those of another version stay as they are; single ones that somebody wants out are replaced all the same.
+    """
 
     parallel: int
     most: int
@@ -166,19 +170,21 @@ class _Step:
 
     def plan(self) -> Plan:
         for name, team in self._teams.items():
-            if not self._pace.held:
-                self._drop_unready(team)
+            self._drop_unready(team)
             self._cut(team)
             self._fill(name, team)
-        if not self._pace.held:
-            self._replace()
+        self._replace()
         return Plan(self._start, tuple(self._drain), tuple(self._undo))
 
     def _drop_unready(self, team: _Team) -> None:
         """Let old agents go that were never ready, and those of groups that are no more: nobody counts on them."""
-        gone = [agent for agent in team.old if agent.status is AgentStatus.STARTING or not team.known]
+        may_go = self._replaceable(team)
+        gone = [agent for agent in may_go if agent.status is AgentStatus.STARTING or not team.known]
         for agent in gone:
             self._leaves(team, agent)
+
+    def _replaceable(self, team: _Team) -> list[AgentView]:
+        return [agent for agent in team.old if agent.retiring or not self._pace.held]
 
     def _leaves(self, team: _Team, agent: AgentView) -> None:
         self._drain.append(agent.agent_id)
@@ -195,7 +201,7 @@ class _Step:
         healthy = sum(self._is_healthy(agent) for agent in team.new)
         ready = [agent for agent in team.old if agent.status in READY_AGENT_STATUSES]
         spare = healthy + len(ready) - team.want + self._without_place(team)
-        for agent in sorted(team.old, key=victim_order):
+        for agent in sorted(team.old, key=_leaving_order):
             is_ready = agent.status in READY_AGENT_STATUSES
             if team.surplus <= 0 or (is_ready and spare <= 0):
                 break
@@ -245,8 +251,8 @@ class _Step:
         slots = self._pace.parallel - self._in_flight()
         for name, team in self._teams.items():
             # Whoever is there beyond the wanted number replaces one already.
-            left = len(team.old) - max(0, team.surplus)
-            victims = sorted(team.old, key=victim_order)
+            victims = sorted(self._replaceable(team), key=_leaving_order)
+            left = min(len(victims), len(team.old) - max(0, team.surplus))
             while slots > 0 and left > 0 and team.want > 0:
                 slots, left = slots - 1, left - 1
                 if self._room > 0:
@@ -259,6 +265,11 @@ class _Step:
         known = [team for team in self._teams.values() if team.known]
         unproven = sum(team.started + sum(not self._is_healthy(agent) for agent in team.new) for team in known)
         return unproven + sum(len(team.old_leaving) for team in known)
+
+
+def _leaving_order(agent: AgentView) -> tuple[bool, int, float]:
+    """Return what sorts agents by who is to leave first: those whom somebody wants out."""
+    return (not agent.retiring, *victim_order(agent))
 
 
 def step(

@@ -32,6 +32,15 @@ class Ended:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Somebody wants to read the last ``lines`` of an agent's log. id: of the question."""
+
+    id: str
+    agent_id: str
+    lines: int
+
+
 class Desk(Protocol):
     """The host's view of the control plane. Every call may raise TemporaryError and is then made again."""
 
@@ -67,6 +76,12 @@ class Desk(Protocol):
 
     def ended(self, ended: Sequence[Ended]) -> None:
         """Tell that agents are gone and that what they held is back in the queue."""
+
+    def asked(self) -> Sequence[Asked]:
+        """Return the logs that somebody wants to read; each is asked for once."""
+
+    def tell_log(self, asked: Asked, text: str | None, why: str | None = None) -> None:
+        """Answer with the log, or with None and why it cannot be read."""
 
     def leave(self) -> None:
         """Tell that this host ends; what it claimed and did not start goes to others."""

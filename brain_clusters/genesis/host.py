@@ -176,6 +176,7 @@ class Host:
     def _look(self) -> None:
         """Compare the rows with the engine and act on every difference."""
         if self._stopping is not None:
+            self._attempt(self._answer)
             self._attempt(self._check_lease)
             if not self._abandoned:
                 self._attempt(self._let_all_leave)
@@ -185,6 +186,7 @@ class Host:
         # New agents first: somebody may be waiting for them.
         self._attempt(self._take_new)
         self._attempt(self._compare)
+        self._attempt(self._answer)
 
     def _take_new(self) -> None:
         room = self._capacity - len(self._roster.living)
@@ -196,6 +198,15 @@ class Host:
         wanted = {row.spec.agent_id: row for row in self._desk.wanted()}
         self._see()
         self._steward.make_true(wanted)
+
+    def _answer(self) -> None:
+        """Show logs to those who asked; an engine that does not answer keeps them from none but this."""
+        for asked in self._desk.asked():
+            try:
+                text, why = self._driver.logs(asked.agent_id, asked.lines), None
+            except BrainError as exc:
+                text, why = None, str(exc)
+            self._desk.tell_log(asked, text, why)
 
     def _check_lease(self) -> None:
         """Ask the desk for anything: the agents may be another's by now."""

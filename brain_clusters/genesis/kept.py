@@ -66,7 +66,7 @@ class Kept:
         error = reason or "ended unasked"
         if last_words and (code is not None or reason is None):
             error = f"{error}; its log ends: {last_words[-500:]}"
-        log.warning("agent %s died: %s", self.agent_id, error)
+        log.warning("an agent died: %s", error, extra={"agent_id": self.agent_id})
         return Ended(self.agent_id, asked=False, error=error)
 
 

@@ -46,9 +46,9 @@ def act(control: Control, event: Event, figures: Figures) -> None:
         if outcomes:
             _write_down(control, event, outcomes)
     except TemporaryError as exc:
-        log.warning("cluster=%s event=%s is acted on later: %s", event.cluster_id, event.id, exc)
+        log.warning("event %s is acted on later: %s", event.id, exc, extra={"cluster_id": event.cluster_id})
     except Exception:
-        log.exception("cluster=%s event=%s could not be acted on", event.cluster_id, event.id)
+        log.exception("event %s could not be acted on", event.id, extra={"cluster_id": event.cluster_id})
 
 
 def is_recent(state: AlertState, now: datetime) -> bool:
@@ -94,7 +94,7 @@ def _outcome(control: Control, event: Event, figures: Figures, action: str) -> s
     except BrainError as exc:
         return f"not done: {exc}"
     except Exception as exc:
-        log.exception("cluster=%s event=%s: %s failed", event.cluster_id, event.id, action)
+        log.exception("event %s: %s failed", event.id, action, extra={"cluster_id": event.cluster_id})
         return f"not done: {type(exc).__name__}, see the log"
 
 
@@ -110,8 +110,8 @@ def _write_down(control: Control, event: Event, outcomes: Mapping[str, str]) -> 
 
 def _notify_admin(control: Control, event: Event, _figures: Figures) -> str:
     log.log(
-        _LEVELS[event.data["severity"]], "alert %s severity=%s cluster=%s event=%s: %s",
-        event.data["state"], event.data["severity"], event.cluster_id, event.id, event.reason,
+        _LEVELS[event.data["severity"]], "alert %s severity=%s event=%s: %s",
+        event.data["state"], event.data["severity"], event.id, event.reason, extra={"cluster_id": event.cluster_id},
     )  # fmt: skip
     if control.settings.admin_webhook_url is None:
         return "logged"

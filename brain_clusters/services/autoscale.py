@@ -102,7 +102,7 @@ def _look_at_all(control: Control) -> None:
     choices = Choices(control, remembered, last_look, reading.now)
     for cluster in clusters.values():
         if not cluster.resting:
-            with _alone(cluster), logs.bound(cluster_id=cluster.id):
+            with _alone(cluster):
                 choices.make(cluster)
     choices.write_down(clusters)
     memory.save(control.broker, remembered)
@@ -121,14 +121,15 @@ def _load(control: Control) -> dict[str, SeenCluster]:
 @contextmanager
 def _alone(cluster: SeenCluster) -> Iterator[None]:
     """Keep what goes wrong with one cluster from all others. A server that is away concerns them all, and passes."""
-    try:
-        yield
-    except TemporaryError:
-        raise
-    except BrainError as exc:
-        log.info("cluster=%s stays as it is: %s", cluster.id, exc)  # most often another command came first
-    except Exception:
-        log.exception("cluster=%s was left out of this tick", cluster.id)
+    with logs.bound(cluster_id=cluster.id):
+        try:
+            yield
+        except TemporaryError:
+            raise
+        except BrainError as exc:
+            log.info("the cluster stays as it is: %s", exc)  # most often another command came first
+        except Exception:
+            log.exception("the cluster was left out of this tick")
 
 
 # --- choices ----------------------------------------------------------------------------------------------------

@@ -159,10 +159,10 @@ def _record(
 
 
 def _notify(control: Control, event: Event) -> None:
-    log.critical("budget exceeded cluster=%s event=%s: %s", event.cluster_id, event.id, event.reason)
+    log.critical("budget exceeded event=%s: %s", event.id, event.reason, extra={"cluster_id": event.cluster_id})
     if control.settings.admin_webhook_url is None:
         return
     try:
         control.broker.publish_notification(event.id)
     except TemporaryError as exc:
-        log.error("event=%s cluster=%s is not told to the admin: %s", event.id, event.cluster_id, exc)
+        log.error("event %s is not told to the admin: %s", event.id, exc, extra={"cluster_id": event.cluster_id})

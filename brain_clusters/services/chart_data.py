@@ -108,11 +108,13 @@ def _counted(spans: Sequence[Span], times: Sequence[float]) -> list[int]:
     return [bisect_right(begun, at) - bisect_right(over, at) for at in times]
 
 
-def window(name: str) -> int:
-    """Return the seconds of a window's name."""
-    return int(WINDOWS[name].total_seconds())
+def window(name: str, born: datetime) -> int:
+    """Return the seconds of a window's name, less where the cluster is younger, but a few minutes at least."""
+    age = (datetime.now(UTC) - born).total_seconds()
+    return int(min(WINDOWS[name].total_seconds(), max(age + _MARGIN_SECONDS, _LEAST_SECONDS)))
 
 
 WINDOWS = {
     "15m": timedelta(minutes=15), "1h": timedelta(hours=1), "6h": timedelta(hours=6), "24h": timedelta(days=1),
 }  # fmt: skip
+_LEAST_SECONDS, _MARGIN_SECONDS = 300.0, 60.0

@@ -9,18 +9,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import NamedTuple
 
-from sqlalchemy import Float, Text, delete, func, insert, select, text, union_all
+from sqlalchemy import ARRAY, ColumnElement, Float, Text, bindparam, func, insert, or_, select, text, union_all
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from brain_clusters.db.bulk import Columns, rows_of
-from brain_clusters.db.models import Cluster, TallyEntry, TallyRow
-from brain_clusters.domain.exposition import SUM, bucket
+from brain_clusters.db.models import Cluster, TallyEntry, TallyRow, Tick
+from brain_clusters.domain.exposition import OTHER, SUM, bucket
+from brain_clusters.domain.states import ClusterStatus
 from brain_clusters.services import ticks
 from brain_clusters.services.control import Control
 
 _FOLD_SECONDS = 5.0
+_FORGET_SECONDS = 60.0
+# A cluster that was destroyed is told of for so long, so that what it did last is seen.
+TOLD_FOR = timedelta(minutes=15)
+# The name of the note of which clusters are forgotten: those that were destroyed before it.
+_FORGOTTEN = "tallies.forgotten"
+# The oldest are told apart, so that the same ones are at each scrape.
+BY_AGE = (Cluster.created_at, Cluster.id)
 _KEY = ("cluster_id", "group_name", "metric", "label", "bucket")
 _COLUMNS: Columns = {**dict.fromkeys(_KEY, Text), "value": Float(53)}
 
@@ -70,13 +80,61 @@ ON CONFLICT (cluster_id, group_name, metric, label, bucket) DO UPDATE SET value 
 
 
 def fold(control: Control) -> None:
-    """Add what was appended to the sums, every few seconds; forget clusters that are no rows any more."""
-    if not ticks.due(control, "tallies", _FOLD_SECONDS):
-        return
-    with control.database.transaction() as session:
-        session.execute(text(_FOLD))
-        gone = TallyRow.cluster_id.not_in(select(Cluster.id)), TallyRow.cluster_id != ""
-        session.execute(delete(TallyRow).where(*gone))
+    """Add what was appended to the sums, every few seconds, and give up the series of clusters that are gone."""
+    if ticks.due(control, "tallies", _FOLD_SECONDS):
+        with control.database.transaction() as session:
+            session.execute(text(_FOLD))
+    if ticks.due(control, "tallies.forget", _FORGET_SECONDS):
+        with control.database.transaction() as session:
+            forget(session, control.settings.metrics_clusters)
+
+
+# --- who is told of ---------------------------------------------------------------------------------------------
+
+
+def is_told() -> ColumnElement[bool]:
+    """Return whether monitors are told of a cluster by its id: until it was forgotten, a while after its end."""
+    watermark = select(Tick.ran_at).where(Tick.name == _FORGOTTEN).scalar_subquery()
+    lately = Cluster.destroyed_at > func.coalesce(watermark, func.to_timestamp(0))
+    return or_(Cluster.status != ClusterStatus.DESTROYED, lately)
+
+
+def forget(session: Session, most: int, told_for: timedelta = TOLD_FOR) -> None:
+    """Forget clusters that were destroyed so long ago; others take their places among the ``most`` told apart.
+
+    What was counted of both goes to OTHER, where it stays: no sum ever shrinks.
+    """
+    session.execute(text("LOCK TABLE tallies IN SHARE ROW EXCLUSIVE MODE"))  # another worker may fold
+    before = _told(session)[:most]
+    mark = postgresql.insert(Tick).values(name=_FORGOTTEN, ran_at=func.now() - told_for)
+    session.execute(mark.on_conflict_do_update(index_elements=[Tick.name], set_={"ran_at": mark.excluded.ran_at}))
+    told = _told(session)
+    session.execute(text(_FOLD))
+    session.execute(
+        text(_MOVE).bindparams(
+            bindparam("told", told, ARRAY(Text)), bindparam("new", sorted({*told[:most]} - {*before}), ARRAY(Text))
+        ),
+        {"other": OTHER},
+    )
+
+
+def _told(session: Session) -> list[str]:
+    return list(session.scalars(select(Cluster.id).where(is_told()).order_by(*BY_AGE)))
+
+
+# Only counters that somebody is told of: what ``accruing`` keeps for itself stays where it is.
+_MOVE = """
+WITH gone AS (
+  DELETE FROM tallies WHERE metric LIKE 'brain~_%' ESCAPE '~' AND cluster_id NOT IN ('', :other)
+    AND (cluster_id = ANY(:new) OR NOT cluster_id = ANY(:told))
+  RETURNING metric, label, bucket, value
+)
+INSERT INTO tallies (cluster_id, group_name, metric, label, bucket, value)
+SELECT :other, '', metric, label, bucket, sum(value) FROM gone GROUP BY metric, label, bucket
+ON CONFLICT (cluster_id, group_name, metric, label, bucket) DO UPDATE SET value = tallies.value + excluded.value
+"""
+
+# --- reading ----------------------------------------------------------------------------------------------------
 
 
 def read(session: Session) -> Mapping[Key, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -21,8 +20,6 @@ from brain_clusters.domain.states import (
 )
 from brain_clusters.services import history
 from brain_clusters.services.counting import Counts, Key
-
-log = logging.getLogger(__name__)
 
 # What a later command makes of an unfinished one: those that want the same direction share its outcome.
 _KEEPS_RUNNING = (OperationKind.CREATE, OperationKind.UPDATE, OperationKind.SCALE, OperationKind.REACTIVATE)
@@ -109,10 +106,6 @@ def finish(
     operation.finished_at = func.clock_timestamp()
     operation.lease_until = None
     reason = str(error["message"]) if error else f"{operation.kind} is done"
-    log.info(
-        "operation=%s (%s) of cluster=%s has %s: %s",
-        operation.id, operation.kind, operation.cluster_id, status, reason,
-    )  # fmt: skip
     history.record(
         session, f"operation.{status}", reason, cluster_id=operation.cluster_id, operation_id=operation.id,
         data={"kind": str(operation.kind)},

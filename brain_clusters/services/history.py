@@ -36,5 +36,6 @@ def record(
         data=dict(data or {}),
     )
     session.add(event)
-    log.info("%s cluster=%s operation=%s agent=%s: %s", kind, cluster_id, operation_id, agent_id, reason)
+    ids = {"cluster_id": cluster_id, "operation_id": operation_id, "agent_id": agent_id}
+    log.info("%s: %s", kind, reason, extra={"event": kind, **ids})
     return event

@@ -14,8 +14,10 @@ from typing import Any
 from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from brain_clusters.broker import backlog, names
+from brain_clusters import tracing
+from brain_clusters.broker import backlog, names, questions
 from brain_clusters.broker.client import temporary_when_away
+from brain_clusters.broker.questions import Answer
 from brain_clusters.db.listen import HOSTS_CHANNEL, Listener
 from brain_clusters.db.models import Agent, Cluster, Host
 from brain_clusters.domain.agents import AgentSpec, Loads
@@ -23,7 +25,7 @@ from brain_clusters.domain.budgets import effective
 from brain_clusters.domain.engines import PROCESS, Resources
 from brain_clusters.domain.states import LIVE_AGENT_STATUSES, AgentStatus, Intent
 from brain_clusters.errors import TemporaryError
-from brain_clusters.genesis.desk import Ended, Wanted
+from brain_clusters.genesis.desk import Asked, Ended, Wanted
 from brain_clusters.processes import LifeLock
 from brain_clusters.services import blueprints, leaving, placement, served, standby
 from brain_clusters.services.control import Control
@@ -37,6 +39,14 @@ log = logging.getLogger(__name__)
 
 # The host's key in Redis outlives a few missed beats; its agents leave 60 s after it is gone.
 _HOST_KEY_SECONDS = 30
+# Of one look: reading a log takes an engine's answer, and agents are to be started meanwhile.
+_MOST_ASKED = 5
+
+
+_STARTED = (
+    Agent.cluster_id, Agent.group_name, Agent.ready_at - Agent.claimed_at, Agent.spawned_at, Agent.ready_at,
+    Agent.trace,
+)  # fmt: skip
 
 
 class HostDesk:
@@ -115,7 +125,7 @@ class HostDesk:
         except TemporaryError:
             cut_off = time.monotonic() - self._reached_at > self._seconds
             if cut_off and self._replaceable and self._driver == PROCESS:
-                log.warning("host=%s is cut off; its agents are given up", self._host_id)
+                log.warning("the host is cut off; its agents are given up", extra={"host_id": self._host_id})
                 return ()
             raise
 
@@ -177,7 +187,7 @@ class HostDesk:
     def ready(self, handles: Mapping[str, Mapping[str, Any]]) -> None:
         """Mark agents as idle and reconcile their clusters."""
         with self._holding() as session:
-            touched, counts = set(), Counts()
+            touched, counts, spans = set(), Counts(), []
             leaving.lock_agents(session, handles)
             # One that was adopted is told ready a second time, and its start is not counted again.
             without = select(Agent.agent_id).where(Agent.agent_id.in_(list(handles)), Agent.handle.is_(None))
@@ -195,13 +205,17 @@ class HostDesk:
                         reason=None,
                         host_id=self._host_id,
                     )
-                    .returning(Agent.cluster_id, Agent.group_name, Agent.ready_at - Agent.claimed_at)
+                    .returning(*_STARTED)
                 ).first()
                 if changed is not None:
                     touched.add(changed.cluster_id)
                     if agent_id in started:
-                        _tally_start(counts, *changed)
+                        _tally_start(counts, *changed[:3])
+                        spans.append((agent_id, changed))
             counts.write(session)
+        for agent_id, row in spans:
+            told = {"agent_id": agent_id, "cluster_id": row.cluster_id, "group": row.group_name}
+            tracing.record("agent.start", row.spawned_at, row.ready_at, row.trace, **told)
         reconcile_each(self._control, touched)
 
     def release(self, agent_id: str) -> None:
@@ -222,6 +236,17 @@ class HostDesk:
         for one in ended:
             self._last_beats.pop(one.agent_id, None)
         reconcile_each(self._control, touched)
+
+    def asked(self) -> Sequence[Asked]:
+        """Return the logs that somebody wants to read; none while Redis does not answer."""
+        if self._mute:
+            return ()
+        found = questions.take(self._control.broker.redis, self._host_id, _MOST_ASKED)
+        return [Asked(one.id, one.agent_id, one.lines) for one in found]
+
+    def tell_log(self, asked: Asked, text: str | None, why: str | None = None) -> None:
+        """Answer who asked for a log."""
+        questions.answer(self._control.broker.redis, asked.id, Answer(text, why))
 
     def leave(self) -> None:
         """Remove this host; agents that it claimed and that do not run go back to be claimed by another."""

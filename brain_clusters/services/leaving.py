@@ -23,9 +23,6 @@ from brain_clusters.services.counting import Counts, Key
 
 log = logging.getLogger(__name__)
 
-# The reason in the row of an agent that somebody sent away: it is replaced as one of an older version is.
-SENT_AWAY = "somebody sent it away"
-
 
 def make_plan(
     session: Session, cluster: Cluster, blueprint: Blueprint, agents: Sequence[Agent], course: Course | None = None
@@ -58,13 +55,13 @@ def view(agent: Agent, version: str, lost_before: datetime | None = None) -> Age
     draining_since = None if late or agent.ready_at is None else agent.draining_at
     return AgentView(
         agent.agent_id, agent.group_name, agent.status, agent.spawned_at, idle_since, draining_since, agent.ready_at,
-        is_wanted(agent, version), agent.host_id is not None,
+        is_wanted(agent, version), agent.host_id is not None, agent.retiring,
     )  # fmt: skip
 
 
 def is_wanted(agent: Agent, version: str) -> bool:
     """Return whether an agent may stay: it is of ``version``, and nobody sent it away."""
-    return agent.blueprint_version == version and agent.reason != SENT_AWAY
+    return agent.blueprint_version == version and not agent.retiring
 
 
 def _lost_before(session: Session, blueprint: Blueprint, agents: Sequence[Agent]) -> datetime | None:

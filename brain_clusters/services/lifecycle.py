@@ -14,6 +14,7 @@ from datetime import timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from brain_clusters import tracing
 from brain_clusters.db.models import Cluster, Operation, Rollout
 from brain_clusters.domain.commands import (
     Command,
@@ -83,7 +84,8 @@ def publish(control: Control, operation: Operation) -> None:
     try:
         control.broker.publish_operation(str(operation.id))
     except TemporaryError as exc:
-        log.warning("operation=%s is delivered later: %s", operation.id, exc)
+        ids = {"operation_id": operation.id, "cluster_id": operation.cluster_id}
+        log.warning("the operation is delivered later: %s", exc, extra=ids)
 
 
 def record(
@@ -172,6 +174,7 @@ def _operation(cluster: Cluster, command: Command, origin: Origin, start_timeout
         request=as_request(command),
         message_id=origin.message_id,
         generation=cluster.generation,
+        trace=tracing.carrier() or None,
         published_at=func.now(),
         # Agents that leave may have hours of work to finish, so only what starts agents has a deadline.
         deadline_at=func.now() + timedelta(seconds=start_timeout) if starts else None,
@@ -194,5 +197,5 @@ def waiting_jobs(control: Control, command: Command) -> Mapping[str, int]:
             return served.old_lengths(control, cluster.id, blueprint, _OLD_BACKLOG_SECONDS)
         return served.lengths(control, cluster.id, blueprint)
     except TemporaryError as exc:
-        log.warning("cluster=%s backlog is unknown: %s", cluster.id, exc)
+        log.warning("the backlog is unknown: %s", exc, extra={"cluster_id": cluster.id})
         return {}

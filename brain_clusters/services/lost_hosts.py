@@ -95,7 +95,7 @@ def _give_up(control: Control, host_id: str, *, replaced: bool) -> int:
         fences.lift(control.broker.redis, gone)
         return 0
     if gone:
-        log.warning("host=%s is lost; its %d agents are given up", host_id, len(gone))
+        log.warning("the host is lost; its %d agents are given up", len(gone), extra={"host_id": host_id})
     reconcile_each(control, touched)
     return len(gone)
 

@@ -9,8 +9,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 from sqlalchemy import Text, cast, func, select
 from sqlalchemy.orm import Session
@@ -28,8 +29,6 @@ from brain_clusters.services.costs import Period
 from brain_clusters.services.counting import Key
 from brain_clusters.services.observation import SeenCluster
 
-# A cluster that was destroyed is told of for so long, so that what it did last is seen.
-_GONE = timedelta(minutes=15)
 _STATES = ("starting", "idle", "busy", "draining")
 # The reports of costs add up all usage of a day: they are not made anew at each scrape.
 _COSTS_SECONDS = 30.0
@@ -79,7 +78,7 @@ class Scrape:
     def grow(self, key: Key, value: float) -> None:
         """Tell what was counted."""
         metric = METRICS.get(key.metric)
-        if metric is None or (key.cluster_id and key.cluster_id not in self._known):
+        if metric is None:
             return
         given = {"cluster": key.cluster_id, "group": key.group_name}
         more = iter(key.label.split(" "))
@@ -112,7 +111,7 @@ class Monitor:
     def gather(self) -> Scrape:
         """Return all figures. Raises TemporaryError without PostgreSQL; without Redis, jobs are left out."""
         control = self._control
-        with control.database.transaction() as session:
+        with control.database.snapshot() as session:  # what is counted and who is told apart change together
             clusters = observation.load(session)
             rows = _rows(session)
             scrape = Scrape([row.id for row in rows], control.settings.metrics_clusters)
@@ -121,8 +120,8 @@ class Monitor:
             for key, value in counting.read(session).items():
                 scrape.grow(key, value)
         scrape.set("brain_redis_up", float(self._sense(clusters)))
+        scrape.set("brain_groups_unknown", sum(_tell_groups(scrape, cluster) for cluster in clusters.values()))
         for cluster in clusters.values():
-            _tell_groups(scrape, cluster)
             self._tell_price(scrape, cluster)
         self._tell_costs(scrape)
         return scrape
@@ -171,12 +170,11 @@ def _hour(group: AgentGroup, agents: int) -> Decimal | None:
 
 
 def _rows(session: Session) -> Sequence[Cluster]:
-    lately = func.now() - _GONE
     query = select(
         Cluster.id, Cluster.name, Cluster.blueprint_id, Cluster.blueprint_version, cast(Cluster.status, Text),
         Cluster.health_score,
-    ).where((Cluster.status != ClusterStatus.DESTROYED) | (Cluster.destroyed_at > lately))  # fmt: skip
-    return session.execute(query.order_by(Cluster.created_at, Cluster.id)).all()  # type: ignore[return-value]
+    ).where(counting.is_told())  # fmt: skip
+    return session.execute(query.order_by(*counting.BY_AGE)).all()  # type: ignore[return-value]
 
 
 def _tell_clusters(scrape: Scrape, rows: Sequence[Cluster]) -> None:
@@ -200,8 +198,7 @@ def _tell_installation(scrape: Scrape, session: Session, lease_seconds: float) -
     states: Counter[Labels] = Counter()
     for host in placement.hosts(session, lease_seconds):
         states[host["driver"], "up" if host["lease"] == "held" else "silent"] += 1
-        scrape.set("brain_host_agents", host["agents"], host["id"], host["driver"])
-        scrape.set("brain_host_capacity_agents", host["capacity"], host["id"], host["driver"])
+        _tell_host(scrape, host)
     for labels, count in states.items():
         scrape.set("brain_hosts", count, *labels)
     unfinished = Operation.status.in_((OperationStatus.PENDING, OperationStatus.RUNNING))
@@ -217,7 +214,20 @@ def _tell_installation(scrape: Scrape, session: Session, lease_seconds: float) -
         scrape.set("brain_jobs_dead_letters", count, cluster_id, group)
 
 
-def _tell_groups(scrape: Scrape, cluster: SeenCluster) -> None:
+def _tell_host(scrape: Scrape, host: Mapping[str, Any]) -> None:
+    figures = {
+        "up": float(host["lease"] == "held"), "agents": host["agents"], "capacity_agents": host["capacity"],
+        "capacity_cpus": host["cpus"], "asked_cpus": host["cpus_used"],
+        "capacity_bytes": host["memory_bytes"], "asked_bytes": host["memory_bytes_used"],
+    }  # fmt: skip
+    for name, value in figures.items():
+        if value is not None:
+            scrape.set(f"brain_host_{name}", value, host["id"], host["driver"])
+
+
+def _tell_groups(scrape: Scrape, cluster: SeenCluster) -> int:
+    """Tell of the groups of a cluster; return of how many the jobs are unknown."""
+    unknown = 0
     agents = Counter((agent.group, str(agent.status)) for agent in cluster.agents)
     for group in cluster.blueprint.groups:
         labels = (cluster.id, group.name)
@@ -226,8 +236,11 @@ def _tell_groups(scrape: Scrape, cluster: SeenCluster) -> None:
         for state in _STATES:
             scrape.set("brain_agents", agents[group.name, state], *labels, state)
         found = GroupSignals(ready=0, running=0) if cluster.resting else cluster.signals.get(group.name)
-        if found is not None and found.ready is not None:
+        if found is None or found.ready is None:
+            unknown += 1
+        else:
             _tell_jobs(scrape, found, labels)
+    return unknown
 
 
 def _tell_jobs(scrape: Scrape, found: GroupSignals, labels: Labels) -> None:
@@ -235,5 +248,6 @@ def _tell_jobs(scrape: Scrape, found: GroupSignals, labels: Labels) -> None:
     scrape.set("brain_jobs_reserved", found.reserved, *labels)
     scrape.set("brain_jobs_running", (found.running or 0) + found.leaving, *labels)
     scrape.set("brain_jobs_scheduled", found.held, *labels)
-    if scrape.tells_apart(labels[0]):  # ages cannot be added up
+    age_is_known = not found.ready or found.oldest_age is not None
+    if age_is_known and scrape.tells_apart(labels[0]):  # ages cannot be added up
         scrape.set("brain_jobs_oldest_age_seconds", found.oldest_age or 0.0, *labels)

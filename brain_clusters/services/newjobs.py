@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from brain_clusters import tracing
 from brain_clusters.db.models import Job
 from brain_clusters.domain.durations import parse_duration, parse_end, parse_instant
 from brain_clusters.domain.jobs import JobOptions, Priority
@@ -170,6 +171,7 @@ def _terms(blueprint: Blueprint, new: NewJob, now: datetime) -> _Terms | list[Fa
         expires = None
     if expires is not None and expires <= max(now, eta or now):
         faults.append(Fault("/expires", "the job would expire before it may begin; give it more time"))
+    trace = tracing.carrier()
     options = JobOptions(
         max_attempts=new.max_attempts,
         backoff_seconds=read("backoff", parse_duration),
@@ -177,6 +179,8 @@ def _terms(blueprint: Blueprint, new: NewJob, now: datetime) -> _Terms | list[Fa
         timeout_seconds=read("timeout", parse_duration),
         expires_at=None if expires is None else expires.timestamp(),
         capability=new.capability,
+        traceparent=trace.get("traceparent"),
+        tracestate=trace.get("tracestate"),
     )
     if faults or group is None:
         return faults

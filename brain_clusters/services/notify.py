@@ -92,7 +92,7 @@ def _is_told(session: Any, event: Event) -> bool:
 def _write_down(control: Control, event: Event, problem: str | None, attempts: int) -> None:
     kind = "alert.unsent" if problem else "alert.notified"
     if problem:
-        log.error("event=%s cluster=%s was not told to the admin: %s", event.id, event.cluster_id, problem)
+        log.error("event %s was not told to the admin: %s", event.id, problem, extra={"cluster_id": event.cluster_id})
     told = f"after {attempts} attempts: {problem}" if problem else "the web hook took it"
     data = {"event": event.id, "alert": event.data["alert"], "attempts": attempts}
     with control.database.transaction() as session:

@@ -199,7 +199,7 @@ def load(session: Session, cluster_id: str | None = None) -> dict[str, SeenClust
     ).where(Cluster.status != ClusterStatus.DESTROYED)  # fmt: skip
     agents = select(
         Agent.cluster_id, Agent.agent_id, Agent.group_name, cast(Agent.status, Text), Agent.tasks_completed,
-        Agent.tasks_failed, Agent.busy_seconds,
+        Agent.tasks_failed, Agent.busy_seconds, Agent.retiring,
     ).where(Agent.status.in_(LIVE_AGENT_STATUSES))  # fmt: skip
     if cluster_id is not None:
         query, agents = query.where(Cluster.id == cluster_id), agents.where(Agent.cluster_id == cluster_id)
@@ -210,13 +210,14 @@ def load(session: Session, cluster_id: str | None = None) -> dict[str, SeenClust
         try:
             found[row[0]] = _cluster(shared, row, at)
         except InvalidInput as exc:  # stored by a version of ours that accepted more: one must not stop the others
-            log.error("cluster=%s is left out: %s", row[0], exc)
+            log.error("a cluster is left out: %s", exc, extra={"cluster_id": row[0]})
     # Paused ones are settled as they stand.
     for owner in connection.scalars(select(Rollout.cluster_id).where(Rollout.status.in_(_REPLACING))):
         if owner in found:
             found[owner].rolling = True
-    for owner, agent_id, group, status, completed, failed, busy in connection.execute(agents).all():
+    for owner, agent_id, group, status, completed, failed, busy, retiring in connection.execute(agents).all():
         if owner in found:
+            found[owner].rolling |= retiring
             found[owner].agents.append(SeenAgent(agent_id, group, _AGENT_STATUSES[status], completed, failed, busy))
     return found
 

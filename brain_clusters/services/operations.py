@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Text, and_, cast, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from brain_clusters import logs
+from brain_clusters import logs, tracing
 from brain_clusters.db.models import Cluster, Operation
 from brain_clusters.domain.commands import Origin
 from brain_clusters.domain.states import OperationKind, OperationStatus
@@ -35,10 +35,20 @@ def run(control: Control, operation_id: uuid.UUID) -> bool:
     It ends when its agents are there, which ``reconcile`` sees; nobody waits for them here.
     """
     with logs.bound(operation_id=operation_id):
-        return _run(control, operation_id) if _claim(control, operation_id) else False
+        return _run(control, operation_id)
 
 
 def _run(control: Control, operation_id: uuid.UUID) -> bool:
+    claimed = _claim(control, operation_id)
+    if claimed is None:
+        return False
+    told = {"operation_id": operation_id, "cluster_id": claimed.cluster_id}
+    with logs.bound(**told), tracing.span(f"operation {claimed.kind}", "consumer", claimed.trace, **told):
+        _carry_out(control, operation_id)
+    return True
+
+
+def _carry_out(control: Control, operation_id: uuid.UUID) -> None:
     failpoint("claimed")
     followup = Followup()
     try:
@@ -48,20 +58,19 @@ def _run(control: Control, operation_id: uuid.UUID) -> bool:
             operation.lease_until = None
             session.flush()
             if operation.cluster_id is not None:
-                with logs.bound(cluster_id=operation.cluster_id):
-                    followup = reconcile(session, operation.cluster_id, tuple(operation.request.get("groups", ())))
+                followup = reconcile(session, operation.cluster_id, tuple(operation.request.get("groups", ())))
             failpoint("planned")
     except TemporaryError:
         raise
     except BrainError as exc:
         _fail(control, operation_id, exc)
-        return True
+        return
     failpoint("committed")
     act(control, followup)
-    return True
 
 
-def _claim(control: Control, operation_id: uuid.UUID) -> bool:
+def _claim(control: Control, operation_id: uuid.UUID) -> Any:
+    """Return the row of an operation that is this worker's to carry out, None for one that is not."""
     lease = timedelta(seconds=control.settings.operation_lease_seconds)
     unclaimed = Operation.status == OperationStatus.PENDING
     abandoned = and_(
@@ -77,13 +86,13 @@ def _claim(control: Control, operation_id: uuid.UUID) -> bool:
                 lease_until=func.now() + lease,
                 started_at=func.coalesce(Operation.started_at, func.now()),
             )
-            .returning(Operation.id)
+            .returning(Operation.cluster_id, Operation.kind, Operation.trace)
         ).first()
-    return claimed is not None
+    return claimed
 
 
 def _fail(control: Control, operation_id: uuid.UUID, exc: BrainError) -> None:
-    log.error("operation=%s failed: %s", operation_id, exc)
+    log.error("the operation failed: %s", exc)
     with control.database.transaction() as session:
         operation = session.get_one(Operation, operation_id)
         finish(session, operation, OperationStatus.FAILED, describe(exc))

@@ -92,7 +92,7 @@ def store_sound(control: Control, reports: Sequence[JobReport]) -> None:
         raise
     except Exception as exc:  # noqa: BLE001 - whatever the report provokes
         if len(reports) == 1:
-            log.error("job=%r: its outcome cannot be stored: %s", reports[0].id, exc)
+            log.error("the outcome of a job cannot be stored: %s", exc, extra={"job_id": reports[0].id})
             return
         for report in reports:
             store_sound(control, [report])
@@ -242,7 +242,7 @@ def queue_of(session: Session, job: Job, blueprint_id: str, version: str) -> str
     try:
         group = blueprints.parsed(session, blueprint_id, version).group(job.group_name)
     except InvalidInput as exc:
-        log.error("job=%s cluster=%s is not delivered: %s", job.id, job.cluster_id, exc)
+        log.error("a job is not delivered: %s", exc, extra={"job_id": job.id, "cluster_id": job.cluster_id})
         return None
     return None if group is None else names.group_queue(job.cluster_id, group.slug)
 

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import and_, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
+from brain_clusters import logs, tracing
 from brain_clusters.broker import backlog, shared
 from brain_clusters.broker.delegating import Joins
 from brain_clusters.db.models import Agent, Cluster, Job, StoredBlueprint
@@ -81,10 +82,11 @@ def reconcile(session: Session, cluster_id: str, first: Sequence[str] = ()) -> F
 def reconcile_each(control: Control, cluster_ids: Iterable[str]) -> None:
     """Reconcile clusters one after the other, and act on each."""
     for cluster_id in sorted(cluster_ids):
-        followup = Followup()
-        with control.database.transaction() as session:
-            followup = reconcile(session, cluster_id)
-        act(control, followup)
+        with logs.bound(cluster_id=cluster_id):
+            followup = Followup()
+            with control.database.transaction() as session:
+                followup = reconcile(session, cluster_id)
+            act(control, followup)
 
 
 def act(control: Control, followup: Followup) -> None:
@@ -165,6 +167,7 @@ def _row(cluster: Cluster, group: AgentGroup, spawned_at: datetime, delay_second
         blueprint_version=cluster.blueprint_version,
         status=AgentStatus.STARTING,
         spawned_at=spawned_at,
+        trace=tracing.carrier() or None,
         not_before=spawned_at + timedelta(seconds=delay_seconds) if delay_seconds else None,
     )
 

@@ -12,6 +12,7 @@ from sqlalchemy import ARRAY, DateTime, Text, cast, func, literal, select, text,
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
+from brain_clusters import tracing
 from brain_clusters.broker import names
 from brain_clusters.db.bulk import Columns, records_of
 from brain_clusters.db.models import Cluster, Job
@@ -79,8 +80,9 @@ def record(
         raise Conflict(f"a cluster that is {cluster.status} takes no jobs", status=str(cluster.status))
     blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
     ids = job_ids(cluster_id, news, seed or uuid.uuid4().hex)
-    jobs = accepted(cluster_id, blueprint, news, ids, listed=listed)
-    _insert(session, cluster_id, jobs)
+    with tracing.span("job.submit", "producer", cluster_id=cluster_id, jobs=len(news)):
+        jobs = accepted(cluster_id, blueprint, news, ids, listed=listed)
+        _insert(session, cluster_id, jobs)
     audit.note(session, cluster_id=cluster_id, detail=f"{len(jobs)} jobs" if listed else None)
     return Submission(cluster, jobs)
 
@@ -128,7 +130,8 @@ def dispatch(control: Control, cluster: Cluster, jobs: Sequence[Accepted]) -> No
             with control.database.transaction() as session:
                 mark_published(session, [job.id for job in batch])
         except TemporaryError as exc:
-            log.warning("queue=%s: %d jobs are delivered later: %s", slug, len(batch), exc)
+            told = {"cluster_id": cluster.id}
+            log.warning("queue=%s: %d jobs are delivered later: %s", slug, len(batch), exc, extra=told)
 
 
 def mark_published(session: Session, ids: Sequence[str]) -> None:
@@ -167,7 +170,7 @@ def wake(control: Control, cluster: Cluster, groups: Sequence[AgentGroup]) -> No
             lifecycle.submit(control, command, origin)
     except BrainError as exc:
         # Somebody else woke it first, or PostgreSQL went away after the job was accepted: the tick looks again.
-        log.info("cluster=%s was not woken by a job: %s", cluster.id, exc)
+        log.info("the cluster was not woken by a job: %s", exc, extra={"cluster_id": cluster.id})
 
 
 def _lacks_agents(cluster: Cluster, group: AgentGroup) -> bool:

@@ -56,7 +56,7 @@ def _store_sound(control: Control, entries: Sequence[Mapping[str, Any]]) -> None
         raise
     except Exception as exc:  # noqa: BLE001 - agents run users' code, which can announce anything
         if len(entries) == 1:
-            log.error("job=%r was handed down and cannot be stored: %s", entries[0]["id"], exc)
+            log.error("a job was handed down and cannot be stored: %s", exc, extra={"job_id": entries[0]["id"]})
             return
         half = len(entries) // 2
         _store_sound(control, entries[:half])

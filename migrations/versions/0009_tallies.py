@@ -1,4 +1,4 @@
-"""Counters for monitors
+"""Counters for monitors, and what carries traces from process to process
 
 Revision ID: 0009
 Revises: 0008
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0009"
 down_revision = "0008"
@@ -16,6 +17,7 @@ depends_on = None
 works_with = "0005"
 
 _KEY = ("cluster_id", "group_name", "metric", "label", "bucket")
+_TRACED = ("operations", "cluster_agents")
 
 
 def upgrade() -> None:
@@ -32,8 +34,12 @@ def upgrade() -> None:
         sa.Column("value", sa.Float(precision=53), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_tally_entries"),
     )
+    for table in _TRACED:
+        op.add_column(table, sa.Column("trace", postgresql.JSONB(), nullable=True))
 
 
 def downgrade() -> None:
+    for table in reversed(_TRACED):
+        op.drop_column(table, "trace")
     op.drop_table("tally_entries")
     op.drop_table("tallies")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,7 +14,6 @@ from brain_clusters.client import Client, JobCancelled, JobFailed, Queue
 
 from .brain import Brain, until
 
-PROCESSES = ("api", "worker", "beat", "host")
 Measured = Callable[[str, float], None]
 
 
@@ -242,17 +240,3 @@ def test_a_supervisor_hands_work_down_to_a_group_that_sleeps_and_the_memory_outl
         assert (top["id"], top["group"], top["status"]) == (job["id"], "Lead", "succeeded")
         assert [(child["group"], child["children"]) for child in top["children"]] == [("Staff", [])] * size
     brain.command("DELETE", f"/api/clusters/{cluster}")
-
-
-def test_every_process_logs_json_with_the_ids_of_what_it_did(brain: Brain, cluster: str) -> None:
-    job = brain.job(cluster, fail="no row 8")
-    agent = brain.outcome(job)["agent_id"]
-    found = {path.stem: path.read_text().splitlines() for path in brain.home.glob("logs/*.log")}
-    told = {name: [json.loads(line) for line in lines] for name, lines in found.items() if name in PROCESSES}
-    ended = [line for lines in told.values() for line in lines if line["event"].startswith("operation=%s (%s) of")]
-    assert {line["cluster_id"] for line in ended} == {cluster}
-    assert all(line["operation_id"] in line["message"] for line in ended)
-    lines = [json.loads(line) for line in (brain.home / f"logs/agents/{agent}.log").read_text().splitlines()]
-    assert {(line["agent_id"], line["cluster_id"]) for line in lines} == {(agent, cluster)}
-    [failed] = [line for line in lines if line.get("job_id") == job]
-    assert failed["exception"].endswith("ValueError: no row 8")

@@ -24,7 +24,8 @@ def stage(control: Control) -> Iterator[Stage]:
     control.broker.redis.flushdb()
     with control.database.transaction() as session:
         tables = (
-            "events, jobs, operations, cluster_metrics, cluster_agents, clusters, hosts, ticks, idempotency_keys, usage"
+            "events, jobs, operations, cluster_metrics, cluster_agents, clusters, hosts, ticks, idempotency_keys, "
+            "usage, tallies, tally_entries"
         )
         session.execute(text(f"TRUNCATE {tables} CASCADE"))
         session.execute(update(StoredBlueprint).values(instances_created=0, instances_active=0, success_rate=0))

@@ -11,7 +11,7 @@ import redis
 from brain_clusters.broker import names
 from brain_clusters.broker.restore import restore
 from brain_clusters.domain.agents import AgentSpec, Loads
-from brain_clusters.genesis.desk import Ended, Wanted
+from brain_clusters.genesis.desk import Asked, Ended, Wanted
 
 
 class PaperDesk:
@@ -24,6 +24,8 @@ class PaperDesk:
         self.handles: dict[str, Mapping[str, Any]] = {}
         self.reasons: dict[str, list[str | None]] = {}
         self.gone: dict[str, Ended] = {}
+        self.questions: list[Asked] = []
+        self.told_logs: dict[str, tuple[str | None, str | None]] = {}
         self.beats = 0
         self.left = False
         self._read, self._write = os.pipe()
@@ -68,6 +70,13 @@ class PaperDesk:
         for one in ended:
             self.rows.pop(one.agent_id, None)
             self.gone[one.agent_id] = one
+
+    def asked(self) -> Sequence[Asked]:
+        taken, self.questions = self.questions, []
+        return taken
+
+    def tell_log(self, asked: Asked, text: str | None, why: str | None = None) -> None:
+        self.told_logs[asked.id] = (text, why)
 
     def leave(self) -> None:
         self.left = True

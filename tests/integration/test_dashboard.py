@@ -123,6 +123,7 @@ def test_who_is_not_signed_in_is_led_to_the_sign_in_and_back(site: Site, browser
 SCREENS = {
     "overview": "/",
     "clusters": "/clusters",
+    "a new cluster": "/new-cluster",
     "nothing found": "/clusters?q=no+such+thing",
     "cluster": f"/clusters/{MAIN}",
     "scaling": f"/clusters/{MAIN}/scaling",
@@ -203,6 +204,22 @@ def test_waking_a_cluster_is_followed_to_its_end(visit: Callable[..., Visit], si
     expect(page.get_by_role("button", name="Hibernate")).to_be_visible()
 
 
+def test_a_cluster_is_made_and_shown(visit: Callable[..., Visit], site: Site) -> None:
+    page = visit(Role.OPERATOR).to("/clusters")
+    page.get_by_role("link", name="New cluster").click()
+    page.get_by_label("Name", exact=True).fill("Made here")
+    page.get_by_label("Id").fill("made-here")
+    page.get_by_label("Blueprint", exact=True).select_option("image-pipeline")
+    page.get_by_role("button", name="Create").click()
+    expect(page.locator("#toasts")).to_contain_text("Create: pending")
+    with site.control.database.transaction() as session:
+        operation = session.query(Operation).filter_by(cluster_id="made-here").one()
+    operations.run(site.control, operation.id)
+    Stage(site.control).settle("made-here")
+    expect(page).to_have_url(re.compile("/clusters/made-here$"))
+    expect(page.get_by_role("heading", name="Made here")).to_be_visible()
+
+
 def test_a_refusal_is_told_in_the_words_of_the_api(visit: Callable[..., Visit], site: Site) -> None:
     visitor = visit(Role.OPERATOR)
     page = visitor.to(f"/clusters/{SWARM}")
@@ -248,7 +265,7 @@ def test_an_agent_is_drained_by_a_button(visit: Callable[..., Visit], site: Site
     page.get_by_role("dialog").get_by_role("button", name="Confirm").click()
     expect(page.locator("#toasts")).to_contain_text("It leaves after its job")
     expect(page.locator(".head .state")).to_have_text("Draining")
-    expect(page.get_by_text("somebody sent it away")).to_be_visible()
+    expect(page.get_by_text("It leaves, and another takes its place.")).to_be_visible()
 
 
 def happens(site: Site, reason: str) -> None:

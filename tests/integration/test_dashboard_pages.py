@@ -14,9 +14,11 @@ from brain_clusters import dashboard
 from brain_clusters.api.app import create_app
 from brain_clusters.api.endpoint import declared
 from brain_clusters.dashboard import words
+from brain_clusters.dashboard.cluster_shape import turn
 from brain_clusters.dashboard.site import digest
+from brain_clusters.db.models import ScalingDecision
 from brain_clusters.domain.access import Role
-from brain_clusters.services import access
+from brain_clusters.services import access, chart_data
 from brain_clusters.services.access import NewKey
 from brain_clusters.services.control import Control
 from tests.integration.stage import Stage
@@ -105,10 +107,10 @@ def test_pages_may_load_nothing_of_others_and_nothing_inline(pages: FlaskClient,
 def test_files_are_kept_until_they_change(pages: FlaskClient) -> None:
     shown = pages.get("/").text
     [path] = re.findall(r'src="(/static/[^"]*app\.js)"', shown)
-    answered = pages.get(path)
+    answered = pages.get(path, buffered=True)
     assert (answered.status_code, answered.mimetype) == (200, "text/javascript")
     assert "immutable" in answered.headers["Cache-Control"]
-    assert pages.get(path.replace(digest(), "older")).headers["Cache-Control"] == "no-cache"
+    assert pages.get(path.replace(digest(), "older"), buffered=True).headers["Cache-Control"] == "no-cache"
     assert pages.get(f"/static/{digest()}/../site.py").status_code == 404
 
 
@@ -127,7 +129,7 @@ def test_the_list_is_searched_sorted_and_paged(pages: FlaskClient, stage: Stage)
     assert "Number 51" in last
     assert pages.get("/clusters?q=NUMBER+07").text.count('<tr id="row-') == 1
     assert "No cluster matches" in pages.get("/clusters?status=hibernated").text
-    assert pages.get("/clusters?sort=secret").status_code == 400
+    assert pages.get("/clusters?sort=secret").status_code == 422
 
 
 def test_the_overview_tells_the_worst_first(pages: FlaskClient, stage: Stage) -> None:
@@ -156,3 +158,36 @@ def test_durations_and_amounts_read_as_people_write_them() -> None:
     for function, pairs in shown.items():
         for value, text in pairs:
             assert function(value) == text
+
+
+def test_charts_count_agents_by_state_from_their_own_times(stage: Stage) -> None:
+    cluster_id = stage.active()
+    stage.sql(
+        "UPDATE cluster_agents SET spawned_at = now() - interval '9 minutes', ready_at = now() - interval '8 minutes'"
+    )
+    gone, leaving = (agent.agent_id for agent in stage.agents(cluster_id)[:2])
+    stage.sql("UPDATE cluster_agents SET draining_at = now() - interval '1 minute' WHERE agent_id = :id", id=leaving)
+    stage.sql(
+        "UPDATE cluster_agents SET stopped_at = now() - interval '4 minutes', status = 'failed' WHERE agent_id = :id",
+        id=gone,
+    )
+    with stage.control.database.transaction() as session:
+        found = chart_data.charted(session, cluster_id, 900, 15)
+
+    def at(minutes: float) -> tuple[int, int, int]:
+        place = -1 - int(minutes * 60 / 15)
+        return found.starting[place], found.ready[place], found.draining[place]
+
+    assert [at(minutes) for minutes in (12, 8.5, 6, 2.5, 0)] == [(0, 0, 0), (3, 0, 0), (0, 3, 0), (0, 2, 0), (0, 1, 1)]
+    assert found.waiting[-1] is None  # there is no sample
+
+
+def test_a_hold_is_told_once() -> None:
+    gate = {"gate": "cooldown", "reason": "9 s are left", "wanted": 3}
+    row = ScalingDecision(
+        id=1, action="hold", reason="Clerk: 9 s are left", before={"Clerk": 1, "Boss": 1},
+        after={"Clerk": 3, "Boss": 1}, held={"Clerk": gate},
+    )  # fmt: skip
+    told = turn(row)
+    assert (told.reason, told.changes) == ("", [("Clerk", 1, 3)])
+    assert told.held == [("Clerk", "cooldown", "9 s are left")]

@@ -21,7 +21,7 @@ from brain_clusters.genesis import host as host_module
 from brain_clusters.genesis import steward
 from brain_clusters.genesis.contract.ground import Ground
 from brain_clusters.genesis.contract.stage import Stage
-from brain_clusters.genesis.desk import Ended, Wanted
+from brain_clusters.genesis.desk import Asked, Ended, Wanted
 from brain_clusters.genesis.driver import Driver, Kit, Phase, Sighting
 from brain_clusters.genesis.host import Host
 from tests.integration.paper_desk import PaperDesk
@@ -400,3 +400,21 @@ def test_an_end_is_told_once_though_the_engine_shows_it_again_and_again(
     until(lambda: ("remove", (agent,)) in scripted.asked, "what it left is removed")
     assert desk.gone[agent].error == "ended unasked; its log ends: the last line"
     assert scripted.times("logs") == 1
+
+
+def test_a_host_tells_logs_and_why_it_cannot(
+    stage: Stage, desk: PaperDesk, run: Callable[[Driver], Running], until: Until
+) -> None:
+    fails: Counter[str] = Counter()
+    driver = Faulty(kit(stage), fails, lost=False)
+    spec = stage.spec()
+    desk.pending.append(spec)
+    run(driver)
+    until(lambda: spec.agent_id in desk.handles, "the agent")
+    fails["logs"] = 1
+    desk.questions = [Asked("first", spec.agent_id, 5), Asked("second", spec.agent_id, 5)]
+    desk.poke()
+    until(lambda: len(desk.told_logs) == 2, "the answers")
+    assert desk.told_logs["first"] == (None, "the engine did not answer to logs")
+    text, why = desk.told_logs["second"]
+    assert (isinstance(text, str), why) == (True, None)

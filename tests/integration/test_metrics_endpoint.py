@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from flask.testing import FlaskClient
@@ -14,10 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from brain_clusters.api.app import create_app
 from brain_clusters.broker.jobs import JobReport
-from brain_clusters.domain.commands import HibernateCluster, ReactivateCluster, ScaleCluster
+from brain_clusters.domain.commands import DestroyCluster, HibernateCluster, ReactivateCluster, ScaleCluster
 from brain_clusters.domain.exposition import METRICS
 from brain_clusters.domain.states import JobStatus
-from brain_clusters.services import autoscale, counting, outcomes
+from brain_clusters.services import accruing, autoscale, blueprints, counting, metering, outcomes
 from brain_clusters.services.control import Control
 from tests.integration.stage import Stage
 
@@ -59,6 +60,20 @@ def test_a_cluster_is_told_by_group_and_state(stage: Stage) -> None:
     assert of(found, "brain_agent_start_seconds_count", **shop) == 1
     assert of(found, "brain_operations_total", cluster=cluster, kind="create", outcome="succeeded") == 1
     assert of(found, "brain_host_agents", host="host-1", driver="process") == 3
+    assert of(found, "brain_host_up", host="host-1", driver="process") == 1
+    assert of(found, "brain_host_asked_cpus", host="host-1", driver="process") == 0
+    assert of(found, "brain_host_capacity_cpus", host="host-1", driver="process") is None, "it has no bound"
+    assert of(found, "brain_groups_unknown") == 0
+
+
+def test_an_age_that_nobody_knows_is_not_told(stage: Stage) -> None:
+    cluster = stage.active()
+    shop = {"cluster": cluster, "group": "Packer"}
+    assert of(scrape(stage.control), "brain_jobs_oldest_age_seconds", **shop) == 0, "nothing waits"
+    stage.control.broker.redis.rpush(f"brain.{cluster}.packer", '{"headers": {}}')  # without a stamp
+    found = scrape(stage.control)
+    assert of(found, "brain_jobs_ready", **shop) == 1
+    assert of(found, "brain_jobs_oldest_age_seconds", **shop) is None
 
 
 def test_jobs_count_once_by_outcome_however_often_they_are_stored_and_folded(stage: Stage) -> None:
@@ -101,6 +116,7 @@ def test_without_redis_jobs_are_not_told_and_that_is_told(cut_off: Stage, stage:
     cluster = stage.active()
     found = scrape(cut_off.control)
     assert of(found, "brain_redis_up") == 0
+    assert of(found, "brain_groups_unknown") == 4
     assert of(found, "brain_jobs_ready", cluster=cluster, group="Packer") is None
     assert of(found, "brain_agents", cluster=cluster, group="Packer", state="idle") == 1
 
@@ -118,6 +134,61 @@ def test_clusters_beyond_the_bound_are_summed_up(stage: Stage) -> None:
     assert of(found, "brain_agents", cluster="_other", group="", state="idle") == 8
     assert of(found, "brain_jobs_total", cluster="_other", group="", outcome="succeeded") == 2
     assert of(found, "brain_job_seconds_count", cluster="_other", group="") == 2
+
+
+def counted(found: Samples) -> float:
+    return sum(value for (name, _), value in found.items() if name == "brain_jobs_total")
+
+
+def test_no_counter_shrinks_when_clusters_go_and_others_take_their_places(stage: Stage) -> None:
+    told = replace(stage.control, settings=replace(stage.control.settings, metrics_clusters=1))
+    first, second = stage.active(), stage.active()
+    finish(stage, first, {1.0: JobStatus.SUCCEEDED, 2.0: JobStatus.SUCCEEDED})
+    finish(stage, second, {1.0: JobStatus.SUCCEEDED})
+    stage.do(DestroyCluster(cluster_id=first))
+    stage.settle(first)
+    before = scrape(told)
+    assert of(before, "brain_jobs_total", cluster=first, group="Packer", outcome="succeeded") == 2, "a while longer"
+    with stage.control.database.transaction() as session:
+        counting.forget(session, 1, timedelta(seconds=-1))
+    after = scrape(told)
+    assert of(after, "brain_jobs_total", cluster="_other", group="", outcome="succeeded") == 3
+    assert counted(after) == counted(before) == 3
+    assert of(after, "brain_agents", cluster=second, group="Packer", state="idle") == 1, "it is told apart now"
+    finish(stage, second, {1.0: JobStatus.SUCCEEDED})
+    assert of(scrape(told), "brain_jobs_total", cluster=second, group="Packer", outcome="succeeded") == 1
+    stage.sql("DELETE FROM clusters WHERE id = :id", id=first)
+    with stage.control.database.transaction() as session:
+        counting.forget(session, 1)
+    assert counted(scrape(told)) == 4
+
+
+PAID = """
+metadata: {id: paid, name: Paid, version: "1"}
+cluster: {type: project, min_workers: 1, max_workers: 3}
+agents:
+  - {role: supervisor, name: Head, count: 1, cost: {per_hour: 36}}
+"""
+
+
+def test_costs_only_grow_whatever_is_deleted_and_however_often_they_are_summed_up(stage: Stage) -> None:
+    blueprints.store(stage.control, PAID)
+    cluster = stage.active(blueprint_id="paid", target_workers=1)
+    labels = {"cluster": cluster, "currency": "USD"}
+    stage.sql("UPDATE cluster_agents SET claimed_at = now() - interval '100 s', spawned_at = now() - interval '100 s'")
+
+    def cost() -> float:
+        stage.sql("DELETE FROM ticks WHERE name IN ('accruing', 'metering')")
+        metering.keep(stage.control)
+        accruing.accrue(stage.control)
+        return of(scrape(stage.control), "brain_cost_total", **labels) or 0.0
+
+    first = cost()
+    assert first == pytest.approx(1.0, abs=0.2)  # 100 s of a hundredth each
+    assert first <= cost() < first + 0.2
+    stage.sql("DELETE FROM usage")
+    assert of(scrape(stage.control), "brain_cost_total", **labels) >= first
+    assert of(scrape(stage.control), "brain_cost_per_hour", **labels) == 36
 
 
 def test_every_sample_is_declared_and_openmetrics_can_be_had(api: FlaskClient, stage: Stage) -> None:

@@ -10,6 +10,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
+import promql_parser
 import pytest
 import yaml
 
@@ -84,6 +85,7 @@ def test_dashboards_and_alerts_ask_only_for_what_is_told() -> None:
     asked += [rule["expr"] for rule in rules]
     assert len(asked) > 20
     for query in asked:
+        promql_parser.parse(query)
         names = set(re.findall(r"brain_[a-z_]+", query))
         assert names, query
         assert names <= told.keys(), query

@@ -48,6 +48,7 @@ ROOMS_OF = {
     "kubernetes": {"genesis"},
     "urllib3": {"genesis"},
     "openai": {"agent"},
+    "opentelemetry": {"tracing"},
     "pydantic": {"agent"},
     "prometheus_client": {"api"},
     "click": {"cli"},

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brain_clusters.domain.planning import AgentView
+from brain_clusters.domain.planning import AgentView, Plan
 from brain_clusters.domain.rollouts import (
     Pace,
     Standing,
@@ -43,6 +43,43 @@ def olds(count: int) -> list[AgentView]:
 
 def pace(parallel: int = 1, most: int = 100, healthy: float = 10, *, held: bool = False) -> Pace:
     return Pace(parallel, most, healthy, held)
+
+
+def retiring(name: str, status: AgentStatus = IDLE) -> AgentView:
+    return replace(agent(name, status), retiring=True)
+
+
+def test_one_that_somebody_wants_out_leaves_when_another_is_healthy() -> None:
+    team = [retiring("r"), agent("a", new=True), agent("b", new=True)]
+    first = step({"w": 3}, team, pace(), NOW, busy_may_leave=True)
+    assert (first.start, first.drain) == ({"w": 1}, ())
+    young = step({"w": 3}, [*team, agent("n", new=True, ready=9)], pace(), NOW, busy_may_leave=True)
+    assert (young.start, young.drain) == ({}, ())
+    assert step({"w": 3}, [*team, agent("n", new=True)], pace(), NOW, busy_may_leave=True).drain == ("r",)
+
+
+def test_without_room_one_that_somebody_wants_out_leaves_first() -> None:
+    team = [retiring("r", BUSY), agent("a", new=True)]
+    assert step({"w": 2}, team, pace(most=2), NOW, busy_may_leave=True).drain == ("r",)
+    leaving = [retiring("r", DRAINING), agent("a", new=True)]
+    assert step({"w": 2}, leaving, pace(most=2), NOW, busy_may_leave=True).start == {}
+    assert step({"w": 2}, leaving, pace(most=3), NOW, busy_may_leave=True).start == {"w": 1}
+    assert step({"w": 2}, leaving[1:], pace(most=2), NOW, busy_may_leave=True).start == {"w": 1}
+
+
+def test_a_drain_that_somebody_asked_for_is_not_undone_for_a_larger_team() -> None:
+    team = [retiring("r", DRAINING), agent("a", DRAINING, new=True)]
+    plan = step({"w": 2}, team, pace(), NOW, busy_may_leave=True)
+    assert (plan.undo, plan.start) == (("a",), {"w": 1})
+
+
+def test_while_a_rollout_is_held_single_ones_are_replaced_all_the_same() -> None:
+    team = [*olds(2), retiring("r")]
+    first = step({"w": 3}, team, pace(held=True), NOW, busy_may_leave=True)
+    assert (first.start, first.drain) == ({"w": 1}, ())
+    after = step({"w": 3}, [*team, agent("n", new=True)], pace(held=True), NOW, busy_may_leave=True)
+    assert (after.start, after.drain) == ({}, ("r",))
+    assert step({"w": 3}, [*olds(2), agent("n", new=True)], pace(held=True), NOW, busy_may_leave=True) == Plan({}, ())
 
 
 def test_with_room_new_agents_start_beside_the_old() -> None:

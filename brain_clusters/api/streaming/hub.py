@@ -61,6 +61,11 @@ class Hub:
         with self._lock:
             return tuple(self._listeners)
 
+    @property
+    def closed(self) -> bool:
+        """Whether this process is about to end, so that nobody is to be held up any more."""
+        return self._closed
+
     def forget(self, listener: Listener) -> None:
         """Give a listener's place free. Repeated, it changes nothing."""
         with self._lock:

@@ -17,6 +17,7 @@ from brain_clusters.cli.target import Target
 from brain_clusters.cli.watching import until_interrupted
 from brain_clusters.cli.words import plain
 from brain_clusters.errors import BrainError, InvalidInput, NotFound
+from brain_clusters.logs import readable
 
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue")
 
@@ -94,7 +95,7 @@ def _read(target: Target, agent: str, tail: int, found: queue.SimpleQueue[tuple[
 def _named(agent: str, line: str, agents: Sequence[str]) -> str:
     """Return a line as it is shown: into a pipe as it was written, on a terminal without what could harm that."""
     if sys.stdout.isatty():
-        line = plain(line.expandtabs())
+        line = "\n".join(plain(part.expandtabs()) for part in readable(line).split("\n"))
     if len(agents) == 1:
         return line
     colour = _COLOURS[agents.index(agent) % len(_COLOURS)]

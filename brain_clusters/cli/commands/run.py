@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 import click
 
-from brain_clusters import logs
+from brain_clusters import logs, tracing
 from brain_clusters.config import Settings, user_environment
 from brain_clusters.domain.engines import PROCESS, Resources
 from brain_clusters.embedded import connected, make_home
@@ -20,14 +20,14 @@ from brain_clusters.genesis.process import machine
 from brain_clusters.processes import LifeLock
 
 
-def _settings() -> Settings:
+def _settings(process: str) -> Settings:
     settings = connected(Settings.from_env())
-    _log_to_stderr(settings)
+    _log_as(process, settings)
     return settings
 
 
-def _log_to_stderr(settings: Settings) -> None:
-    logs.set_up(settings.log_format, settings.log_level)
+def _log_as(process: str, settings: Settings, **ids: str) -> None:
+    logs.configure(process, settings.log_level, settings.log_format, **ids)
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # it tells of each that it finds
 
 
@@ -36,7 +36,7 @@ def migrate() -> None:
     """Bring the schema up to date and store the blueprints; safe to run several times and at once."""
     from brain_clusters.services.setup import prepare
 
-    made = prepare(_settings())
+    made = prepare(_settings("migrate"))
     if made is not None:
         click.echo(f"made a key for an admin: {made}")
     click.echo("the database is up to date")
@@ -48,13 +48,13 @@ def api() -> None:
     from brain_clusters import dashboard
     from brain_clusters.api.server import serve
 
-    serve(_settings(), dashboard.attach)
+    serve(_settings("api"), dashboard.attach)
 
 
 @click.command()
 def worker() -> None:
     """Run a worker of lifecycle commands until SIGTERM. Run as many as you like."""
-    settings = _settings()
+    settings = _settings("worker")
     from brain_clusters.services.setup import wait_for_schema
 
     wait_for_schema(settings)
@@ -78,7 +78,9 @@ def worker() -> None:
         without_gossip=True,
         without_heartbeat=True,
     )
+    tracing.start("worker")
     celery_worker.start()
+    tracing.stop()
     stopped.set()
     sys.exit(celery_worker.exitcode or 0)
 
@@ -86,7 +88,7 @@ def worker() -> None:
 @click.command()
 def beat() -> None:
     """Run the clock of the autoscaler until SIGTERM. A second one does no harm."""
-    settings = _settings()
+    settings = _settings("beat")
     from brain_clusters.services.setup import wait_for_schema
 
     wait_for_schema(settings)
@@ -108,7 +110,9 @@ def host(driver: str) -> None:
     While another process is the same host, it stands by, and takes over when that one is dead or silent.
     With BRAIN_HOST_ON_STOP=leave SIGTERM leaves them, too.
     """
-    settings = _settings()
+    settings = connected(Settings.from_env())
+    host_id = _host_id(settings, driver)
+    _log_as("host", settings, host_id=host_id)
     from brain_clusters import drivers
     from brain_clusters.broker.words import DrainWords
     from brain_clusters.cli.turns import Turns
@@ -118,8 +122,8 @@ def host(driver: str) -> None:
     from brain_clusters.services.hosting import HostDesk
 
     _check_driver(driver)
-    host_id = _host_id(settings, driver)
     control = Control.open(settings, application=f"host.{host_id}"[:60])
+    tracing.start("host", host_id=host_id)
     try:
         kit = Kit(
             settings, host_id, agent_config(settings, host_id), user_environment(), DrainWords(control.broker.redis),
@@ -135,6 +139,7 @@ def host(driver: str) -> None:
         signal.signal(signal.SIGHUP, lambda *_: turns.abandon())
         turns.run()
     finally:
+        tracing.stop()
         control.close()
 
 
@@ -147,7 +152,7 @@ def genesis(driver: str, listen: str) -> None:
     Needs no database. The agents live on when it ends, and are found again by the next one of this BRAIN_HOME.
     """
     settings = Settings.from_env()
-    _log_to_stderr(settings)
+    _log_as("genesis", settings)
     from brain_clusters.api.genesis.server import serve
 
     _check_driver(driver)

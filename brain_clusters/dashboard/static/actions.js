@@ -2,7 +2,8 @@
 //
 // data-body: JSON to send. data-confirm: the question to ask before. data-typed: a name to type before.
 // data-done: what to say at the end; {name} stands for a figure of the answer. data-reveal: the answer holds a secret,
-// which is shown (see secret.js). data-next: the page to go to then. A form's fields become the body; a field named
+// which is shown (see secret.js). data-next: the page to go to then; {cluster} in it is the
+// id of the answer's cluster. A form's fields become the body; a field named
 // a.b goes into the object a, and empty fields are left out.
 
 const POLL_MS = 500;
@@ -49,7 +50,7 @@ async function run(source, body) {
   else if (source.dataset.done) toast("ok", source.dataset.done.replace(/{(\w+)}/g, (_all, name) => told[name]));
   if ("reveal" in source.dataset) document.dispatchEvent(new CustomEvent("brain:secret", { detail: told.secret }));
   if (source.tagName === "FORM" && "reveal" in source.dataset) source.reset();
-  if (source.dataset.next) location.assign(source.dataset.next);
+  if (source.dataset.next) location.assign(source.dataset.next.replace("{cluster}", encodeURIComponent(told.cluster?.id ?? "")));
   else changed();
 }
 

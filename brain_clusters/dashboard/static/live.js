@@ -5,13 +5,14 @@ const DEBOUNCE_MS = 250;
 const AT_MOST_EVERY_MS = 1000;
 const SHARE = 5; // a page that is slow to make is read for at most a fifth of the time
 const RETRY_MOST_MS = 30000;
+const PATIENCE_MS = 20000; // after which a server that keeps silent counts as away
 const WORDS = { live: "Live", polling: "Polling", offline: "Offline", still: "Not live" };
 const SHAPES = { live: "full", polling: "half", offline: "cross", still: "ring" };
 
 const main = () => document.getElementById("main");
 const seconds = () => Number(main().dataset.poll || 0);
 let stream = null, streaming = false, faults = 0;
-let timer = 0, lastRead = 0, took = 0, reading = false, changed = () => {};
+let timer = 0, lastRead = 0, took = 0, reading = false, again = false, changed = () => {};
 
 export function keepLive(onChange) {
   changed = onChange;
@@ -57,13 +58,14 @@ function readSoon(after) {
 }
 
 async function read() {
-  if (reading || document.hidden) return;
+  if (document.hidden) return;
+  if (reading) { again = true; return; } // what just happened may not be in the answer that is on its way
   reading = true;
   const begin = Date.now();
   try {
-    const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
+    const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
     if (answer.redirected && new URL(answer.url).pathname === "/login") return location.assign(answer.url);
-    if (answer.status >= 500) throw new Error(String(answer.status));
+    if (answer.status >= 500 || answer.status === 429) throw new Error(String(answer.status));
     morph(await answer.text());
     faults = 0;
     show(streaming ? "live" : "polling");
@@ -76,7 +78,8 @@ async function read() {
     took = lastRead - begin;
   }
   const pause = seconds() * 1000 * (faults ? Math.min(2 ** faults, 6) : 1);
-  if (seconds()) readSoon(Math.min(pause, RETRY_MOST_MS));
+  if (seconds()) readSoon(again ? 0 : Math.min(pause, RETRY_MOST_MS));
+  again = false;
 }
 
 function morph(text) {

@@ -128,11 +128,12 @@ class Agent(Base):
     """One running member of a group, from its planning to its end.
 
     agent_id is the driver's name for it; handle is the driver's plain JSON (pid and start time for a process).
-    reason: why it still is starting, as its engine or its host says; or that it was sent away. cpu (cores),
-    memory_bytes: what it asks for. not_before delays the replacement of one that died at birth. claimed_at: when a host
-    took it, from which on it costs. busy_seconds: how long it had at least one job so far, by its own count; busy_days:
-    the same of its last days (UTC), each as [seconds while it took jobs, seconds while it drained, the sum over its
-    slots].
+    reason: why it still is starting, as its engine or its host says. cpu (cores), memory_bytes: what it asks for.
+    not_before delays the replacement of one that died at birth. claimed_at: when a host took it, from which on it
+    costs. busy_seconds: how long it had at least one job so far, by its own count; busy_days: the same of its last days
+    (UTC), each as [seconds while it took jobs, seconds while it drained, the sum over its slots]. retiring: somebody
+    wants another in its place, and so its drain is not undone. trace: the carrier of what asked for it, see
+    ``tracing``.
     """
 
     __tablename__ = "cluster_agents"
@@ -165,10 +166,12 @@ class Agent(Base):
     blueprint_version: Mapped[str]
     ready_at: Mapped[datetime | None]
     draining_at: Mapped[datetime | None]
+    retiring: Mapped[bool] = mapped_column(server_default=text("false"))
     not_before: Mapped[datetime | None]
     claimed_at: Mapped[datetime | None]
     busy_seconds: Mapped[float] = mapped_column(server_default="0")
     busy_days: Mapped[dict[str, Any]] = mapped_column(server_default=EMPTY_JSON)
+    trace: Mapped[dict[str, Any] | None]
 
     __table_args__ = (
         Index("ix_cluster_agents_cluster_id_status", "cluster_id", "status"),

@@ -17,7 +17,8 @@ class Operation(Base):
     """One recorded lifecycle command with its outcome.
 
     The claim is a compare-and-set: pending (or running with an ended lease) -> running until ``lease_until``.
-    acted_at: when the plan was carried out; from then on it waits for its agents, until ``deadline_at``.
+    acted_at: when the plan was carried out; from then on it waits for its agents, until ``deadline_at``. trace: the
+    carrier of who asked for it, see ``tracing``.
     """
 
     __tablename__ = "operations"
@@ -40,6 +41,7 @@ class Operation(Base):
     acted_at: Mapped[datetime | None]
     deadline_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    trace: Mapped[dict[str, Any] | None]
 
     __table_args__ = (
         Index("ix_operations_cluster_id_created_at", "cluster_id", "created_at"),

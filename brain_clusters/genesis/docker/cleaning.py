@@ -47,7 +47,7 @@ class Cleaner:
             self._remove(agent_id)
             removed = True
         except BrainError as exc:
-            log.warning("agent=%s its container is removed later: %s", agent_id, exc)
+            log.warning("an agent's container is removed later: %s", exc, extra={"agent_id": agent_id})
         finally:
             with self._lock:
                 self._active.discard(agent_id)

@@ -125,7 +125,7 @@ class Spawner:
         except BrainError as exc:
             return Sighting(start.agent_id, Phase.ENDED, reason=str(exc))
         except Exception as exc:  # it must not stay between starting and ended because of a fault of ours
-            log.exception("agent=%s could not be started", start.agent_id)
+            log.exception("an agent could not be started", extra={"agent_id": start.agent_id})
             return Sighting(start.agent_id, Phase.ENDED, reason=f"the driver failed: {type(exc).__name__}")
 
     def _bring_up(self, start: _Start) -> Sighting:

@@ -136,7 +136,7 @@ class KubernetesDriver(Driver):
 
     def _explain(self, agent_id: str, exc: TemporaryError) -> None:
         """Tell why an agent has no pod yet."""
-        log.warning("agent=%s waits for its pod: %s", agent_id, exc)
+        log.warning("an agent waits for its pod: %s", exc, extra={"agent_id": agent_id})
         self._tell_beside(agent_id, None, Sighting(agent_id, Phase.STARTING, reason=str(exc)))
 
     def _tell_beside(self, agent_id: str, before: Seen | None, sighting: Sighting) -> None:

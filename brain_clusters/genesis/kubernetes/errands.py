@@ -88,7 +88,7 @@ class Errands:
                 errand.waits(exc)
             return False
         except Exception:  # a fault of ours; an agent must not be forgotten for it
-            log.exception("agent=%s: what is to be done failed, and is tried again", errand.agent_id)
+            log.exception("what is to be done failed, and is tried again", extra={"agent_id": errand.agent_id})
             self._put_off(errand, _MOST_PAUSE_SECONDS)
             return False
         return True

@@ -152,7 +152,7 @@ class ProcessDriver(Driver):
         self._nursery.retire_idle()
         self._population.find_survivors()
         for agent in self._population.unborn(_SPAWN_PATIENCE_SECONDS):
-            log.warning("agent=%s was not born; it is asked for again", agent.agent_id)
+            log.warning("an agent was not born; it is asked for again", extra={"agent_id": agent.agent_id})
             agent.since = time.monotonic()
             if agent.spec is not None:
                 self._nursery.spawn(agent.spec)

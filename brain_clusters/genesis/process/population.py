@@ -110,7 +110,7 @@ class Population:
             if path.stem in self.living or path.stem in self.ended:
                 continue
             if self.find(path.stem) is not None:
-                log.info("found agent=%s, which still runs", path.stem)
+                log.info("an agent of before still runs", extra={"agent_id": path.stem})
             elif was_held(path):
                 self.note_death(self._local(path.stem))
 

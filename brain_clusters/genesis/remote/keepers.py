@@ -49,7 +49,7 @@ class Keepers:
                     return known[1]
                 _check_same_system(host_id, known, config)
                 known[1].close()
-            log.info("host=%s uses this service", host_id)
+            log.info("a host uses this service", extra={"host_id": host_id})
             keeper = Keeper(host_id, lambda: self._make(host_id, config), bury)
             self._keepers[host_id] = (config, keeper)
             return keeper
