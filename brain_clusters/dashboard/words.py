@@ -14,8 +14,8 @@ _UNITS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _BYTES = ("B", "KiB", "MiB", "GiB", "TiB")
 # The first that is found: later ones are named by the earlier, too.
 _BROWSERS = (
-    ("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("HeadlessChrome/", "Chromium"), ("Chrome/", "Chrome"),
-    ("Safari/", "Safari"), ("curl/", "curl"),
+    ("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("HeadlessChrome/", "Chromium"),
+    ("Chrome/", "Chrome"), ("Safari/", "Safari"), ("curl/", "curl"),
 )  # fmt: skip
 _SYSTEMS = (
     ("iPhone", "iPhone"), ("iPad", "iPad"), ("Android", "Android"), ("Windows", "Windows"), ("Mac OS", "macOS"),
@@ -199,5 +199,6 @@ def _parts(text: str) -> list[str]:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "look": look, "moment": moment, "ago": ago, "duration": duration, "number": number, "size": size, "money": money,
-    "percent": percent, "kind": kind, "counts": counts, "pretty": pretty, "plural": plural, "breakable": breakable, "browser": browser,
+    "percent": percent, "kind": kind, "counts": counts, "pretty": pretty, "plural": plural, "breakable": breakable,
+    "browser": browser,
 }  # fmt: skip

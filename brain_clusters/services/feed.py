@@ -66,7 +66,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """What a list of events is narrowed to. None is no filter. operation_id: best with its cluster, which has an index."""
+    """What a list of events is narrowed to. None is no filter.
+
+    operation_id: with its cluster, by whose index it is found.
+    """
 
     cluster_id: str | None = None
     operation_id: UUID | None = None

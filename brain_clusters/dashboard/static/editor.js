@@ -71,7 +71,7 @@ function faultLine(one) {
   if (one.line) {
     const button = made("button", `${one.line}:${one.column}`, "quiet-link mono");
     button.type = "button";
-    button.setAttribute("aria-label", `Go to line ${one.line}, column ${one.column}`);
+    button.title = `Go to line ${one.line}, column ${one.column}`;
     button.onclick = () => go(one.line, one.column);
     item.append(button);
   }
@@ -130,11 +130,12 @@ function going(moves, agents) {
   const list = made("ul", "", "moves");
   for (const one of moves.slice(0, 20)) {
     const item = made("li", "", "");
-    item.append(made("b", one.cluster_id, ""), made("span", ` ${one.from_version ?? ""} → ${one.to_version ?? ""}: ${one.reason || `${one.agents.replaced} agents replaced`}`, "muted"));
+    item.append(made("b", one.cluster_id, ""), made("span", ` ${one.from_version ?? ""} → ${one.to_version ?? ""}: ${one.reason || (one.agents.replaced ? `${one.agents.replaced} agents replaced` : "no agent replaced")}`, "muted"));
     list.append(item);
   }
   if (moves.length > 20) list.append(made("li", `and ${moves.length - 20} more`, "muted"));
-  return [made("p", `Rolled out, it replaces ${agents.replaced}, starts ${agents.started} and stops ${agents.stopped} agents:`, ""), list];
+  const { replaced, started, stopped } = agents, none = replaced + started + stopped === 0;
+  return [made("p", none ? "Rolled out, it changes these clusters, and no agent of them now:" : `Rolled out, it replaces ${replaced}, starts ${started} and stops ${stopped} agents:`, ""), list];
 }
 
 const cost = ({ before, after }) => (after == null || before == null ? "" : `${+before.toFixed(2)} → ${+after.toFixed(2)} per hour if rolled out`);
