@@ -20,10 +20,10 @@ COPY setup.cfg .
 RUN python -c "from configparser import ConfigParser; found = ConfigParser(); found.read('setup.cfg'); \
 print(found['options']['install_requires'], found['options.extras_require']['llm'])" >/requirements.txt \
     && pip install -r /requirements.txt
-# One more extra. Hosts on Kubernetes need its client, which is 140 MB: --build-arg EXTRA=kubernetes
+# Further extras, by commas. Hosts on Kubernetes need its client, which is 140 MB: --build-arg EXTRA=kubernetes,tracing
 ARG EXTRA=
 RUN python -c "from configparser import ConfigParser; found = ConfigParser(); found.read('setup.cfg'); \
-print(found['options.extras_require'].get('${EXTRA}', ''))" >/requirements.txt \
+print(*(found['options.extras_require'].get(name, '') for name in '${EXTRA}'.split(',')))" >/requirements.txt \
     && pip install -r /requirements.txt
 COPY . .
 RUN pip install --no-deps --prefix /made/brain . && mkdir -p /made/home/logs /made/home/run /made/app

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ _LAST_SECONDS = 2.0
 _MODULES = (
     "opentelemetry.trace", "opentelemetry.propagate", "opentelemetry.sdk.resources", "opentelemetry.sdk.trace",
     "opentelemetry.sdk.trace.export", "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "requests",  # which an exporter imports when it is made: 0.1 s of each agent's start
 )  # fmt: skip
 _tracer: Any = None
 _provider: Any = None
@@ -67,6 +69,17 @@ def start(process: str, **attributes: str | None) -> None:
     _tracer = _provider.get_tracer("brain_clusters")
 
 
+def join() -> None:
+    """Take part in the traces of a program that has set up OpenTelemetry itself; for another nothing is imported."""
+    global _tracer
+    if _tracer is not None or "opentelemetry.trace" not in sys.modules:
+        return
+    from opentelemetry import trace
+
+    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        _tracer = trace.get_tracer("brain_clusters")
+
+
 def stop() -> None:
     """Send what is not sent yet; give up after a moment when nobody takes it."""
     global _tracer, _provider
@@ -85,6 +98,11 @@ def flush() -> None:
         ending.join(_LAST_SECONDS)
 
 
+def is_on() -> bool:
+    """Return whether this process traces, where telling of it would cost something."""
+    return _tracer is not None
+
+
 @contextmanager
 def span(
     name: str, kind: Kind = "internal", parent: Carrier | None = None, *,
@@ -92,8 +110,8 @@ def span(
 ) -> Iterator[Any]:  # fmt: skip
     """Trace what is done meanwhile; yield the span, None where there are no traces.
 
-    parent: whom it is below; without it, the span at hand. expected: exceptions that are no failures. attributes: their
-    names get ``brain.`` before them.
+    parent: whom it is below; without it, the span at hand. expected: exceptions that are no failures. attributes: names
+    without a dot get ``brain.`` before them, the others are of the semantic conventions.
     """
     if _tracer is None:
         yield None
@@ -114,6 +132,25 @@ def span(
             raise
 
 
+def note(**attributes: object) -> None:
+    """Add attributes to the span at hand."""
+    if _tracer is not None:
+        from opentelemetry.trace import get_current_span
+
+        get_current_span().set_attributes(_named(attributes))
+
+
+def messaging(
+    queue: str | None, doing: Literal["send", "process"], message: str | None = None, count: int = 1
+) -> dict[str, Any]:
+    """Return the attributes of a span about so many messages, by the semantic conventions. queue: None for several."""
+    return {
+        "messaging.system": "celery", "messaging.operation.name": doing, "messaging.operation.type": doing,
+        "messaging.destination.name": queue, "messaging.message.id": message,
+        "messaging.batch.message_count": count if count > 1 else None,
+    }  # fmt: skip
+
+
 def fail(found: Any, exc: BaseException | str) -> None:
     """Mark a span as one that failed; None is no span."""
     if found is None:
@@ -122,6 +159,8 @@ def fail(found: Any, exc: BaseException | str) -> None:
 
     if isinstance(exc, BaseException):
         found.record_exception(exc)
+        if "error.type" not in (getattr(found, "attributes", None) or {}):  # else somebody knew better
+            found.set_attribute("error.type", type(exc).__qualname__)
     found.set_status(Status(StatusCode.ERROR, str(exc)[:500]))
 
 
@@ -171,7 +210,7 @@ def _kind(kind: Kind) -> Any:
 
 def _named(attributes: Mapping[str, object]) -> dict[str, Any]:
     return {
-        f"brain.{name}": value if isinstance(value, (bool, int, float)) else str(value)
+        name if "." in name else f"brain.{name}": value if isinstance(value, (bool, int, float)) else str(value)
         for name, value in attributes.items()
         if value is not None
     }

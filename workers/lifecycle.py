@@ -38,7 +38,8 @@ def _register_command(app: Celery, control: Callable[[], Control], kind: Operati
     @app.task(name=f"brain.lifecycle.{kind}", bind=True, typing=False, **retry)  # type: ignore[untyped-decorator]
     def command(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         origin = Origin("celery", f"queued as brain.lifecycle.{kind}", message_id=self.request.id)
-        with tracing.span(f"brain.lifecycle.{kind}", "consumer", tracing.carried(self.request.get)):
+        message = tracing.messaging(names.LIFECYCLE_QUEUE, "process", self.request.id)
+        with tracing.span(f"brain.lifecycle.{kind}", "consumer", tracing.carried(self.request.get), **message):
             return accept(control(), kind, args, kwargs, origin)
 
 

@@ -8,6 +8,7 @@ import random
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -71,10 +72,14 @@ class JobRunner:
     ) -> Any:
         """Do one delivery of a job; return its result, or raise JobFailed, or Ignore when it is to be tried again."""
         job_id = storable_text(str(job_id))  # any client chooses its own, and PostgreSQL has to store it
-        told = {"job_id": job_id, "cluster_id": self._spec.cluster_id, "agent_id": self._spec.agent_id}
-        span = tracing.span(f"job {self._spec.group_name}", "consumer", options.trace, expected=(Ignore,), **told)
-        with logs.bound(job_id=job_id), span:
+        with logs.bound(job_id=job_id), self._span(job_id, options) if tracing.is_on() else nullcontext():
             return self._deliver(job_id, args, kwargs, options, delivery)
+
+    def _span(self, job_id: str, options: JobOptions) -> AbstractContextManager[Any]:
+        spec = self._spec
+        told: dict[str, Any] = {"job_id": job_id, "cluster_id": spec.cluster_id, "agent_id": spec.agent_id}
+        told |= tracing.messaging(spec.queue, "process", job_id)
+        return tracing.span(f"job {spec.group_name}", "consumer", options.trace, expected=(Ignore,), **told)
 
     def _deliver(
         self, job_id: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: JobOptions, delivery: Delivery | None
@@ -102,6 +107,7 @@ class JobRunner:
             outcome = self._explained(job_id, refused, delivery)
             begun = max(delivery.attempt - 1, int(delivery.goes_on))
             report = self._report(job_id, begun, None, outcome, self._with_lost(delivery, None))
+        _note(report)
         counts = self._settle(attempt, report, outcome.again)
         failpoint("finished")
         if outcome.again is not None or not counts:
@@ -222,6 +228,13 @@ class JobRunner:
             error=outcome.error,
             usage=usage,
         )
+
+
+def _note(report: JobReport) -> None:
+    """Tell the job's span what came of it."""
+    if tracing.is_on():
+        kind = (report.error or {}).get("type")
+        tracing.note(outcome=report.status, attempt=report.attempts, **{"error.type": kind})
 
 
 def _patiently(step: Callable[[], Value]) -> Value:

@@ -30,8 +30,17 @@ def _begin(_endpoint: str | None, values: dict[str, Any] | None) -> None:
     method, parent = flask.request.method, tracing.carried(flask.request.headers.get)
     span = flask.g.followed.enter_context(tracing.span(f"{method} {rule.rule}", "server", parent, **ids))
     if span is not None:
-        span.set_attributes({"http.request.method": method, "http.route": rule.rule, "url.path": flask.request.path})
+        span.set_attributes({"http.request.method": method, "http.route": rule.rule, **_about(flask.request)})
         flask.g.span = span
+
+
+def _about(request: flask.Request) -> dict[str, str]:
+    """Return what else the semantic conventions ask for. A query is none of it: what is in one may be secret."""
+    return {
+        "url.path": request.path, "url.scheme": request.scheme, "client.address": request.remote_addr or "",
+        "server.address": request.environ.get("SERVER_NAME", ""),
+        "user_agent.original": request.headers.get("User-Agent", "")[:200],
+    }  # fmt: skip
 
 
 def _note_answer(response: flask.Response) -> flask.Response:

@@ -11,6 +11,7 @@ from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from brain_clusters import tracing
 from brain_clusters.broker import names
 from brain_clusters.broker.messages import push
 from brain_clusters.domain.jobs import JobOptions, Priority
@@ -36,6 +37,7 @@ class Queue:
 
     A job that is sent here is seen by the API once an agent has begun it, and is lost where Redis loses it, as one
     that is sent by ``apply_async``. It wakes a sleeping cluster with the next look of the autoscaler.
+    Where the program uses OpenTelemetry, its jobs are part of its traces.
     Options, in seconds: delay, timeout, backoff, backoff_max, expires (from now); and priority ("high", "normal",
     "low") and max_attempts.
     """
@@ -43,23 +45,28 @@ class Queue:
     def __init__(self, redis_url: str, cluster: str, group: str) -> None:
         import redis
 
+        tracing.join()
         self.name = names.group_queue(cluster, slug(group))
         self._redis: redis.Redis = redis.Redis.from_url(redis_url)
 
     def submit(self, payload: Any = None, **options: Any) -> str:
         """Send a job; return its id. Raises what ``redis`` raises: then it may or may not be there."""
-        [sent] = self._sent([payload], options)
-        push(self._redis, self.name, [sent])
-        return sent.id
+        [job_id] = self._send([payload], options)
+        return job_id
 
     def submit_many(self, payloads: Iterable[Any], **options: Any) -> list[str]:
         """Send a job for each payload, all with the same options; return their ids."""
         found, rest = list[str](), iter(payloads)
         while chunk := list(islice(rest, _CHUNK)):
-            sent = list(self._sent(chunk, options))
-            push(self._redis, self.name, sent)
-            found += [one.id for one in sent]
+            found += self._send(chunk, options)
         return found
+
+    def _send(self, payloads: list[Any], options: dict[str, Any]) -> list[str]:
+        message = tracing.messaging(self.name, "send", count=len(payloads))
+        with tracing.span("job.submit", "producer", **message):
+            sent = list(self._sent(payloads, options))
+            push(self._redis, self.name, sent)
+        return [one.id for one in sent]
 
     def _sent(self, payloads: list[Any], options: dict[str, Any]) -> Iterator[_Sent]:
         eta, priority, terms = _terms(**options)
@@ -87,12 +94,15 @@ def _terms(
     backoff_max: float | None = None,
     expires: float | None = None,
 ) -> tuple[datetime | None, str, dict[str, Any]]:
+    trace = tracing.carrier()
     options = JobOptions(
         max_attempts=max_attempts,
         backoff_seconds=backoff,
         backoff_max_seconds=backoff_max,
         timeout_seconds=timeout,
         expires_at=None if expires is None else time.time() + expires,
+        traceparent=trace.get("traceparent"),
+        tracestate=trace.get("tracestate"),
     )
     eta = None if not delay else datetime.fromtimestamp(time.time() + delay, UTC)
     return eta, Priority(priority), options.as_header()

@@ -12,6 +12,7 @@ from sqlalchemy import Text, and_, cast, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from brain_clusters import logs, tracing
+from brain_clusters.broker import names
 from brain_clusters.db.models import Cluster, Operation
 from brain_clusters.domain.commands import Origin
 from brain_clusters.domain.states import OperationKind, OperationStatus
@@ -43,7 +44,11 @@ def _run(control: Control, operation_id: uuid.UUID) -> bool:
     if claimed is None:
         return False
     told = {"operation_id": operation_id, "cluster_id": claimed.cluster_id}
-    with logs.bound(**told), tracing.span(f"operation {claimed.kind}", "consumer", claimed.trace, **told):
+    span = tracing.span(
+        f"operation {claimed.kind}", "consumer", claimed.trace, **told,
+        **tracing.messaging(names.LIFECYCLE_QUEUE, "process"),
+    )  # fmt: skip
+    with logs.bound(**told), span:
         _carry_out(control, operation_id)
     return True
 

@@ -80,7 +80,9 @@ def record(
         raise Conflict(f"a cluster that is {cluster.status} takes no jobs", status=str(cluster.status))
     blueprint = blueprints.parsed(session, cluster.blueprint_id, cluster.blueprint_version)
     ids = job_ids(cluster_id, news, seed or uuid.uuid4().hex)
-    with tracing.span("job.submit", "producer", cluster_id=cluster_id, jobs=len(news)):
+    with tracing.span(
+        "job.submit", "producer", cluster_id=cluster_id, **tracing.messaging(None, "send", count=len(news))
+    ):
         jobs = accepted(cluster_id, blueprint, news, ids, listed=listed)
         _insert(session, cluster_id, jobs)
     audit.note(session, cluster_id=cluster_id, detail=f"{len(jobs)} jobs" if listed else None)

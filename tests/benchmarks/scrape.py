@@ -6,23 +6,16 @@ The clusters are those of ``tick.py``. Each has finished jobs, so that there are
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
-from dataclasses import replace
-from pathlib import Path
-from shutil import rmtree
 
 import stage
 import tick
 
 from brain_clusters.api.exposition import exposed
-from brain_clusters.config import Settings
-from brain_clusters.embedded import EmbeddedServers
 from brain_clusters.services import autoscale, counting
 from brain_clusters.services.control import Control
 from brain_clusters.services.counting import Counts, Key
 from brain_clusters.services.monitoring import Monitor
-from brain_clusters.services.setup import prepare
 
 
 def count_jobs(control: Control, clusters: int) -> None:
@@ -39,12 +32,7 @@ def count_jobs(control: Control, clusters: int) -> None:
 
 def measure(count: int, runs: int) -> None:
     """Fill servers of their own, measure, print, and leave nothing."""
-    home = Path(tempfile.mkdtemp(prefix="brain-bench-"))
-    servers = EmbeddedServers(home, say=lambda _line: None)
-    try:
-        settings = servers.start().fill(replace(Settings.from_env({}), home=home, tick_interval_seconds=0.2))
-        prepare(settings)
-        control = Control.open(settings, application="bench")
+    with stage.collaborators(tick_interval_seconds=0.2) as control:
         tick.fill(control, count, all_work=False)
         count_jobs(control, count)
         monitor, scrapes, ticks, size = Monitor(control), [], [], 0
@@ -61,10 +49,6 @@ def measure(count: int, runs: int) -> None:
         stage.figures(f"scrape of {count} clusters", scrapes, "ms")
         stage.figures("  a tick over the same", ticks, "ms")
         print(f"  size of the answer: {size / 1e6:.1f} MB", flush=True)
-        control.close()
-    finally:
-        servers.remove()
-        rmtree(home, ignore_errors=True)
 
 
 def main() -> None:

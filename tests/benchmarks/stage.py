@@ -18,6 +18,9 @@ import redis
 
 from brain_clusters.cli.system import System
 from brain_clusters.config import Settings
+from brain_clusters.embedded import EmbeddedServers
+from brain_clusters.services.control import Control
+from brain_clusters.services.setup import prepare
 
 PEER_QUEUE = "peer"
 PEER_APP = """
@@ -46,6 +49,23 @@ def system(**settings: object) -> Iterator[System]:
         yield found
     finally:
         found.remove_data()
+        rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def collaborators(**settings: object) -> Iterator[Control]:
+    """Run servers of their own with the schema, for what is measured in this process; remove them afterwards."""
+    home = Path(tempfile.mkdtemp(prefix="brain-bench-"))
+    servers = EmbeddedServers(home, say=lambda _line: None)
+    chosen = replace(Settings.from_env({}), home=home, **settings)  # type: ignore[arg-type]
+    try:
+        filled = servers.start().fill(chosen)
+        prepare(filled)
+        control = Control.open(filled, application="bench")
+        yield control
+        control.close()
+    finally:
+        servers.remove()
         rmtree(home, ignore_errors=True)
 
 

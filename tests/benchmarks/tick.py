@@ -12,24 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import tempfile
 import time
 import uuid
-from dataclasses import replace
-from pathlib import Path
-from shutil import rmtree
 
 import stage
 from sqlalchemy import insert
 
 from brain_clusters.broker import names
-from brain_clusters.config import Settings
 from brain_clusters.db.models import Agent, Cluster
 from brain_clusters.domain.states import AgentRole, AgentStatus, ClusterStatus, ClusterType, Intent
-from brain_clusters.embedded import EmbeddedServers
 from brain_clusters.services import autoscale, blueprints
 from brain_clusters.services.control import Control
-from brain_clusters.services.setup import prepare
 
 BLUEPRINT = """
 metadata: {id: tick, name: Tick, version: "1"}
@@ -135,12 +128,7 @@ def bare_sql(control: Control) -> tuple[float, list[str]]:
 
 def measure(count: int, runs: int, all_work: bool) -> None:
     """Fill servers of their own, measure, print, and leave nothing."""
-    home = Path(tempfile.mkdtemp(prefix="brain-bench-"))
-    servers = EmbeddedServers(home, say=lambda _line: None)
-    try:
-        settings = servers.start().fill(replace(Settings.from_env({}), home=home, tick_interval_seconds=0.2))
-        prepare(settings)
-        control = Control.open(settings, application="bench")
+    with stage.collaborators(tick_interval_seconds=0.2) as control:
         fill(control, count, all_work)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for _ in range(2):  # the first meets every cluster for the first time, and writes what it saw
@@ -161,10 +149,6 @@ def measure(count: int, runs: int, all_work: bool) -> None:
         stage.figures("  floor: the bare SQL read", sql_floor, "ms")
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
         print(f"  memory that the ticks took, at most: {grown:.0f} MB", flush=True)
-        control.close()
-    finally:
-        servers.remove()
-        rmtree(home, ignore_errors=True)
 
 
 def main() -> None:
