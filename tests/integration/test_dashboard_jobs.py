@@ -94,7 +94,6 @@ def test_all_that_match_are_treated_with_their_count_first(visit: Visits, site: 
     page = visit(Role.OPERATOR).to(f"/jobs?cluster={SWARM}&error=ValidationError:+ticket+has+no+language")
     confirmed(page, "Retry 9", "Retry 9 dead letters?")
     expect(page.locator("#toasts")).to_contain_text("9 queued again, 0 left")
-    confirmed(page, "Cancel 9", "Cancel 9 jobs?") if page.get_by_role("button", name="Cancel 9").count() else None
     page.goto(f"{site.base}/jobs?cluster={SWARM}&status=queued,running")
     page.wait_for_selector("html.js")
     confirmed(page, "Cancel 9", "Cancel 9 jobs?")
@@ -107,7 +106,7 @@ def test_dead_letters_of_one_error_are_discarded_and_others_stay(visit: Visits, 
     page = visit(Role.OPERATOR).to("/dead-letters")
     confirmed(page, "Discard all with TimeoutError", "Discard 4 dead letters?")
     expect(page.locator("#toasts")).to_contain_text("4 put aside, 0 left")
-    expect(page.get_by_text("TimeoutError")).to_have_count(0)
+    expect(page.locator(".letters")).not_to_contain_text("TimeoutError")
     confirmed(page, "Retry all with SMTPServerDisconnected", "Retry 31 dead letters?")
     expect(page.locator("#toasts")).to_contain_text("31 queued again")
 
