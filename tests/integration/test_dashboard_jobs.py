@@ -32,12 +32,9 @@ SCREENS = {
     "jobs that match": f"/jobs?status=failed,dead&cluster={SWARM}&since=1+day&error=TimeoutError",
     "a job that failed": f"/jobs/{FAILED}",
     "a job that runs": f"/jobs/{ROOT}",
-    "dead letters": "/dead-letters",
     "dead letters of a cluster": f"/dead-letters?cluster={SWARM}",
-    "none of them": "/dead-letters?cluster=invoices-e4471d",
     "blueprints": "/blueprints",
     "a blueprint": "/blueprints/support-desk",
-    "versions": "/blueprints/support-desk?version=1.1&against=1.0",
     "editor": "/new-blueprint?of=support-desk",
     "operations": "/operations?kind=scale",
     "audit": "/audit",
@@ -189,9 +186,9 @@ def test_an_operation_tells_why_it_failed(visit: Visits) -> None:
     expect(page.locator(".feed li")).to_have_count(2)
 
 
-def test_the_new_screens_are_read_without_scripts(visit: Visits) -> None:
+def test_the_new_screens_are_read_without_scripts(visit: Visits, site: Site) -> None:
     page = visit(java_script_enabled=False).page
     for path, told in (("/jobs", "Older"), (f"/jobs/{ROOT}", "Tree"), ("/keys", "grafana"), ("/blueprints", "Support")):
-        page.goto(visit().base + path)
+        page.goto(site.base + path)
         expect(page.get_by_text(told).first).to_be_visible()
         expect(page.locator("main button[data-action]:visible")).to_have_count(0)
