@@ -109,6 +109,7 @@ def examined(looker: Visit, path: str) -> None:
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
     assert looker.barriers("color-contrast") == []
     page.set_viewport_size(PHONE)
-    assert looker.overflow() == 0
+    # Charts are drawn anew when their script comes to it.
+    page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert looker.barriers("color-contrast", "scrollable-region-focusable", "target-size") == []
     assert looker.faults == []
