@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from playwright.sync_api import Browser
 from sqlalchemy import create_engine
 
 from brain_clusters.config import Settings
@@ -19,7 +20,7 @@ from brain_clusters.db.models import Agent
 from brain_clusters.embedded import EmbeddedServers, running
 from brain_clusters.services.control import Control
 from brain_clusters.shipped import shipped
-from tests.integration import browsing, showcase
+from tests.integration import browsing, showcase, showcase_more
 from tests.integration.browsing import PHONE, Visit
 from tests.integration.served_api import ServedApi
 
@@ -48,6 +49,7 @@ def main() -> None:
             settings = Settings(home=Path(folder) / "home", database_url=urls.database_url, redis_url=urls.redis_url)
             control = Control.open(replace(settings, insecure_dev=True), application="screenshots")
             showcase.build(control)
+            showcase_more.build(control)
             with ServedApi(replace(settings, insecure_dev=True), pages=True) as api:
                 _take(f"http://127.0.0.1:{api.port}", _agent(control))
             with ServedApi(settings, pages=True) as api:
@@ -84,9 +86,28 @@ def _take(base: str, agent_id: str) -> None:
         _shoot(visit, f"{cluster}/costs", "costs-light")
         _shoot(visit, f"/agents/{agent_id}", "agent-light")
         visit.close()
+        _take_more(browser, base)
         visit = Visit(browser, base, color_scheme="dark", viewport=PHONE)
         _shoot(visit, cluster, "phone-dark")
         visit.close()
+
+
+def _take_more(browser: Browser, base: str) -> None:
+    size = {"width": 1280, "height": 760}
+    visit = Visit(browser, base, color_scheme="light", viewport=size)
+    _shoot(visit, "/dead-letters", "dead-letters-light")
+    _shoot(visit, "/jobs?status=failed,dead", "jobs-light")
+    page = visit.to("/new-blueprint?of=support-desk")
+    text = page.locator("#yaml")
+    newer = text.input_value().replace('version: "1.1"', 'version: "1.2"').replace("max_workers: 16", "max_workers: 20")
+    text.fill(newer.replace("count: 0-8", "count: 0-12"))
+    page.get_by_label("Roll it out").check()
+    _save(visit, "editor-light")
+    visit.close()
+    visit = Visit(browser, base, color_scheme="dark", viewport=size)
+    _shoot(visit, f"/jobs/{showcase_more.ROOT}", "job-dark")
+    _shoot(visit, "/audit", "audit-dark")
+    visit.close()
 
 
 def _login(base: str) -> None:

@@ -26,7 +26,7 @@ class Matching:
 
 
 def count(session: Session, cluster_id: str | None, filters: Filters) -> Matching:
-    """Return what could be done to the jobs that match. Raises NotFound."""
+    """Return what could be done to the jobs that match."""
     unfinished = dead = 0
     if not set(filters.statuses) <= set(FINISHED_JOB_STATUSES) or not filters.statuses:
         open_ones = replace(filters, statuses=())
@@ -40,7 +40,7 @@ def count(session: Session, cluster_id: str | None, filters: Filters) -> Matchin
 def retry(control: Control, cluster_id: str | None, filters: Filters, limit: int) -> Treated:
     """Queue up to ``limit`` dead letters that match again, cluster by cluster, the oldest first.
 
-    Those of clusters that are gone are left. Raises NotFound, and Conflict when the one that is named is gone.
+    Those of clusters that are gone are left. Raises Conflict when the one that is named is gone.
     """
     with control.database.transaction() as session:
         conditions = _dead(session, cluster_id, filters)
@@ -57,7 +57,7 @@ def retry(control: Control, cluster_id: str | None, filters: Filters, limit: int
 
 
 def discard(control: Control, cluster_id: str | None, filters: Filters, limit: int) -> Treated:
-    """Put up to ``limit`` dead letters that match aside. Raises NotFound."""
+    """Put up to ``limit`` dead letters that match aside."""
     with control.database.transaction() as session:
         conditions = _dead(session, cluster_id, filters)
     return Treated(dead_letters.discard_where(control, conditions, limit), dead_letters.left(control, conditions)[0])

@@ -96,11 +96,9 @@ def progress(control: Control, job: Job) -> Any:
 
 
 def matching(session: Session, cluster_id: str | None, filters: Filters) -> list[ColumnElement[bool]]:
-    """Return what rows of a cluster must fulfil, or of all clusters that the caller sees; raise NotFound."""
+    """Return what rows of a cluster must fulfil, or of all clusters that the caller sees."""
     found = filters.conditions()
     if cluster_id is not None:
-        if session.get(Cluster, cluster_id) is None:
-            raise NotFound(f"there is no cluster {cluster_id!r}")
         found.append(Job.cluster_id == cluster_id)
     if filters.search is not None:
         found.append(_searched(session, cluster_id, filters.search))

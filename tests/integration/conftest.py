@@ -15,6 +15,7 @@ from brain_clusters.ports import free_port
 from brain_clusters.services import blueprints
 from brain_clusters.services.control import Control
 from tests.integration.counted import CountedBudgets
+from tests.integration.dashboard_site import browser, looker, signed_in, site, visit  # noqa: F401 - fixtures
 from tests.integration.stage import SHOP, Stage
 
 

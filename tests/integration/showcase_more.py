@@ -36,6 +36,13 @@ _TREE: Sequence[tuple[str, str, str | None, str, int, float, float]] = (
     ("e4471d08-write-the-answer", "Writers", ROOT, "running", 31, 0, 0.0027),
     ("f7730b12-check-the-tone", "Reviewers", ROOT, "queued", 0, 0, 0.0),
 )
+_KEYS: Sequence[tuple[str, Role, bool, tuple[str, ...], int | None]] = (
+    ("ana", Role.ADMIN, True, (), 4),
+    ("ben", Role.OPERATOR, True, (), 55),
+    ("ci", Role.OPERATOR, False, (), 22),
+    ("grafana", Role.VIEWER, False, (), 1),
+    ("eu support", Role.OPERATOR, True, ("customers",), None),
+)
 _LINES: Sequence[tuple[int, str, str, str, str, int, str, str | None, str | None]] = (
     (400, "ci", "key", "POST", "blueprints.add", 201, "done", None, None),
     (180, "grafana", "key", "POST", "lifecycle.scale", 403, "refused", MAIN, None),
@@ -73,10 +80,7 @@ def build(control: Control) -> None:
         session.query(Event).filter(Event.operation_id == failed.id, Event.cluster_id != SWARM).update(
             {"operation_id": None}
         )
-        keys = [_key(session, now, *told) for told in (
-            ("ana", Role.ADMIN, True, (), 4), ("ben", Role.OPERATOR, True, (), 55), ("ci", Role.OPERATOR, False, (), 22),
-            ("grafana", Role.VIEWER, False, (), 1), ("eu support", Role.OPERATOR, True, ("customers",), None),
-        )]  # fmt: skip
+        keys = [_key(session, now, *told) for told in _KEYS]
     _begin(control, now)
     JobNotes(control.broker.redis).write(ROOT, PROGRESS_FIELD, json.dumps({"step": "wait for Writers", "done": 3}))
     for key, agent_name in zip(keys, _AGENTS, strict=False):
@@ -85,7 +89,7 @@ def build(control: Control) -> None:
 
 
 _AGENTS = (
-    "Mozilla/5.0 (Macintosh; Intel Mac OS X 14_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.1 Safari/605.1.15",
+    "Mozilla/5.0 (Macintosh; Intel Mac OS X 14_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Safari/605.1.15",
     "Mozilla/5.0 (X11; Linux x86_64; rv:132.0) Gecko/20100101 Firefox/132.0",
 )
 
@@ -101,18 +105,19 @@ def _key(session: Any, now: datetime, name: str, role: Role, payloads: bool, tag
 def _job(now: datetime, agent_id: str, *told: Any) -> Job:
     job_id, group, parent, status, begun, took, cost = told
     found, started = JobStatus(status), now - timedelta(seconds=begun)
-    dead = found is JobStatus.DEAD
+    dead, done = found is JobStatus.DEAD, found is JobStatus.SUCCEEDED
     return Job(
         id=job_id, cluster_id=MAIN, group_name=group, status=JobStatus.QUEUED if status == "running" else found,
         parent_id=parent, root_id=ROOT if parent else None, created_at=now - timedelta(seconds=begun + 2),
         published_at=started, started_at=started if begun else None, attempts=3 if dead else int(bool(begun)),
         finished_at=started + timedelta(seconds=took) if took else None, agent_id=agent_id if begun else None,
-        payload={"ticket": 48_213, "thread": "INBOX/77120", "language": "en"} if found is not JobStatus.SUCCEEDED else None,
-        result={"cases": 2, "best": "INBOX/71233"} if found is JobStatus.SUCCEEDED else None,
+        payload={"ticket": 48_213, "thread": "INBOX/77120", "language": "en"} if not done else None,
+        result={"cases": 2, "best": "INBOX/71233"} if done else None,
         error={"type": "ConnectionResetError", "message": "[Errno 104] the mail server closed the connection",
                "traceback": _TRACEBACK} if dead else None,
         error_key="ConnectionResetError: [Errno <n>] the mail server closed the connection" if dead else None,
-        options={"max_attempts": 3, "timeout": 60} if group == "Writers" else {}, priority="high" if not parent else "normal",
+        options={"max_attempts": 3, "timeout": 60} if group == "Writers" else {},
+        priority="normal" if parent else "high",
         usage={"amount": cost, "calls": 4, "input_tokens": 5120, "output_tokens": 811} if cost else None,
     )  # fmt: skip
 

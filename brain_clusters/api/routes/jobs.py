@@ -17,7 +17,7 @@ from brain_clusters.domain.access import Role
 from brain_clusters.domain.durations import in_utc, parse_duration, parse_instant
 from brain_clusters.domain.states import JobStatus
 from brain_clusters.errors import Fault, InvalidInput
-from brain_clusters.services import bulk, cancelling, dead_letters, idempotency, jobs, routing, tree_views
+from brain_clusters.services import bulk, cancelling, clusters, dead_letters, idempotency, jobs, routing, tree_views
 from brain_clusters.services.idempotency import Sent
 from brain_clusters.services.job_requests import CANCEL_ANYWHERE, OF_CLUSTER, STATUSES, TREAT_ANYWHERE
 from brain_clusters.services.jobs import Filters
@@ -92,8 +92,9 @@ def _added(sent: Sent, members: Mapping[str, Any] | None = None) -> flask.Respon
 @endpoint(Role.VIEWER, query=_FILTERS, answers={200: answers.JOBS})
 def listing(cluster_id: str, query: Document) -> flask.Response:
     """List a cluster's jobs, newest first."""
+    _known(cluster_id)
     limit, cursor = query.pop("limit"), query.pop("cursor", None)
-    page = jobs.listing(control(), cluster_id, filters_of(query), limit=limit, cursor=cursor)
+    page = jobs.listing(control(), cluster_id, _filters(query), limit=limit, cursor=cursor)
     return page_of("jobs", page, views.job)
 
 
@@ -102,11 +103,16 @@ def listing(cluster_id: str, query: Document) -> flask.Response:
 def listing_all(query: Document) -> flask.Response:
     """List the jobs of all clusters, newest first; the total counts up to 100,000."""
     limit, cursor, cluster_id = query.pop("limit"), query.pop("cursor", None), query.pop("cluster_id", None)
-    page = jobs.listing(control(), cluster_id, filters_of(query), limit=limit, cursor=cursor)
+    page = jobs.listing(control(), cluster_id, _filters(query), limit=limit, cursor=cursor)
     return page_of("jobs", page, views.job)
 
 
-def filters_of(query: dict[str, Any]) -> Filters:
+def _known(cluster_id: str) -> None:
+    with control().database.transaction() as session:
+        clusters.get(session, cluster_id)
+
+
+def _filters(query: dict[str, Any]) -> Filters:
     """Return filters; raise InvalidInput for what is no status. Several are given with commas in between."""
     statuses = [word for word in query.pop("status", "").split(",") if word]
     unknown = [word for word in statuses if word not in list(JobStatus)]
@@ -152,8 +158,9 @@ def cancel(job_id: str, body: Document) -> flask.Response:
 @endpoint(Role.OPERATOR, body=CANCEL_MANY, answers={202: answers.CANCELLED})
 def cancel_many(cluster_id: str, body: Document) -> flask.Response:
     """Cancel the unfinished jobs of a cluster that match."""
+    _known(cluster_id)
     grace = _grace(body)
-    done = cancelling.cancel_matching(control(), cluster_id, filters_of(body), grace)
+    done = cancelling.cancel_matching(control(), cluster_id, _filters(body), grace)
     return answer({"cancelled": done.cancelled, "cancelling": done.cancelling, "more": done.more}, 202)
 
 
@@ -165,7 +172,7 @@ def cancel_many(cluster_id: str, body: Document) -> flask.Response:
 def cancel_anywhere(body: Document) -> flask.Response:
     """Cancel the unfinished jobs that match, of all clusters or of one."""
     grace, cluster_id = _grace(body), body.pop("cluster_id", None)
-    done = cancelling.cancel_matching(control(), cluster_id, filters_of(body), grace)
+    done = cancelling.cancel_matching(control(), cluster_id, _filters(body), grace)
     return answer({"cancelled": done.cancelled, "cancelling": done.cancelling, "more": done.more}, 202)
 
 
@@ -174,7 +181,7 @@ def cancel_anywhere(body: Document) -> flask.Response:
 def retry_anywhere(body: Document) -> flask.Response:
     """Queue the dead letters that match again, of all clusters or of one, the oldest first."""
     limit, cluster_id = body.pop("limit"), body.pop("cluster_id", None)
-    done = bulk.retry(control(), cluster_id, filters_of(body), limit)
+    done = bulk.retry(control(), cluster_id, _filters(body), limit)
     return answer({"retried": done.done, "left": done.left, "without_payload": done.kept}, 202)
 
 
@@ -183,7 +190,7 @@ def retry_anywhere(body: Document) -> flask.Response:
 def discard_anywhere(body: Document) -> flask.Response:
     """Put the dead letters that match aside, of all clusters or of one, and drop their payloads."""
     limit, cluster_id = body.pop("limit"), body.pop("cluster_id", None)
-    done = bulk.discard(control(), cluster_id, filters_of(body), limit)
+    done = bulk.discard(control(), cluster_id, _filters(body), limit)
     return answer({"discarded": done.done, "left": done.left, "without_payload": done.kept}, 202)
 
 
