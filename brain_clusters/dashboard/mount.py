@@ -5,9 +5,22 @@ from __future__ import annotations
 import flask
 
 from brain_clusters.api import pages
-from brain_clusters.dashboard import agent, cluster, clusters, login, overview, site
+from brain_clusters.dashboard import (
+    agent,
+    audit,
+    blueprints,
+    cluster,
+    clusters,
+    hosts,
+    jobs,
+    keys,
+    login,
+    operations,
+    overview,
+    site,
+)
 
-SCREENS = (site, login, overview, clusters, cluster, agent)
+SCREENS = (site, login, overview, clusters, cluster, agent, jobs, blueprints, operations, hosts, audit, keys)
 
 
 def attach(app: flask.Flask) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,10 @@ NAV = (
     Entry("page_jobs.listing", "Jobs", "jobs", "j"),
     Entry("page_blueprints.listing", "Blueprints", "blueprints", "b"),
     Entry("page_operations.listing", "Operations", "operations", "p"),
+    Entry("page_hosts.listing", "Hosts", "hosts", "h"),
     Entry("page_audit.listing", "Audit", "audit", "a"),
     Entry("page_keys.listing", "Keys", "keys", "k"),
+    Entry("page_keys.signed_in", "Sessions", "sessions", "s"),
 )
 # Screens that belong to the entry of another one.
 _SECTIONS = {"page_cluster": "page_clusters", "page_agent": "page_clusters"}
@@ -64,7 +67,8 @@ def frame() -> dict[str, Any]:
     """Return what the frame of every page shows."""
     who: Identity | None = flask.g.get("identity")
     theme = flask.request.cookies.get(THEME_COOKIE, "auto")
-    section = (flask.request.endpoint or "").split(".")[0]
+    endpoint_name = flask.request.endpoint or ""
+    section = endpoint_name.split(".")[0]
     return {
         "who": who,
         "csrf": auth.csrf_token() if who else None,
@@ -73,6 +77,7 @@ def frame() -> dict[str, Any]:
         "theme": theme if theme in THEMES else "auto",
         "nav": [entry for entry in NAV if who is not None and _may_open(entry, who)],
         "here": _SECTIONS.get(section, section),
+        "at": endpoint_name if any(entry.endpoint == endpoint_name for entry in NAV) else None,
         "build": release.tag(commit()),
     }
 
@@ -128,5 +133,5 @@ def query_url(**changed: Any) -> str:
 def prepare(app: flask.Flask) -> None:
     """Give the templates of ``app`` their functions and filters."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    app.jinja_env.globals.update(asset=asset, query_url=query_url)
+    app.jinja_env.globals.update(asset=asset, query_url=query_url, now=lambda: datetime.now(UTC))
     app.jinja_env.filters.update(words.FILTERS)

@@ -12,6 +12,15 @@ from markupsafe import Markup
 
 _UNITS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _BYTES = ("B", "KiB", "MiB", "GiB", "TiB")
+# The first that is found: later ones are named by the earlier, too.
+_BROWSERS = (
+    ("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("HeadlessChrome/", "Chromium"),
+    ("Chrome/", "Chrome"), ("Safari/", "Safari"), ("curl/", "curl"),
+)  # fmt: skip
+_SYSTEMS = (
+    ("iPhone", "iPhone"), ("iPad", "iPad"), ("Android", "Android"), ("Windows", "Windows"), ("Mac OS", "macOS"),
+    ("Linux", "Linux"),
+)  # fmt: skip
 NOTHING = "–"
 
 
@@ -167,6 +176,13 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{number(count)} {one if count == 1 else many or one + 's'}"
 
 
+def browser(agent: str) -> str:
+    """Return what a User-Agent header names, as far as people know it."""
+    name = next((one for mark, one in _BROWSERS if mark in agent), agent[:40])
+    system = next((one for mark, one in _SYSTEMS if mark in agent), None)
+    return f"{name} on {system}" if system else name
+
+
 def breakable(text: str) -> Markup:
     """Return an id that may be broken at its dots and dashes."""
     return Markup("").join(Markup("{}<wbr>").format(part) for part in _parts(text))
@@ -184,4 +200,5 @@ def _parts(text: str) -> list[str]:
 FILTERS: dict[str, Callable[..., Any]] = {
     "look": look, "moment": moment, "ago": ago, "duration": duration, "number": number, "size": size, "money": money,
     "percent": percent, "kind": kind, "counts": counts, "pretty": pretty, "plural": plural, "breakable": breakable,
+    "browser": browser,
 }  # fmt: skip

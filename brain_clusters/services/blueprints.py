@@ -152,6 +152,13 @@ def listing(session: Session, *, limit: int, cursor: str | None) -> Page[StoredB
     )
 
 
+def version_counts(session: Session, blueprint_ids: Sequence[str]) -> dict[str, int]:
+    """Return how many active versions each blueprint has."""
+    active = StoredBlueprint.id.in_(blueprint_ids), StoredBlueprint.is_active
+    rows = session.execute(select(StoredBlueprint.id, func.count()).where(*active).group_by(StoredBlueprint.id)).all()
+    return {row[0]: row[1] for row in rows}
+
+
 def retire(control: Control, blueprint_id: str, *, seen: Sequence[str] = ()) -> None:
     """Take a blueprint out of use; its rows stay for history. Raises Conflict while clusters were made from it.
 

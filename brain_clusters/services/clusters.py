@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,12 @@ def agents(session: Session, cluster_id: str, *, ended: bool = False) -> Sequenc
     if not ended:
         query = query.where(Agent.status.in_(LIVE_AGENT_STATUSES))
     return session.scalars(query.order_by(Agent.spawned_at, Agent.agent_id).limit(10_000)).all()
+
+
+def names_of(session: Session, cluster_ids: Collection[str]) -> dict[str, str]:
+    """Return the names of clusters by id."""
+    rows = session.execute(select(Cluster.id, Cluster.name).where(Cluster.id.in_(cluster_ids))).all()
+    return {row[0]: row[1] for row in rows}
 
 
 def agents_page(session: Session, cluster_id: str, *, ended: bool, limit: int, cursor: str | None) -> Page[Agent]:

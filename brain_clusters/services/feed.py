@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy import select, text, tuple_
 from sqlalchemy.orm import Session
@@ -65,9 +66,13 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """What a list of events is narrowed to. None is no filter."""
+    """What a list of events is narrowed to. None is no filter.
+
+    operation_id: with its cluster, by whose index it is found.
+    """
 
     cluster_id: str | None = None
+    operation_id: UUID | None = None
     kind: str | None = None
     since: datetime | None = None
 
@@ -157,6 +162,8 @@ def listing(session: Session, wanted: EventFilter, *, limit: int, cursor: str | 
     query = select(Event).where(Event.txid < bound.txid)
     if wanted.cluster_id is not None:
         query = query.where(Event.cluster_id == wanted.cluster_id)
+    if wanted.operation_id is not None:
+        query = query.where(Event.operation_id == wanted.operation_id)
     if wanted.kind is not None:
         query = query.where(Event.kind == wanted.kind)
     if wanted.since is not None:

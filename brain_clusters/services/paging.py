@@ -47,6 +47,8 @@ def page(
     Raises InvalidInput for a cursor that is none of ours.
     """
     total = counted(session, query, count_to)
+    if not total:
+        return Page([], 0, None)
     if cursor is not None:
         here, there = tuple_(*order), tuple_(*_decode(cursor, [column.type.python_type for column in order]))
         query = query.where(here < there if descending else here > there)

@@ -84,7 +84,11 @@ def studio(brain_with: Callable[..., Brain]) -> Iterator[Studio]:
     place = brain.workshop / "studio"
     shutil.copytree(Path(__file__).with_name("studio"), place, ignore=shutil.ignore_patterns("__pycache__"))
     (place / "settings.py").write_text(SETTINGS.format(redis=url))
-    answer = brain.call("POST", "/api/blueprints", {"yaml": BLUEPRINT.format(broker=f"{url}/1")})
+    # Its address has a password, so the blueprint refers to it; who reads it there has to know it from the start.
+    brain.stop()
+    brain.variables["STUDIO_BROKER"] = f"{url}/1"
+    brain.start()
+    answer = brain.call("POST", "/api/blueprints", {"yaml": BLUEPRINT.format(broker="env:STUDIO_BROKER")})
     assert answer.status == 201, answer
     sys.path.insert(0, str(brain.workshop))
     try:

@@ -1,7 +1,8 @@
 // Buttons and forms with data-action="METHOD /path" call the REST API; what comes of it is told in a toast.
 //
 // data-body: JSON to send. data-confirm: the question to ask before. data-typed: a name to type before.
-// data-done: what to say at the end. data-next: the page to go to then; {cluster} in it is the
+// data-done: what to say at the end; {name} stands for a figure of the answer. data-reveal: the answer holds a secret,
+// which is shown (see secret.js). data-next: the page to go to then; {cluster} in it is the
 // id of the answer's cluster. A form's fields become the body; a field named
 // a.b goes into the object a, and empty fields are left out.
 
@@ -46,12 +47,14 @@ async function run(source, body) {
   if (!answer.ok) return toast("bad", told.title || `Error ${answer.status}`, [told.detail, ...faults(told)].filter(Boolean).join(" · "));
   delete source.dataset.editing;
   if (told.operation) await follow(told.operation, source.dataset.done);
-  else if (source.dataset.done) toast("ok", source.dataset.done);
+  else if (source.dataset.done) toast("ok", source.dataset.done.replace(/{(\w+)}/g, (_all, name) => told[name]));
+  if ("reveal" in source.dataset) document.dispatchEvent(new CustomEvent("brain:secret", { detail: told.secret }));
+  if (source.tagName === "FORM" && "reveal" in source.dataset) source.reset();
   if (source.dataset.next) location.assign(source.dataset.next.replace("{cluster}", encodeURIComponent(told.cluster?.id ?? "")));
   else changed();
 }
 
-function headers() {
+export function headers() {
   const token = document.querySelector("meta[name=csrf-token]")?.content;
   return { "Content-Type": "application/json", Accept: "application/json", ...(token ? { "X-CSRF-Token": token } : {}) };
 }

@@ -2,7 +2,9 @@
 import { watchActions } from "./actions.js";
 import { drawCharts } from "./charts.js";
 import { watchKeys } from "./keys.js";
+import { watchEditor } from "./editor.js";
 import { keepLive } from "./live.js";
+import { watchSecrets } from "./secret.js";
 import { watchTheme } from "./theme.js";
 import { keepTimes } from "./times.js";
 
@@ -10,6 +12,8 @@ document.documentElement.classList.add("js");
 watchTheme();
 watchActions();
 watchKeys();
+watchSecrets();
+watchEditor();
 keepTimes();
 drawCharts();
 keepLive(() => { keepTimes(); drawCharts(); });
