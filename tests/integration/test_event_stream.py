@@ -318,7 +318,7 @@ def _read_and_cut(ears: list[Ear], chance: random.Random, cuts: int) -> None:
         while cuts:
             for key, _ in selector.select(30):
                 ear = key.data
-                if chance.random() < 0.05 and cuts:
+                if chance.random() < 0.1 and cuts:
                     cuts -= 1
                     ear.peer.recv(chance.randint(1, 200))
                     _come_back(ear, selector)
