@@ -15,7 +15,8 @@ def test_too_many_documents_are_refused_before_any_of_them_is_parsed() -> None:
         parse_documents([wrong * MOST_PARTS, "cluster: {id: a, blueprint: shop}"])
 
     (fault,) = caught.value.faults  # none of those that a look at the texts would have found
-    assert fault.pointer == "/documents" and f"hold {MOST_PARTS + 1} YAML documents" in fault.message
+    assert fault.pointer == "/documents"
+    assert f"hold {MOST_PARTS + 1} YAML documents" in fault.message
 
 
 def test_as_many_as_may_be_are_parsed() -> None:
