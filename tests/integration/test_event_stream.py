@@ -191,6 +191,11 @@ def test_a_head_request_takes_no_place(server: ServedApi) -> None:
     assert server.request("HEAD", "/api/events/stream")[0] == 200
 
 
+@pytest.mark.parametrize("since", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00%2B23:59"])
+def test_a_time_that_no_database_knows_is_the_first_or_the_last(server: ServedApi, since: str) -> None:
+    assert server.request("GET", f"/api/events?since={since}")[0] == 200
+
+
 def test_the_client_goes_on_where_it_was_when_the_api_is_started_anew(settings: Settings, control: Control) -> None:
     with ServedApi(settings) as server, closing(Client(f"http://127.0.0.1:{server.port}")) as client:
         before = write(control, 3)

@@ -16,7 +16,7 @@ from brain_clusters.api.streaming import frames
 from brain_clusters.api.streaming.frames import Frame
 from brain_clusters.api.streaming.takeover import stream
 from brain_clusters.domain.access import Role
-from brain_clusters.domain.durations import parse_instant
+from brain_clusters.domain.durations import in_utc, parse_instant
 from brain_clusters.services import feed
 from brain_clusters.services.feed import EventFilter
 from brain_clusters.services.requests import Schema
@@ -35,7 +35,7 @@ _STREAM: Schema = {**_CHOICE, "last_event_id": {"type": "string", "minlength": 1
 @endpoint(Role.VIEWER, query=_FILTERS, answers={200: answers.ALL_EVENTS})
 def listing(query: Document) -> flask.Response:
     """List events of all clusters, newest first. position: where a stream begins that misses none after them."""
-    since: datetime | None = parse_instant(query["since"]) if "since" in query else None
+    since: datetime | None = in_utc(parse_instant(query["since"])) if "since" in query else None
     wanted = EventFilter(cluster_id=query.get("cluster_id"), kind=query.get("kind"), since=since)
     with control().database.transaction() as session:
         page, position = feed.listing(session, wanted, limit=query["limit"], cursor=query.get("cursor"))
