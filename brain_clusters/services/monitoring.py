@@ -202,7 +202,7 @@ def _tell_installation(scrape: Scrape, session: Session, lease_seconds: float) -
     for labels, count in states.items():
         scrape.set("brain_hosts", count, *labels)
     unfinished = Operation.status.in_((OperationStatus.PENDING, OperationStatus.RUNNING))
-    kinds = select(cast(Operation.kind, Text), func.count()).where(unfinished).group_by(Operation.kind)
+    kinds = select(Operation.kind, func.count()).where(unfinished).group_by(Operation.kind)
     for kind, count in session.execute(kinds):
         scrape.set("brain_operations_unfinished", count, kind)
     letters = (

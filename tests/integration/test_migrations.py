@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy import Engine, create_engine, inspect, select, text
+from sqlalchemy.orm import Session
 
 from brain_clusters.db import migrate
-from brain_clusters.db.models import Base
+from brain_clusters.db.models import Base, Operation
 from brain_clusters.db.schema import Schema, revision
-from brain_clusters.domain.states import AgentRole, ClusterStatus, ClusterType
+from brain_clusters.domain.states import AgentRole, ClusterStatus, ClusterType, OperationKind
 from brain_clusters.embedded import ServerUrls
 from brain_clusters.errors import TemporaryError
 from brain_clusters.ports import free_port
@@ -119,6 +120,26 @@ def test_every_foreign_key_has_an_index_to_follow_it_by(engine: Engine) -> None:
         for key in seen.get_foreign_keys(table):
             columns = key["constrained_columns"]
             assert any(found[: len(columns)] == columns for found in indexed), f"{table}.{columns}"
+
+
+def test_an_operation_has_a_kind_that_older_code_knows(engine: Engine) -> None:
+    stored = text("SELECT kind::text, rolls_out FROM operations ORDER BY origin")
+    migrate.upgrade(engine, SCRIPTS, "0011")
+    with engine.begin() as connection:
+        for origin, kind in (("a", "rollout"), ("b", "scale")):
+            row = {"id": uuid.uuid4(), "kind": kind, "origin": origin}
+            connection.execute(text("INSERT INTO operations (id, kind, origin) VALUES (:id, :kind, :origin)"), row)
+    migrate.upgrade(engine, SCRIPTS)
+    with engine.begin() as connection:
+        assert [tuple(row) for row in connection.execute(stored)] == [("update", True), ("scale", False)]
+    with Session(engine) as session:
+        found = session.scalars(select(Operation).where(Operation.kind == OperationKind.ROLLOUT)).one()
+        assert (found.origin, found.kind) == ("a", OperationKind.ROLLOUT)
+        session.add(Operation(kind=OperationKind.ROLLOUT, origin="c"))
+        session.commit()
+        assert session.scalars(stored).all() == ["update", "scale", "update"]
+    migrate.downgrade(engine, SCRIPTS)
+    migrate.upgrade(engine, SCRIPTS)
 
 
 def test_several_threads_may_upgrade_at_once(engine: Engine) -> None:

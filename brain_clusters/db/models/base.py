@@ -25,9 +25,9 @@ from brain_clusters.domain.states import (
 )
 
 
-def _enum(kind: type[StrEnum], name: str) -> Enum:
-    """Return ``kind`` as the native enum ``name``, stored by value."""
-    return Enum(kind, name=name, values_callable=lambda members: [member.value for member in members])
+def enum(kind: type[StrEnum], name: str, *, native: bool = True) -> Enum:
+    """Return ``kind`` as the native enum ``name``, or as text, stored by value."""
+    return Enum(kind, name=name, native_enum=native, values_callable=lambda members: [one.value for one in members])
 
 
 class Base(DeclarativeBase):
@@ -50,16 +50,16 @@ class Base(DeclarativeBase):
         list[str]: ARRAY(Text),
         uuid.UUID: UUID(as_uuid=True),
         float: Float(53),
-        ClusterType: _enum(ClusterType, "clustertype"),
-        ClusterStatus: _enum(ClusterStatus, "clusterstatus"),
-        AgentRole: _enum(AgentRole, "agentrole"),
-        AgentStatus: _enum(AgentStatus, "agentstatus"),
-        OperationKind: _enum(OperationKind, "operationkind"),
-        OperationStatus: _enum(OperationStatus, "operationstatus"),
-        JobStatus: _enum(JobStatus, "jobstatus"),
-        RolloutStatus: _enum(RolloutStatus, "rolloutstatus"),
-        Intent: _enum(Intent, "clusterintent"),
-        Role: _enum(Role, "accessrole"),
+        ClusterType: enum(ClusterType, "clustertype"),
+        ClusterStatus: enum(ClusterStatus, "clusterstatus"),
+        AgentRole: enum(AgentRole, "agentrole"),
+        AgentStatus: enum(AgentStatus, "agentstatus"),
+        OperationKind: enum(OperationKind, "operationkind"),
+        OperationStatus: enum(OperationStatus, "operationstatus"),
+        JobStatus: enum(JobStatus, "jobstatus"),
+        RolloutStatus: enum(RolloutStatus, "rolloutstatus"),
+        Intent: enum(Intent, "clusterintent"),
+        Role: enum(Role, "accessrole"),
     }
 
 

@@ -6,11 +6,28 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, func, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ColumnElement,
+    ForeignKey,
+    Identity,
+    Index,
+    Text,
+    case,
+    cast,
+    func,
+    literal_column,
+    text,
+    type_coerce,
+)
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
-from brain_clusters.db.models.base import EMPTY_JSON, NOW, Base
+from brain_clusters.db.models.base import EMPTY_JSON, NOW, Base, enum
 from brain_clusters.domain.states import OperationKind, OperationStatus
+
+_KIND = enum(OperationKind, "kind", native=False)
 
 
 class Operation(Base):
@@ -24,7 +41,9 @@ class Operation(Base):
     __tablename__ = "operations"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
-    kind: Mapped[OperationKind]
+    # Code of schema 0005 knows no rollouts, and reads these rows while it runs beside this one or in its place again.
+    stored_kind: Mapped[OperationKind] = mapped_column("kind")
+    rolls_out: Mapped[bool] = mapped_column(server_default=text("false"))
     status: Mapped[OperationStatus] = mapped_column(server_default=OperationStatus.PENDING.value)
     cluster_id: Mapped[str | None] = mapped_column(ForeignKey("clusters.id", ondelete="CASCADE"))
     origin: Mapped[str]
@@ -53,6 +72,22 @@ class Operation(Base):
         ),
         Index("ix_operations_finished_at", "finished_at"),
     )
+
+    @hybrid_property
+    def kind(self) -> OperationKind:
+        """What is done. A rollout is stored as an update that rolls out."""
+        return OperationKind.ROLLOUT if self.rolls_out else self.stored_kind
+
+    @kind.inplace.setter
+    def _set_kind(self, kind: OperationKind) -> None:
+        self.rolls_out = kind is OperationKind.ROLLOUT
+        self.stored_kind = OperationKind.UPDATE if self.rolls_out else kind
+
+    @kind.inplace.expression
+    @classmethod
+    def _kind_in_sql(cls) -> ColumnElement[Any]:
+        told = case((cls.rolls_out, literal_column("'rollout'")), else_=cast(cls.stored_kind, Text))
+        return type_coerce(told, _KIND).label("kind")
 
 
 class Event(Base):
