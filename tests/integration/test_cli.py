@@ -239,7 +239,7 @@ def test_logs_of_agents_are_shown_and_followed_until_they_are_gone(cli: Cli, sta
     assert cli("logs", agents[0], "--tail", "2").stdout == "line 3\t!\nline 4\t!\n"
     told = cli("logs", "-c", shop, "--tail", "1")
     assert told.stdout.splitlines() == [f"[{agent}] line 4\t!" for agent in agents[:2]]
-    assert f"{agents[2]}: there is no logs/agents/" in told.stderr
+    assert f"{agents[2]}: its log is kept by the host host-1, which does not answer now" in told.stderr
     followed = cli("logs", *agents[:2], "-f", "--tail", "1", "--count", "2").stdout.splitlines()
     assert sorted(followed) == sorted(told.stdout.splitlines())
     assert "has no agent in the group Nobody now" in cli("logs", "-c", shop, "--group", "Nobody", code=4).stderr
