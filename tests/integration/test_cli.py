@@ -494,7 +494,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def test_a_terminal_gets_colours_and_tables_of_its_width(cli: Cli, stage: Stage) -> None:
     stage.active(id="shop-with-a-name-that-is-long", tags=["x"])
-    shown = _in_a_terminal(cli, "get", "clusters", columns=60)
+    shown = _in_a_terminal(cli, "get", "clusters", columns=52)
     assert "\x1b[32mactive\x1b[0m" in shown
     assert "…" in shown
     plain = _in_a_terminal(cli, "get", "clusters", NO_COLOR="1")
