@@ -16,7 +16,7 @@ FILTERS: dict[str, tuple[str, ...]] = {
     AGENTS.plural: ("ended",),
     EVENTS.plural: ("kind", "since"),
 }
-_WITHOUT_PAGES = (HOSTS, BLUEPRINTS, KEYS)
+_WITHOUT_PAGES = (HOSTS, KEYS)
 _OF_A_CLUSTER = (AGENTS, JOBS, EVENTS, OPERATIONS)
 
 
@@ -83,8 +83,8 @@ def _live_clusters(api: ApiClient, filters: dict[str, Any], most: int | None) ->
 
 def _agents(api: ApiClient, cluster: str | None, filters: dict[str, Any]) -> Any:
     if cluster is not None:
-        return api.get(path_of("clusters", cluster, "agents"), **filters)
+        return api.every(path_of("clusters", cluster, "agents"), "agents", **filters)
     clusters = api.every("/api/clusters", "clusters")["clusters"]
     wanted = [one["id"] for one in clusters if one["current_workers"] or one["target_workers"] or filters.get("ended")]
-    rows = [row for each in wanted for row in api.get(path_of("clusters", each, "agents"), **filters)["agents"]]
+    rows = [row for each in wanted for row in _agents(api, each, filters)["agents"]]
     return {"agents": rows, "total": len(rows)}

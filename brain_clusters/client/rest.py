@@ -20,6 +20,7 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 # Answers that tell to come again: of a server that waits for its own, and of one that still answers the first request.
 _AGAIN = (502, 503, 504)
+_ANOTHER = "something answers that is not the API of BRAiN Clusters"
 
 
 class Answer(NamedTuple):
@@ -112,10 +113,15 @@ class Rest:
         connection.request(method, self._root + path, data, {**self._headers, **headers})
         answer = connection.getresponse()
         text = answer.read()
+        if 300 <= answer.status < 400:  # mostly a proxy that wants https: a key is sent there by who is told to, only
+            raise ValueError(f"it leads to {answer.getheader('Location', 'somewhere else')}; use the address there")
         is_json = answer.getheader("Content-Type", "json").partition(";")[0].endswith("json")
         if text and not is_json and answer.status < 400:
-            raise ValueError("something answers that is not the API of BRAiN Clusters")
-        return Answer(answer.status, answer.headers, json.loads(text) if text and is_json else None)
+            raise ValueError(_ANOTHER)
+        found = json.loads(text) if text and is_json else None
+        if answer.status < 400 and not isinstance(found, dict | None):
+            raise ValueError(_ANOTHER)
+        return Answer(answer.status, answer.headers, found)
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
         found: http.client.HTTPConnection | None = getattr(self._threads, "connection", None)

@@ -8,9 +8,11 @@ import pty
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +112,24 @@ def test_all_pages_are_followed_into_a_pipe(cli: Cli, stage: Stage) -> None:
     assert len(found["events"]) == found["total"] == 450
     assert found["next_cursor"] is None
     assert len(cli("events", "--kind", "test", "--limit", "7", "-o", "name").stdout.split()) == 7
+
+
+def test_agents_and_blueprints_are_listed_to_the_last(cli: Cli, stage: Stage) -> None:
+    shop = stage.active()
+    stage.sql(
+        "INSERT INTO cluster_agents (id, cluster_id, agent_id, role, group_name, blueprint_version, status) "
+        "SELECT gen_random_uuid(), :shop, 'gone-' || number, 'worker', 'Packer', '1', 'stopped' "
+        "FROM generate_series(1, 500) AS number",
+        shop=shop,
+    )
+    stage.sql(
+        "INSERT INTO cluster_blueprints (id, version, name, blueprint_yaml) "
+        "SELECT 'many-' || number, '1', 'Many', '' FROM generate_series(1, 500) AS number"
+    )
+    assert len(cli("get", "agents", "-c", shop, "--ended", "-o", "name").stdout.split()) == 503
+    assert len(cli("get", "agents", "--ended", "-o", "name").stdout.split()) == 503
+    assert len(cli("blueprint", "list", "-o", "name").stdout.split()) > 500
+    stage.sql("DELETE FROM cluster_blueprints WHERE id LIKE 'many-%'")
 
 
 def test_describe_tells_what_belongs_to_a_thing(cli: Cli, stage: Stage) -> None:
@@ -377,6 +397,32 @@ def test_an_api_that_is_away_or_another_program_is_told(cli: Cli) -> None:
     assert "does not answer: [Errno 111] Connection refused. Is it running ('brain-clusters up'" in away
     assert "is no URL such as" in cli("get", "clusters", code=2, BRAIN_API_URL="nonsense").stderr
     assert "cannot" not in cli("get", "clusters", "--api", cli.environment["BRAIN_API_URL"], BRAIN_API_URL="").stderr
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "told"),
+    [
+        ("301 Moved\r\nLocation: https://x.example/\x1b[2J", "", "it leads to https://x.example/\\x1b[2J; use"),
+        ("200 OK\r\nContent-Type: application/json", "[]", "that is not the API of BRAiN Clusters"),
+        ("200 OK\r\nContent-Type: text/html", "<p>", "that is not the API of BRAiN Clusters"),
+        ("200 OK\r\nContent-Type: application/json", '{"cut', "does not answer: Unterminated string"),
+    ],
+)
+def test_what_answers_otherwise_is_told_and_is_no_fault_of_ours(cli: Cli, head: str, body: str, told: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer() -> None:
+            peer, _ = other.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(f"HTTP/1.1 {head}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        shown = cli("get", "clusters", code=1, BRAIN_API_URL=f"http://127.0.0.1:{other.getsockname()[1]}").stderr
+        thread.join()
+    assert told in shown
+    assert "fault of brain-clusters" not in shown
 
 
 def test_a_key_that_is_missing_unknown_or_too_weak_is_told(cli: Cli, control: Control, settings: Settings) -> None:

@@ -83,7 +83,7 @@ def _sections(api: ApiClient, kind: Kind, found: Any) -> Iterator[tuple[str, lis
 def _of_cluster(api: ApiClient, found: Any) -> Iterator[tuple[str, list[str]]]:
     path = path_of("clusters", found["id"])
     yield "Hierarchy", list(_branches(api.get(f"{path}/hierarchy")["hierarchy"], found))
-    agents = api.get(f"{path}/agents")["agents"]
+    agents = api.every(f"{path}/agents", "agents")["agents"]
     yield "Agents", row_lines(agents, AGENTS, "table") if agents else []
     alerts = api.get(f"{path}/alerts")["alerts"]
     rows = [(word(one["name"]), word(one["state"]), word(one["condition"]), word(one["value"])) for one in alerts]

@@ -44,7 +44,7 @@ def logs(
         raise InvalidInput("name AGENTs, or a --cluster; 'brain-clusters get agents' lists them")
     with options.client_of(target) as api:
         if cluster:
-            rows = api.get(path_of("clusters", cluster, "agents"))["agents"]
+            rows = api.every(path_of("clusters", cluster, "agents"), "agents")["agents"]
             agents = tuple(row["agent_id"] for row in rows if group in (None, row["group"]))
             if not agents:
                 raise NotFound(f"{cluster} has no agent{f' in the group {group}' if group else ''} now")
