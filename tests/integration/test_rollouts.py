@@ -549,13 +549,16 @@ def test_a_worker_and_a_command_that_ends_its_operation_do_not_wait_for_each_oth
     stage: Stage, packing: str, until: Callable[..., object]
 ) -> None:
     first = stage.submit(RolloutCluster(cluster_id=packing, version="2"))
-    blocked = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    )
+    told = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+    def blocked() -> bool:
+        with stage.control.database.transaction() as session:
+            return bool(session.scalar(text(told)))
+
     with ThreadPoolExecutor(1) as pool, stage.control.database.transaction() as session:
         lifecycle.locked(session, packing)
         running = pool.submit(stage.run, first)
-        until(lambda: running.done() or session.scalar(blocked), "the worker waits")
+        until(lambda: running.done() or blocked(), "the worker waits")
         # The worker waits for the cluster, and so must not have what the command at hand writes next.
         mine = select(Operation.id).where(Operation.id == first.id).with_for_update(nowait=True)
         assert session.scalar(mine) == first.id
