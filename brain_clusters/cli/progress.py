@@ -75,8 +75,9 @@ def wait_for_operation(api: ApiClient, operation: dict[str, Any], timeout: float
 
     ended, _ = poll(read, lambda found: found[0]["status"] in FINISHED, tell, timeout)
     if ended["status"] == "failed":
+        why = (ended["error"] or {}).get("message") or "it does not say why"
         raise PermanentError(
-            f"{kind} {cluster} failed: {ended['error']}. 'brain-clusters describe cluster {cluster}' tells more"
+            f"{kind} {cluster} failed: {why}. 'brain-clusters describe cluster {cluster}' tells more"
         )
     if ended["status"] not in FINISHED:
         raise PermanentError(

@@ -62,8 +62,10 @@ _NAMED: Mapping[str, tuple[str, ...]] = {
 _HEADINGS = {"group_name": "group"}
 
 
-def report(session: Session, period: Period, group_by: str, cluster_id: str | None = None) -> Report:
-    """Bring the ledger up to date and sum it up. Raises NotFound, and InvalidInput for more than MOST_ROWS rows.
+def report(
+    session: Session, period: Period, group_by: str, cluster_id: str | None = None, *, most: int | None = MOST_ROWS
+) -> Report:
+    """Bring the ledger up to date and sum it up. Raises NotFound, and InvalidInput for more than ``most`` rows.
 
     By tag, what belongs to a cluster with several tags is told under each of them, and counted once in the totals.
     """
@@ -87,8 +89,8 @@ def report(session: Session, period: Period, group_by: str, cluster_id: str | No
         rows[key].counters[name] = value
     for _, name, value in _counters(session, period, (), cluster_id):
         totals.counters[name] = value
-    if len(rows) > MOST_ROWS:
-        told = f"that is {len(rows)} rows; at most {MOST_ROWS} are told: ask for fewer days, or group by something else"
+    if most is not None and len(rows) > most:
+        told = f"that is {len(rows)} rows; at most {most} are told: ask for fewer days, or group by something else"
         raise InvalidInput("the report is too long", [Fault("/group_by", told)])
     names = names_of(group_by)
     ordered = sorted(rows, key=lambda key: tuple((part is None, str(part)) for part in key))

@@ -156,7 +156,7 @@ class Monitor:
     def _read_costs(self) -> Iterator[tuple[str, Labels, float]]:
         today, currency = datetime.now(UTC).date(), self._control.settings.currency
         with self._control.database.transaction() as session:
-            report = costs.report(session, Period(today, today), "cluster")
+            report = costs.report(session, Period(today, today), "cluster", most=None)
         for named, tally in report.rows:
             labels = (str(named["cluster_id"]), currency)
             if tally.amount is not None:

@@ -22,9 +22,12 @@ from click.testing import CliRunner, Result
 
 from brain_clusters import __version__
 from brain_clusters.cli import main
+from brain_clusters.cli.client import ApiClient, own_key
+from brain_clusters.cli.progress import wait_for_operation
 from brain_clusters.config import Settings
 from brain_clusters.domain.access import Role
 from brain_clusters.domain.commands import HibernateCluster
+from brain_clusters.errors import PermanentError
 from brain_clusters.ports import free_port
 from brain_clusters.services import access
 from brain_clusters.services.control import Control
@@ -205,6 +208,19 @@ def test_several_clusters_are_done_even_when_one_is_not_there(cli: Cli, stage: S
 def test_wait_gives_up_after_its_time_and_says_how_to_go_on(cli: Cli, stage: Stage) -> None:
     done = cli("create", "shop", "--id", "slow", "--wait", "--timeout", "0", code=1)
     assert "create slow is not done after 0s and goes on; 'brain-clusters get operation " in done.stderr
+
+
+def test_an_operation_that_failed_says_why(cli: Cli, stage: Stage, settings: Settings) -> None:
+    shop = stage.active()
+    failed = stage.submit(HibernateCluster(cluster_id=shop))
+    stage.sql(
+        "UPDATE operations SET status = 'failed', finished_at = now(), error = cast(:error AS jsonb) WHERE id = :id",
+        error='{"type": "reverted", "message": "no room"}', id=failed.id,
+    )  # fmt: skip
+    told = {"id": str(failed.id), "cluster_id": shop, "kind": "hibernate"}
+    with ApiClient(cli.environment["BRAIN_API_URL"], key=own_key(settings)) as api:
+        with pytest.raises(PermanentError, match=f"hibernate {shop} failed: no room. 'brain-clusters describe"):
+            wait_for_operation(api, told, 5)
 
 
 def test_jobs_are_sent_listed_cancelled_and_retried(cli: Cli, stage: Stage, tmp_path: Path) -> None:

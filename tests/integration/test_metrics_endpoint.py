@@ -20,6 +20,7 @@ from brain_clusters.domain.exposition import METRICS
 from brain_clusters.domain.states import JobStatus
 from brain_clusters.services import accruing, autoscale, blueprints, counting, metering, outcomes
 from brain_clusters.services.control import Control
+from brain_clusters.services.costs import MOST_ROWS
 from tests.integration.stage import Stage
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -169,6 +170,18 @@ cluster: {type: project, min_workers: 1, max_workers: 3}
 agents:
   - {role: supervisor, name: Head, count: 1, cost: {per_hour: 36}}
 """
+
+
+def test_more_clusters_than_a_report_of_costs_has_rows_are_told_of(stage: Stage) -> None:
+    stage.sql(
+        "INSERT INTO usage "
+        "(day, cluster_id, group_name, agent_id, blueprint_id, blueprint_version, tags, idle_seconds) "
+        "SELECT (now() AT TIME ZONE 'UTC')::date, 'many-' || n, 'Head', 'a', 'shop', '1', '{}', 1 "
+        "FROM generate_series(1, :count) AS n",
+        count=MOST_ROWS + 1,
+    )
+    assert of(scrape(stage.control), "brain_redis_up") == 1
+    stage.sql("DELETE FROM usage WHERE cluster_id LIKE 'many-%'")
 
 
 def test_costs_only_grow_whatever_is_deleted_and_however_often_they_are_summed_up(stage: Stage) -> None:
