@@ -59,6 +59,7 @@ def _carry_out(control: Control, operation_id: uuid.UUID) -> None:
     try:
         with control.database.transaction() as session:
             operation = session.get_one(Operation, operation_id)
+            _hold_cluster(session, operation)
             operation.acted_at = func.now()
             operation.lease_until = None
             session.flush()
@@ -100,7 +101,14 @@ def _fail(control: Control, operation_id: uuid.UUID, exc: BrainError) -> None:
     log.error("the operation failed: %s", exc)
     with control.database.transaction() as session:
         operation = session.get_one(Operation, operation_id)
+        _hold_cluster(session, operation)
         finish(session, operation, OperationStatus.FAILED, describe(exc))
+
+
+def _hold_cluster(session: Session, operation: Operation) -> None:
+    """Lock the cluster's row before the operation's own: whoever holds it ends operations of it."""
+    if operation.cluster_id is not None:
+        session.execute(select(Cluster.id).where(Cluster.id == operation.cluster_id).with_for_update())
 
 
 def describe(exc: BrainError) -> dict[str, Any]:

@@ -67,7 +67,8 @@ def _adopt(session: Session, cluster: Cluster, agents: Sequence[Agent]) -> None:
         return
     ids = [agent.agent_id for agent in same]
     session.flush()
-    leaving.lock_agents(session, ids)
+    # All at once: some of the others may be drained next, and a host that has several takes them in the same order.
+    leaving.lock_agents(session, [agent.agent_id for agent in agents])
     session.execute(
         update(Agent)
         .where(Agent.agent_id.in_(ids))

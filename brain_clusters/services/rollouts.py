@@ -185,7 +185,8 @@ def switch(
     session: Session, cluster: Cluster, version: str, bounds: tuple[int, int], targets: Mapping[str, int]
 ) -> None:
     """Give a cluster another version, with bounds and counts that fit it. Its agents follow by reconcile."""
-    for of, change in ((cluster.blueprint_version, -1), (version, 1)):
+    # Sorted: another cluster may go the other way in this moment.
+    for of, change in sorted(((cluster.blueprint_version, -1), (version, 1))):
         session.execute(
             update(StoredBlueprint)
             .where(StoredBlueprint.id == cluster.blueprint_id, StoredBlueprint.version == of)

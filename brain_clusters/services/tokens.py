@@ -73,10 +73,11 @@ class Tokens:
                 shown, key, algorithms=[key.algorithm_name], issuer=self._settings.jwt_issuer, leeway=_LEEWAY_SECONDS,
                 audience=self._settings.jwt_audience, options={"require": ["exp", "iss", "aud", "sub"]},
             )  # fmt: skip
-        except (self._jwt.PyJWTError, ValueError) as exc:
+            return identity_of(claims, self._settings)
+        # Of an end that is no time, such as one in milliseconds: ValueError or OverflowError.
+        except (self._jwt.PyJWTError, ValueError, OverflowError) as exc:
             log.info("a token was refused: %s", type(exc).__name__)
             return None
-        return identity_of(claims, self._settings)
 
 
 def identity_of(claims: Mapping[str, Any], settings: Settings) -> Identity | None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import pytest
 import yaml
 from flask.testing import FlaskClient
-from sqlalchemy import select
+from sqlalchemy import select, text
 
-from brain_clusters.db.models import Agent, Event, Rollout
+from brain_clusters.db.models import Agent, Event, Operation, Rollout
 from brain_clusters.domain.commands import (
     DestroyCluster,
     HibernateCluster,
@@ -31,7 +32,7 @@ from brain_clusters.domain.states import (
 )
 from brain_clusters.errors import Conflict, InvalidInput, NotFound
 from brain_clusters.genesis.desk import Ended
-from brain_clusters.services import blueprints, explain, operations, rollouts
+from brain_clusters.services import blueprints, explain, lifecycle, operations, rollouts
 from brain_clusters.services.reconcile import reconcile_each
 
 from .stage import SHOP, Stage
@@ -57,8 +58,8 @@ def packing(stage: Stage) -> str:
     """An active cluster of version 1 with a Boss, a Clerk and three Packers; version 2 has other Packers."""
     stage.sql("DELETE FROM cluster_blueprints WHERE id = 'depot'")
     blueprints._KNOWN.clear()
-    for text in (shop("1", lambda _: None), shop("2")):
-        blueprints.store(stage.control, text)
+    for version in (shop("1", lambda _: None), shop("2")):
+        blueprints.store(stage.control, version)
     cluster_id = stage.create(blueprint_id="depot", version="1", target_workers=5)
     stage.do(ScaleCluster(cluster_id=cluster_id, groups={"Packer": 3, "Driver": 0}))
     stage.settle(cluster_id)
@@ -539,3 +540,40 @@ def test_rollouts_over_http(stage: Stage, packing: str, api: FlaskClient) -> Non
     assert [one["pointer"] for one in wrong.json["errors"]] == ["/max_parallel", "/version"]
     assert api.post(f"{path}/pause").json["cluster"]["paused"] is True
     assert api.post(f"{path}/resume").json["cluster"]["paused"] is False
+
+
+# --- at once ----------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_and_a_command_that_ends_its_operation_do_not_wait_for_each_other(
+    stage: Stage, packing: str, until: Callable[..., object]
+) -> None:
+    first = stage.submit(RolloutCluster(cluster_id=packing, version="2"))
+    told = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+    def blocked() -> bool:
+        with stage.control.database.transaction() as session:
+            return bool(session.scalar(text(told)))
+
+    with ThreadPoolExecutor(1) as pool, stage.control.database.transaction() as session:
+        lifecycle.locked(session, packing)
+        running = pool.submit(stage.run, first)
+        until(lambda: running.done() or blocked(), "the worker waits")
+        # The worker waits for the cluster, and so must not have what the command at hand writes next.
+        mine = select(Operation.id).where(Operation.id == first.id).with_for_update(nowait=True)
+        assert session.scalar(mine) == first.id
+        session.commit()
+        assert running.result(30)
+
+
+def test_clusters_that_go_opposite_ways_at_once_do_not_wait_for_each_other(stage: Stage, packing: str) -> None:
+    other = stage.create(blueprint_id="depot", version="2", target_workers=5)
+    ways = [(packing, "2", "1"), (other, "1", "2")]
+
+    def go(cluster_id: str, *versions: str) -> None:
+        for version in versions * 10:
+            stage.submit(RolloutCluster(cluster_id=cluster_id, version=version))
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(go, *way) for way in ways]:
+            done.result(60)

@@ -133,6 +133,7 @@ BAD: dict[str, dict[str, Any]] = {
     "for another": {"aud": "other"}, "for nobody": {"aud": None}, "of another issuer": {"iss": "https://evil.example"},
     "of no issuer": {"iss": None}, "without a role": {"role": None}, "of an unknown role": {"role": "root"},
     "with a role of another kind": {"role": {"admin": True}}, "with an end that is none": {"exp": "soon"},
+    "with an end in milliseconds": {"exp": 4_000_000_000_000}, "with one that never comes": {"exp": float("inf")},
 }  # fmt: skip
 
 
