@@ -46,11 +46,13 @@ def page(
 
     Raises InvalidInput for a cursor that is none of ours.
     """
+    # First of all: a cursor that is none is refused also where there is nothing.
+    after = None if cursor is None else _decode(cursor, [column.type.python_type for column in order])
     total = counted(session, query, count_to)
     if not total:
         return Page([], 0, None)
-    if cursor is not None:
-        here, there = tuple_(*order), tuple_(*_decode(cursor, [column.type.python_type for column in order]))
+    if after is not None:
+        here, there = tuple_(*order), tuple_(*after)
         query = query.where(here < there if descending else here > there)
     columns = (column.desc() if descending else column.asc() for column in order)
     rows = session.scalars(query.order_by(None).order_by(*columns).limit(limit + 1)).all()

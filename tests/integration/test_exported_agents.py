@@ -212,7 +212,7 @@ def test_a_cluster_is_exported_as_the_api_tells_of_it(stage: Stage, cluster_id: 
     spec = json.loads(container["env"][0]["value"].replace("$$", "$"))["spec"]
     assert (spec["cluster_id"], spec["budget"]["per_day"]) == (cluster_id, 5.0)
     missing = CliRunner().invoke(main, ["export", "kubernetes", "nobody", "--api", api_url])
-    assert missing.exit_code == 1
+    assert missing.exit_code == 4
     assert "nobody" in missing.output
 
 
