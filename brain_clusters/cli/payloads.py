@@ -13,7 +13,7 @@ import click
 from brain_clusters.cli.client import ApiClient, path_of
 from brain_clusters.cli.output import show_data
 from brain_clusters.cli.progress import poll
-from brain_clusters.cli.words import span
+from brain_clusters.cli.words import plain, span
 from brain_clusters.errors import InvalidInput, PermanentError
 
 _ENDED = ("succeeded", "failed", "dead", "cancelled")
@@ -90,7 +90,13 @@ def _tell(job: Any) -> None:
 
 
 def _progress(job: Any) -> str:
-    return f" ({json.dumps(job['progress'], ensure_ascii=False)})" if job.get("progress") is not None else ""
+    told = job.get("progress")
+    if not isinstance(told, dict):
+        return "" if told is None else f" ({plain(json.dumps(told, ensure_ascii=False))})"
+    share = told.get("fraction")
+    parts = [f"{share:.0%}"] if isinstance(share, int | float) and not isinstance(share, bool) else []
+    parts += [plain(str(told["message"]))] if told.get("message") is not None else []
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _read(name: str) -> str:

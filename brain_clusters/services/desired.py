@@ -207,6 +207,8 @@ def _update(cluster: Cluster, command: UpdateCluster, blueprint: Blueprint) -> N
     for name, value in plain.items():
         if value is not None:
             setattr(cluster, name, value)
+    if command.budget_per_day is not None and command.budget_per_day > (cluster.over_budget_limit or 0.0):
+        cluster.over_budget_on = None  # of a smaller one; the next tick sees whether this one is spent, too
 
 
 def _reactivate(cluster: Cluster, blueprint: Blueprint, backlogs: Mapping[str, int], wanted: Mapping[str, int]) -> None:

@@ -110,19 +110,19 @@ def finish(
         session, f"operation.{status}", reason, cluster_id=operation.cluster_id, operation_id=operation.id,
         data={"kind": str(operation.kind)},
     )  # fmt: skip
-    _tally(session, operation, status)
+    _tally(session, operation, "superseded" if (error or {}).get("type") == "superseded" else str(status))
     if operation.kind is OperationKind.CREATE:
         _note_success_rate(session, operation)
 
 
-def _tally(session: Session, operation: Operation, status: OperationStatus) -> None:
-    """Count an ended operation for monitors."""
+def _tally(session: Session, operation: Operation, outcome: str) -> None:
+    """Count an ended operation for monitors. outcome: superseded, by a later command, is no failure there."""
     counts, kind, of = Counts(), str(operation.kind), operation.cluster_id or ""
-    counts.add(Key(of, "", "brain_operations_total", f"{kind} {status}"))
+    counts.add(Key(of, "", "brain_operations_total", f"{kind} {outcome}"))
     now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
     seconds = (now - operation.created_at).total_seconds()
     counts.observe(Key("", "", "brain_operation_seconds", kind), seconds)
-    if operation.kind is OperationKind.REACTIVATE and status is OperationStatus.SUCCEEDED:
+    if operation.kind is OperationKind.REACTIVATE and outcome == OperationStatus.SUCCEEDED:
         counts.observe(Key(of, "", "brain_wake_seconds"), seconds)
     counts.write(session)
 

@@ -154,6 +154,7 @@ def test_a_higher_budget_ends_what_the_lower_one_held(stage: Stage) -> None:
     look(stage, cluster_id)
     assert stage.cluster(cluster_id).status is ClusterStatus.HIBERNATED
     stage.do(UpdateCluster(cluster_id=cluster_id, budget_per_day=7.0))
+    assert stage.cluster(cluster_id).over_budget_on is None
     look(stage, cluster_id)
     assert stage.cluster(cluster_id).status is ClusterStatus.ACTIVE
     spend(stage, cluster_id, 1)

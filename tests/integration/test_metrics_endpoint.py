@@ -105,6 +105,16 @@ def test_a_wake_up_is_timed(stage: Stage) -> None:
     assert of(found, "brain_operation_seconds_count", kind="reactivate") >= 1
 
 
+def test_a_command_that_a_later_one_overtook_is_told_apart_from_failures(stage: Stage) -> None:
+    cluster = stage.active()
+    stage.do(HibernateCluster(cluster_id=cluster))
+    stage.do(ReactivateCluster(cluster_id=cluster))
+    stage.settle(cluster)
+    found = scrape(stage.control)
+    assert of(found, "brain_operations_total", cluster=cluster, kind="hibernate", outcome="superseded") == 1
+    assert of(found, "brain_operations_total", cluster=cluster, kind="hibernate", outcome="failed") is None
+
+
 def test_decisions_are_told_by_action_and_gate_and_never_by_their_sentence(stage: Stage) -> None:
     cluster = stage.active()
     stage.control.broker.redis.rpush(f"brain.{cluster}.packer", *["x"] * 20)

@@ -46,7 +46,8 @@ def celery(app: str, output: Path | None) -> None:
         click.echo(text, nl=False)
         return
     output.write_text(text)
-    click.echo(f"{output}: {len(found['queues'])} queues of {app}; store it with POST /api/blueprints")
+    click.echo(f"{output}: {len(found['queues'])} queues of {app}. Look it over, then store it:")
+    click.echo(f"  brain-clusters apply -f {output}")
 
 
 def _survey(app: str) -> dict[str, Any]:

@@ -54,9 +54,11 @@ def _counts(found: Any) -> str:
 
 
 def _cost(today: Any, found: Any) -> str:
-    if today["amount"] is None:
+    if today["amount"] is not None:
+        return f"{word(float(today['amount']))} {found['currency']}"
+    if not today.get("amount_known"):
         return "no prices are known"
-    return f"{word(float(today['amount']))} {found['currency']}"
+    return f"at least {word(float(today['amount_known']))} {found['currency']}: some groups have no price"
 
 
 def _show_attention(found: dict[str, Any]) -> None:
