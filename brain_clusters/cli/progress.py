@@ -76,9 +76,7 @@ def wait_for_operation(api: ApiClient, operation: dict[str, Any], timeout: float
     ended, _ = poll(read, lambda found: found[0]["status"] in FINISHED, tell, timeout)
     if ended["status"] == "failed":
         why = (ended["error"] or {}).get("message") or "it does not say why"
-        raise PermanentError(
-            f"{kind} {cluster} failed: {why}. 'brain-clusters describe cluster {cluster}' tells more"
-        )
+        raise PermanentError(f"{kind} {cluster} failed: {why}. 'brain-clusters describe cluster {cluster}' tells more")
     if ended["status"] not in FINISHED:
         raise PermanentError(
             f"{kind} {cluster} is not done after {span(timeout)} and goes on; "
