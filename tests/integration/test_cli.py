@@ -218,8 +218,9 @@ def test_an_operation_that_failed_says_why(cli: Cli, stage: Stage, settings: Set
         error='{"type": "reverted", "message": "no room"}', id=failed.id,
     )  # fmt: skip
     told = {"id": str(failed.id), "cluster_id": shop, "kind": "hibernate"}
-    refused = pytest.raises(PermanentError, match=f"hibernate {shop} failed: no room. 'brain-clusters describe")
-    with ApiClient(cli.environment["BRAIN_API_URL"], key=own_key(settings)) as api, refused:
+    why = f"hibernate {shop} failed: no room. 'brain-clusters describe"
+    api = ApiClient(cli.environment["BRAIN_API_URL"], key=own_key(settings))
+    with api, pytest.raises(PermanentError, match=why):
         wait_for_operation(api, told, 5)
 
 
