@@ -70,7 +70,9 @@ class Cli:
         return json.loads(self(*arguments, "-o", "json").stdout)
 
     def process(self, *arguments: str, **kwargs: object) -> subprocess.Popen[bytes]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("BRAIN_")}
+        # Whoever runs the tests may state a terminal's size, which would count for more than that of ours.
+        sizes = ("COLUMNS", "LINES")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("BRAIN_") and key not in sizes}
         argv = [sys.executable, "-P", "-m", "brain_clusters", *arguments]
         return subprocess.Popen(argv, env=kept | self.environment, **kwargs)  # type: ignore[call-overload,no-any-return]
 
