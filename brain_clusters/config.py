@@ -274,6 +274,11 @@ class Settings:
     )  # fmt: skip
     commit: str | None = setting.declare("BRAIN_COMMIT", str, None, "The commit that was built, shown by /version.")
 
+    @property
+    def admin_key_path(self) -> Path:
+        """Where the first start writes an admin's key, and this machine's command line reads it."""
+        return self.home / "admin.key"
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Return the settings of ``environ`` (the process's own by default); raise ConfigError on a bad value."""

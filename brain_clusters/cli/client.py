@@ -30,7 +30,7 @@ def own_key(settings: Settings) -> str | None:
     if settings.api_keys:
         return settings.api_keys[0]
     try:
-        return (settings.home / "admin.key").read_text().strip() or None
+        return settings.admin_key_path.read_text().strip() or None
     except OSError:
         return None
 

@@ -58,7 +58,7 @@ def _local(key: str | None) -> Target:
 
 
 def _with_own_key(settings: Settings, url: str, named: str) -> Target:
-    source = "BRAIN_API_KEYS" if settings.api_keys else str(settings.home / "admin.key")
+    source = "BRAIN_API_KEYS" if settings.api_keys else str(settings.admin_key_path)
     return Target(url, own_key(settings), named, source)
 
 

@@ -22,7 +22,6 @@ from brain_clusters.domain.access import Identity, Role
 from brain_clusters.errors import NotFound
 from brain_clusters.services.control import Control
 
-ADMIN_FILE = "admin.key"
 _FORM = re.compile(r"brain_(?P<id>[0-9a-f]{12})_(?P<secret>[A-Za-z0-9_-]{43})", re.ASCII)
 # When a key was used last is told to the minute, so that it costs no write with each request.
 _USED = timedelta(minutes=1)
@@ -49,7 +48,7 @@ def make(session: Session, new: NewKey, by: str) -> tuple[ApiKey, str]:
     key_id = secrets.token_hex(6)
     shown = f"brain_{key_id}_{secrets.token_urlsafe(32)}"
     row = ApiKey(
-        id=key_id, name=new.name, hash=_hash(shown), role=new.role, payloads=new.payloads, tags=list(new.tags),
+        id=key_id, name=new.name, hash=hashed(shown), role=new.role, payloads=new.payloads, tags=list(new.tags),
         created_by=by, expires_at=new.expires_at,
     )  # fmt: skip
     session.add(row)
@@ -81,7 +80,7 @@ def identify(control: Control, shown: str, address: str | None) -> Identity | No
         return None
     with control.database.transaction() as session:
         row = session.get(ApiKey, found["id"])
-        if row is None or not hmac.compare_digest(row.hash, _hash(shown)):
+        if row is None or not hmac.compare_digest(row.hash, hashed(shown)):
             return None
         return _used(session, row, address)
 
@@ -93,10 +92,16 @@ def is_made(shown: str) -> bool:
 
 def of_settings(settings: Settings, shown: str) -> Identity | None:
     """Return the admin whose key of BRAIN_API_KEYS ``shown`` is, else None."""
+    place = place_among(settings.api_keys, shown)
+    return None if place is None else fixed(settings)[place]
+
+
+def place_among(keys: Sequence[str], shown: str) -> int | None:
+    """Return which of ``keys`` was shown, the first of equal ones; None when none was."""
     sent = shown.encode("utf-8", "surrogateescape")
     # Every key is compared, in constant time: the answer's delay tells nothing about them.
-    matches = [hmac.compare_digest(sent, key.encode()) for key in settings.api_keys]
-    return fixed(settings)[matches.index(True)] if any(matches) else None
+    matches = [hmac.compare_digest(sent, key.encode()) for key in keys]
+    return matches.index(True) if any(matches) else None
 
 
 def of_setting_id(settings: Settings, key_id: str) -> Identity | None:
@@ -108,7 +113,7 @@ def fixed(settings: Settings) -> list[Identity]:
     """Return the admins that BRAIN_API_KEYS makes, in its order."""
     named = ["BRAIN_API_KEYS", *(f"BRAIN_API_KEYS ({place})" for place in range(2, len(settings.api_keys) + 1))]
     return [
-        Identity(name=name, role=Role.ADMIN, payloads=True, key_id=f"{FIXED}{_hash(key)[:12]}")
+        Identity(name=name, role=Role.ADMIN, payloads=True, key_id=f"{FIXED}{hashed(key)[:12]}")
         for name, key in zip(named, settings.api_keys, strict=False)
     ]
 
@@ -181,7 +186,7 @@ def make_first(control: Control) -> Path | None:
             return None
         _, shown = make(session, NewKey(name="first admin", role=Role.ADMIN, payloads=True), "the first start")
         # Before the commit: a key that nobody has is worse than a file whose key is not there.
-        return _write(settings.home / ADMIN_FILE, shown)
+        return _write(settings.admin_key_path, shown)
 
 
 def _write(path: Path, shown: str) -> Path:
@@ -195,5 +200,6 @@ def _write(path: Path, shown: str) -> Path:
     return path
 
 
-def _hash(shown: str) -> str:
+def hashed(shown: str) -> str:
+    """Return what is kept of a secret, in hexadecimal. Ours have 256 bits, so that no salt or slow hash is needed."""
     return sha256(shown.encode("utf-8", "surrogateescape")).hexdigest()

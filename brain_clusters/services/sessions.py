@@ -63,7 +63,7 @@ def open_for(control: Control, identity: Identity, address: str | None, user_age
         session.execute(delete(SignIn).where(SignIn.expires_at < func.now()))
         ends = session.scalar(select(ApiKey.expires_at).where(ApiKey.id == identity.key_id))
         row = SignIn(
-            id=_hash(secret), key_id=identity.key_id, address=address,
+            id=access.hashed(secret), key_id=identity.key_id, address=address,
             expires_at=func.now() + lasts if ends is None else func.least(func.now() + lasts, ends),
             user_agent=user_agent[:_LONGEST_AGENT].replace("\0", "") if user_agent else None,
         )  # fmt: skip
@@ -77,7 +77,7 @@ def identify(control: Control, secret: str) -> SignedIn | None:
     """Return whose cookie it is; None when the session or its key has ended. Raises TemporaryError."""
     with control.database.transaction() as session:
         query = select(SignIn, ApiKey, func.now()).outerjoin(ApiKey, ApiKey.id == SignIn.key_id)
-        found = session.execute(query.where(SignIn.id == _hash(secret), SignIn.expires_at > func.now())).first()
+        found = session.execute(query.where(SignIn.id == access.hashed(secret), SignIn.expires_at > func.now())).first()
         if found is None:
             return None
         row, key, now = found
@@ -122,7 +122,3 @@ def _of(caller: Identity) -> list[ColumnElement[bool]]:
 def _signed_in(row: SignIn, identity: Identity) -> SignedIn:
     name = row.id[:SESSION_NAME_DIGITS]
     return SignedIn(name, replace(identity, method="session", session_id=name, until=row.expires_at), row.expires_at)
-
-
-def _hash(secret: str) -> str:
-    return sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()

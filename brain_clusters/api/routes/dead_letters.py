@@ -41,7 +41,7 @@ def grouped(cluster_id: str, query: Document) -> flask.Response:
 def retry(cluster_id: str, body: Document) -> flask.Response:
     """Queue the dead letters that match again, the oldest first."""
     letters, limit = _asked(body)
-    return _told("retried", dead_letters.retry_matching(control(), cluster_id, letters, limit))
+    return treated("retried", dead_letters.retry_matching(control(), cluster_id, letters, limit))
 
 
 @routes.post(f"{_OF_CLUSTER}/discard")
@@ -49,7 +49,7 @@ def retry(cluster_id: str, body: Document) -> flask.Response:
 def discard(cluster_id: str, body: Document) -> flask.Response:
     """Put the dead letters that match aside: nobody is shown them here any more, and their payloads are dropped."""
     letters, limit = _asked(body)
-    return _told("discarded", dead_letters.discard_matching(control(), cluster_id, letters, limit))
+    return treated("discarded", dead_letters.discard_matching(control(), cluster_id, letters, limit))
 
 
 def _asked(body: Document) -> tuple[Letters, int]:
@@ -62,5 +62,6 @@ def _letters(asked: dict[str, Any]) -> Letters:
     return Letters(asked.get("error_key"), asked.get("group"), since)
 
 
-def _told(what: str, done: Treated) -> flask.Response:
+def treated(what: str, done: Treated) -> flask.Response:
+    """Answer how many dead letters were treated, and how many are left."""
     return answer({what: done.done, "left": done.left, "without_payload": done.kept}, 202)

@@ -13,6 +13,7 @@ from brain_clusters.api.context import answer, control, place_for_large_body
 from brain_clusters.api.endpoint import Document, endpoint
 from brain_clusters.api.requests import BATCH_LIMIT_BYTES, BODY_LIMIT_BYTES, PAGE, read_body, read_key
 from brain_clusters.api.routes.clusters import page_of
+from brain_clusters.api.routes.dead_letters import treated
 from brain_clusters.domain.access import Role
 from brain_clusters.domain.durations import in_utc, parse_duration, parse_instant
 from brain_clusters.domain.states import JobStatus
@@ -182,7 +183,7 @@ def retry_anywhere(body: Document) -> flask.Response:
     """Queue the dead letters that match again, of all clusters or of one, the oldest first."""
     limit, cluster_id = body.pop("limit"), body.pop("cluster_id", None)
     done = bulk.retry(control(), cluster_id, _filters(body), limit)
-    return answer({"retried": done.done, "left": done.left, "without_payload": done.kept}, 202)
+    return treated("retried", done)
 
 
 @routes.post("/jobs/discard")
@@ -191,7 +192,7 @@ def discard_anywhere(body: Document) -> flask.Response:
     """Put the dead letters that match aside, of all clusters or of one, and drop their payloads."""
     limit, cluster_id = body.pop("limit"), body.pop("cluster_id", None)
     done = bulk.discard(control(), cluster_id, _filters(body), limit)
-    return answer({"discarded": done.done, "left": done.left, "without_payload": done.kept}, 202)
+    return treated("discarded", done)
 
 
 def _grace(body: dict[str, Any]) -> float:

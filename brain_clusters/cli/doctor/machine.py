@@ -25,7 +25,7 @@ def look(settings: Settings) -> Iterator[Finding]:
     """Yield what is found on this machine."""
     yield _python()
     yield _disk(settings.home)
-    yield _private("admin key", settings.home / "admin.key")
+    yield _private("admin key", settings.admin_key_path)
     yield _contexts()
     running = UpFile.of_running(settings.home)
     yield from _processes(settings, running)
